@@ -1,0 +1,29 @@
+"""The errors that headstart raises on purpose.
+
+Each message is one line: the thing, what was expected, what was found, what to do. The command line prints
+it and exits with 1; a traceback is shown with ``--debug`` only.
+"""
+
+
+class HeadstartError(Exception):
+    """Base of every error that a user can do something about."""
+
+
+class ConfigError(HeadstartError):
+    """The configuration says something that cannot be meant."""
+
+
+class DataError(HeadstartError):
+    """The images or their labels cannot be used as they are."""
+
+
+class CacheError(HeadstartError):
+    """What is in the cache is missing, damaged or of another kind than expected."""
+
+
+class BaseError(HeadstartError):
+    """The frozen base cannot be built, cut or given its weights."""
+
+
+class HeadError(HeadstartError):
+    """A head cannot be built, trained or loaded."""

@@ -1,0 +1,127 @@
+"""Digests, canonical JSON, atomic replacement and locks: what everything else in the cache stands on."""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cache.errors import CacheError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling per value: sorted keys, no spaces, ASCII, no NaN.
+
+    File names that are not UTF-8 (surrogate escapes) survive as ``\\udcXX``.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 of a text, as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``, as 64 hexadecimal digits."""
+    return digest_text(canonical_json(value))
+
+
+def sha256_file(path: Path | str) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    The file is synced before the rename, and the folder after it, so that a crash leaves the old file or
+    the new one and nothing between. When the block raises, the temporary file is removed. The name keeps
+    the suffix of ``path``, as libraries choose a format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by a file that holds ``text`` in UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write ``text`` unless the file holds it already; says whether it wrote.
+
+    A file that did not change keeps its modification time, which is what make looks at.
+    """
+    try:
+        if path.read_bytes() == text.encode("utf-8", "surrogateescape"):
+            return False
+    except FileNotFoundError:
+        pass
+    write_text(path, text)
+    return True
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The JSON value in ``path``; raises CacheError that names ``what`` where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CacheError(
+            f"{path}: expected {what}, found something that is not JSON ({error}); delete it and run again"
+        ) from error
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Remove what killed writers left in ``folder``. Call it only while holding the folder's lock."""
+    removed = 0
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        leftover.unlink(missing_ok=True)
+        removed += 1
+    return removed
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for one writer. The kernel drops the lock of a dead process by itself.
+
+    Raises CacheError at once, naming the other process, where somebody else holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise CacheError(f"{folder}: is being written by {holder}; wait for it to end, then run again") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield

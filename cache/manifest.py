@@ -1,0 +1,119 @@
+"""The manifest: which images there are, with which label, in which split, with which content.
+
+It is the authority for labels and splits; shards and heads follow it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from cache.errors import CacheError
+from cache.files import canonical_json, digest_text, read_json, write_if_changed
+
+SPLITS = ("train", "validation", "test")
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One labelled image file.
+
+    ``path`` is relative to the data root, with ``/`` between folders; ``declared`` is the split that the
+    layout gives, or None where it is drawn; ``split`` is the one in force.
+    """
+
+    path: str
+    sha256: str
+    label: str
+    split: str
+    declared: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All images of one data folder, in order of their paths.
+
+    ``skipped`` maps a path to the reason for which the scan left it out, ``ignored`` counts files by their
+    extension, ``unlabelled`` lists images without a label (what ``predict`` runs on).
+    """
+
+    layout: str
+    classes: tuple[str, ...]
+    records: tuple[ImageRecord, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def rows_digest(self, without: Iterable[str] = ()) -> str:
+        """SHA-256 over content, label and split of every image: all that training sees, and no file name.
+
+        ``without`` names contents (SHA-256) that are left out, because they cannot be decoded.
+        """
+        left_out = set(without)
+        rows = sorted(f"{r.sha256} {r.split} {r.label}" for r in self.records if r.sha256 not in left_out)
+        return digest_text("\n".join([*self.classes, "", *rows]))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything in the manifest, file names included."""
+        return digest_text(self._to_json())
+
+    @cached_property
+    def by_digest(self) -> dict[str, ImageRecord]:
+        """The first record, in order of paths, of each content."""
+        found: dict[str, ImageRecord] = {}
+        for record in self.records:
+            found.setdefault(record.sha256, record)
+        return found
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Images by split and then by class."""
+        table: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        for record in self.records:
+            table[record.split][record.label] += 1
+        return table
+
+    def save(self, path: Path) -> bool:
+        """Write the manifest where it differs from what is there; says whether it wrote."""
+        return write_if_changed(path, self._to_json())
+
+    def _to_json(self) -> str:
+        columns = {
+            name: [getattr(record, name) for record in self.records]
+            for name in ("path", "sha256", "label", "split", "declared")
+        }
+        fields = {
+            "schema": SCHEMA,
+            "layout": self.layout,
+            "classes": self.classes,
+            "skipped": self.skipped,
+            "ignored": self.ignored,
+            "unlabelled": self.unlabelled,
+            "notes": self.notes,
+        }
+        # One column a line: quick to read back, and a diff of two manifests can be looked at.
+        lines = [f"{json.dumps(name)}:{canonical_json(value)}" for name, value in (fields | columns).items()]
+        return "{" + ",\n".join(lines) + "}\n"
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Manifest":
+        """Read a manifest back. Raises CacheError for a file of another schema or of none."""
+        path = Path(path)
+        stored = read_json(path, "a manifest")
+        if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+            found = stored.get("schema") if isinstance(stored, dict) else type(stored).__name__
+            raise CacheError(f"{path}: expected a manifest of schema {SCHEMA}, found {found}; delete it and run again")
+        columns = (stored[name] for name in ("path", "sha256", "label", "split", "declared"))
+        return cls(
+            layout=stored["layout"],
+            classes=tuple(stored["classes"]),
+            records=tuple(map(ImageRecord, *columns)),
+            skipped=stored["skipped"],
+            ignored=stored["ignored"],
+            unlabelled=tuple(stored["unlabelled"]),
+            notes=tuple(stored["notes"]),
+        )

@@ -1,0 +1,67 @@
+"""A memo of file digests by size, modification time and inode, as git's index keeps.
+
+A digest is believed without reading the file while its size, mtime and inode stand as they were. Git's racy
+rule applies: a file modified at about the moment when the memo was taken could have changed again within the
+same clock tick, so it is read again. https://git-scm.com/docs/racy-git
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from cache.files import canonical_json, write_text
+
+VERSION = 1
+# Coarse clocks tick every 4 to 10 ms, FAT stores even seconds: two seconds are safe everywhere.
+RACY_NS = 2_000_000_000
+
+Stat = tuple[int, int, int]
+
+
+def stat_of(status: os.stat_result) -> Stat:
+    """Size in bytes, modification time in nanoseconds, inode."""
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+class StatMemo:
+    """Digests of the files under one folder, by path relative to it. Losing the file costs time, nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._old: dict[str, tuple[int, int, int, str]] = {}
+        self._new: dict[str, tuple[int, int, int, str]] = {}
+        self._changed = False
+        self._taken = time.time_ns()
+        before = 0
+        try:
+            stored = json.loads(path.read_bytes())
+            if stored["version"] == VERSION:
+                before = stored["taken_ns"]
+                self._old = dict(zip(stored["paths"], zip(*stored["columns"], strict=True), strict=True))
+        except (OSError, ValueError, KeyError, TypeError):
+            self._old = {}
+        self._trusted_before = before - RACY_NS
+
+    def get(self, path: str, stat: Stat) -> str | None:
+        """The digest of an untouched file, None for one that has to be read."""
+        entry = self._old.get(path)
+        if entry is None or entry[:3] != stat or stat[1] >= self._trusted_before:
+            return None
+        self._new[path] = entry
+        return entry[3]
+
+    def put(self, path: str, stat: Stat, sha256: str) -> None:
+        """Remember the digest of a file that was just read; ``stat`` was taken before reading it."""
+        self._new[path] = (*stat, sha256)
+        self._changed = True
+
+    def save(self) -> None:
+        """Write what this scan saw, where it differs from what was stored."""
+        if not self._changed and len(self._new) == len(self._old):
+            return
+        columns = list(zip(*self._new.values(), strict=True)) or [(), (), (), ()]
+        write_text(
+            self.path,
+            canonical_json({"version": VERSION, "taken_ns": self._taken, "paths": list(self._new), "columns": columns}),
+        )

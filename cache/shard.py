@@ -1,0 +1,224 @@
+"""One HDF5 shard: written whole, read whole, checked each time. The only importer of h5py.
+
+A shard is never appended to. It is written under a temporary name, synced, read back and renamed, so that a
+shard that exists is whole. Every dataset carries the XXH3 checksum of its content, and the file one over its
+attributes: SHA-256 would be the bottleneck of reading (about 1.5 GB/s against memory speed).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import h5py
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from cache.errors import CacheError
+from cache.files import atomic_path, canonical_json
+
+SCHEMA = 1
+CHECKSUM = "xxh3_128"
+CHUNK_BYTES = 1 << 20
+ATTRIBUTES = ("schema_version", "key", "spec", "class_names", "precision", "device", "versions")
+
+Compression = Literal["zstd", "lzf", "none"]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ShardTable:
+    """What a shard holds, without its features: row i is ``sha256[i]``, ``labels[i]``, ``paths[i]``.
+
+    ``labels`` index ``class_names``; -1 marks an image that the manifest no longer has.
+    """
+
+    sha256: list[str]
+    labels: list[int]
+    paths: list[str]
+    class_names: list[str]
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What the attributes of a shard say: base key, its spec, and what really computed the features."""
+
+    key: str
+    spec: dict[str, Any]
+    precision: str
+    device: str
+    versions: dict[str, str]
+
+
+def write_shard(
+    path: Path, features: NDArray[Any], table: ShardTable, info: ShardInfo, compression: Compression = "zstd"
+) -> None:
+    """Write ``features`` (n, …) and their table as the shard ``path``, atomically.
+
+    Raises ValueError where the lengths differ and CacheError where the file does not read back as written.
+    """
+    if not len(features) == len(table.sha256) == len(table.labels) == len(table.paths):
+        raise ValueError(f"{path.name}: features, sha256, labels and paths differ in length")
+    features = np.ascontiguousarray(features)
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            rows = max(1, min(len(features), CHUNK_BYTES // max(1, features[0].nbytes)))
+            dataset = file.create_dataset(
+                "features", data=features, chunks=(rows, *features.shape[1:]), **_filters(compression)
+            )
+            dataset.attrs[CHECKSUM] = _checksum(features)
+            _write_table(file, table)
+            _write_attributes(file, table, info)
+        read_table(temporary)
+
+
+def relabel_shard(path: Path, table: ShardTable) -> None:
+    """Give a shard other labels, paths and class names; the compressed features are copied as they stand."""
+    with h5py.File(path, "r", locking="best-effort") as old, atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as new:
+            old.copy("features", new)
+            _write_table(new, table)
+            _write_attributes(new, table, _read_info(old))
+        read_table(temporary)
+
+
+def read_table(path: Path) -> ShardTable:
+    """The table of a shard, checked. Raises CacheError for a damaged file or another schema."""
+    return _guarded(path, _read_table)
+
+
+def read_info(path: Path) -> ShardInfo:
+    """The attributes of a shard, checked. Raises CacheError for a damaged file or another schema."""
+    return _guarded(path, lambda file: (_read_table(file), _read_info(file))[1])
+
+
+def read_shard(path: Path) -> tuple[NDArray[Any], ShardTable]:
+    """Features (n, …) as stored, and the table, both checked. Raises CacheError for a damaged file."""
+
+    def read(file: h5py.File) -> tuple[NDArray[Any], ShardTable]:
+        table = _read_table(file)
+        dataset = file["features"]
+        features = np.empty(dataset.shape, dataset.dtype)
+        dataset.read_direct(features)
+        if len(features) != len(table.sha256):
+            raise ValueError("features and sha256 differ in length")
+        _check(dataset, _checksum(features))
+        return features, table
+
+    return _guarded(path, read)
+
+
+def _guarded(path: Path, read: Callable[[h5py.File], _T]) -> _T:
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            version = file.attrs.get("schema_version")
+            if version is not None and int(version) != SCHEMA:
+                raise CacheError(
+                    f"{path}: expected a shard of schema {SCHEMA}, found schema {int(version)}; "
+                    "read it with the headstart that wrote it, or extract again into another cache.dir"
+                )
+            _register_filters(file)
+            return read(file)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CacheError(
+            f"{path}: damaged shard ({reason}); run `make features` to extract its images again"
+        ) from error
+
+
+def _filters(compression: Compression) -> dict[str, Any]:
+    if compression == "zstd":
+        import hdf5plugin
+
+        # Level 1 behind the byte shuffle: on convolutional features higher levels are slower and no smaller.
+        return {**hdf5plugin.Zstd(clevel=1), "shuffle": True}
+    if compression == "lzf":
+        return {"compression": "lzf", "shuffle": True}
+    return {}
+
+
+def _register_filters(file: h5py.File) -> None:
+    """Import the plugin that brings zstd to HDF5, only for a file that needs it."""
+    if "features" in file and "32015" in file["features"]._filters:
+        import hdf5plugin  # noqa: F401
+
+
+def _write_table(file: h5py.File, table: ShardTable) -> None:
+    text = h5py.string_dtype("utf-8")
+    columns: dict[str, NDArray[Any] | list[bytes]] = {
+        "sha256": np.array([digest.encode("ascii") for digest in table.sha256], "S64"),
+        "labels": np.array(table.labels, np.int64),
+        "paths": [path.encode("utf-8", "surrogateescape") for path in table.paths],
+    }
+    for name, values in columns.items():
+        dataset = file.create_dataset(name, data=values, dtype=text if name == "paths" else None)
+        dataset.attrs[CHECKSUM] = _checksum_of_column(values)
+
+
+def _write_attributes(file: h5py.File, table: ShardTable, info: ShardInfo) -> None:
+    values = {
+        "schema_version": SCHEMA,
+        "key": info.key,
+        "spec": canonical_json(info.spec),
+        "class_names": canonical_json(table.class_names),
+        "precision": info.precision,
+        "device": info.device,
+        "versions": canonical_json(info.versions),
+    }
+    for name in ATTRIBUTES:
+        file.attrs[name] = values[name]
+    file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+
+
+def _read_table(file: h5py.File) -> ShardTable:
+    if str(file.attrs[CHECKSUM]) != _checksum_of_attributes(file):
+        raise ValueError("the checksum of its attributes does not match")
+    paths = [bytes(path) for path in file["paths"][:]]
+    sha256 = file["sha256"][:]
+    labels = file["labels"][:]
+    for name, values in (("paths", paths), ("sha256", sha256), ("labels", labels)):
+        _check(file[name], _checksum_of_column(values))
+    if not len(paths) == len(sha256) == len(labels):
+        raise ValueError("paths, sha256 and labels differ in length")
+    return ShardTable(
+        sha256=[digest.decode("ascii") for digest in sha256],
+        labels=labels.tolist(),
+        paths=[path.decode("utf-8", "surrogateescape") for path in paths],
+        class_names=json.loads(file.attrs["class_names"]),
+    )
+
+
+def _read_info(file: h5py.File) -> ShardInfo:
+    return ShardInfo(
+        key=str(file.attrs["key"]),
+        spec=json.loads(file.attrs["spec"]),
+        precision=str(file.attrs["precision"]),
+        device=str(file.attrs["device"]),
+        versions=json.loads(file.attrs["versions"]),
+    )
+
+
+def _checksum(values: NDArray[Any]) -> str:
+    described = f"{values.dtype.str}{values.shape}".encode()
+    digest = xxhash.xxh3_128(described)
+    digest.update(values.reshape(-1).view(np.uint8).data if values.size else b"")
+    return digest.hexdigest()
+
+
+def _checksum_of_column(values: NDArray[Any] | Sequence[bytes]) -> str:
+    if isinstance(values, np.ndarray):
+        return _checksum(values)
+    return xxhash.xxh3_128(b"\0".join(values)).hexdigest()
+
+
+def _checksum_of_attributes(file: h5py.File) -> str:
+    return xxhash.xxh3_128(canonical_json([str(file.attrs[name]) for name in ATTRIBUTES]).encode()).hexdigest()
+
+
+def _check(dataset: h5py.Dataset, found: str) -> None:
+    if str(dataset.attrs[CHECKSUM]) != found:
+        raise ValueError(f"the checksum of {dataset.name.lstrip('/')} does not match")

@@ -1,0 +1,27 @@
+"""Which contents could not be decoded, and why: by SHA-256, so that a changed file is tried again."""
+
+import json
+from pathlib import Path
+
+from cache.files import write_if_changed
+
+
+class SkippedImages:
+    """Reasons by SHA-256 of the image file. They hold for one decode policy; under another all are tried again."""
+
+    def __init__(self, path: Path, policy: str) -> None:
+        self.path = path
+        self.policy = policy
+        self.reasons: dict[str, str] = {}
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["policy"] == policy:
+                self.reasons = dict(stored["reasons"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+
+    def save(self) -> None:
+        """Write the reasons where they differ from what is stored."""
+        if self.reasons or self.path.exists():
+            text = json.dumps({"policy": self.policy, "reasons": self.reasons}, indent=1, sort_keys=True)
+            write_if_changed(self.path, text + "\n")

@@ -1,0 +1,148 @@
+"""What the tests share: small folders of real image files, and headstart run as a user runs it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+HEADSTART = [sys.executable, "-m", "pipeline"]
+
+CONFIG = """
+[data]
+root = "photos"
+seed = 1
+
+[base]
+name = "VGG16"
+input_size = 32
+weights = "random"
+precision = "float32"
+batch_size = 8
+
+[cache]
+shard_images = 16
+
+[heads.logreg]
+kind = "sklearn"
+estimator = "LogisticRegression"
+
+[heads.ridge]
+kind = "sklearn"
+estimator = "RidgeClassifierCV"
+"""
+
+
+def write_image(path: Path, seed: int, size: tuple[int, int] = (24, 20), mode: str = "RGB") -> Path:
+    """A small image of noise around a colour, the same for the same seed; the format follows the suffix."""
+    rng = np.random.default_rng(seed)
+    colour = rng.integers(40, 216, 3)
+    pixels = np.clip(colour + rng.normal(0, 20, (size[1], size[0], 3)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def write_photos(root: Path, classes: dict[str, int], first: int = 0) -> None:
+    """``classes`` maps a folder's name to its number of images; reds differ from one class to the next."""
+    seed = first
+    for shade, (name, count) in enumerate(classes.items()):
+        for i in range(count):
+            path = write_image(root / name / f"{name}{i}.png", seed)
+            pixels = np.asarray(Image.open(path)).copy()
+            pixels[..., 0] = np.clip(pixels[..., 0] // 4 + 90 * shade, 0, 255)
+            Image.fromarray(pixels).save(path)
+            seed += 1
+
+
+@dataclass
+class Outcome:
+    """What a run printed and how it ended."""
+
+    code: int
+    out: str
+
+    @property
+    def extracted(self) -> int:
+        """Images that went through the base."""
+        return sum(int(n) for n in re.findall(r"(\d+) images extracted", self.out))
+
+    @property
+    def trained(self) -> list[str]:
+        """Heads that were trained."""
+        return sorted(re.findall(r"^trained: (\S+)", self.out, re.MULTILINE))
+
+    @property
+    def reported(self) -> bool:
+        """Whether the report was written."""
+        return "report: written" in self.out
+
+
+class Project:
+    """A folder with the Makefile, a configuration and photos, in which make and headstart are run for real."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.photos = folder / "photos"
+        self.artifacts = folder / "artifacts"
+        self.config = folder / "headstart.toml"
+
+    def create(self, config: str = CONFIG) -> "Project":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "Makefile", self.folder)
+        for name in ("requirements.lock", "pyproject.toml"):
+            shutil.copy(ROOT / name, self.folder)
+        self.config.write_text(config)
+        return self
+
+    def make(self, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
+        (self.folder / "installed").touch()
+        given = ["SETUP=installed", f"HEADSTART={Path(sys.executable).parent / 'headstart'}"]
+        return self._run(["make", *arguments, *given], env)
+
+    def headstart(self, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
+        return self._run([*HEADSTART, *arguments], env)
+
+    def _run(self, command: list[str], env: dict[str, str] | None) -> Outcome:
+        # The checkout stands in front, so that the tests test it and not another installation.
+        full = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+        full.pop("MAKEFLAGS", None)
+        done = subprocess.run(command, cwd=self.folder, env=full, capture_output=True, errors="backslashreplace")
+        return Outcome(done.returncode, done.stdout + done.stderr)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that `make report` has brought up to date. Copy it before changing anything."""
+    project = Project(tmp_path_factory.mktemp("built") / "project").create()
+    write_photos(project.photos, {"cat": 20, "dog": 20})
+    outcome = project.make("report")
+    assert outcome.code == 0, outcome.out
+    assert outcome.extracted == 40
+    return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """A copy of the built project, with other inodes and, where not preserved, other times."""
+    shutil.copytree(built.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Callable[[str], Project]:
+    """A project with a configuration and no photos yet."""
+    return lambda config=CONFIG: Project(tmp_path / "new").create(config)

@@ -1,0 +1,83 @@
+"""One image file → RGB array: the decode and resize policy, which is part of every base key.
+
+EXIF orientation is applied, transparency is laid over white, the first frame of an animation counts, 16-bit values
+are scaled to 8 bits and not clipped, everything becomes RGB, and is resized with Pillow's antialiased bilinear filter
+to the input size, without keeping the aspect ratio. ``predict`` uses the same code.
+"""
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit, at which it speaks of a decompression bomb
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+class BadImageError(Exception):
+    """An image that the policy cannot decode; the message is the reason, for a person."""
+
+
+def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given.
+
+    Raises BadImageError with a reason that a person understands.
+    """
+    if not data:
+        raise BadImageError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
+                rgb = to_rgb(image)
+                if size is not None and rgb.size != (size[1], size[0]):
+                    rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+                return np.asarray(rgb, dtype=np.uint8)
+    except BadImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise BadImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
+    except UnidentifiedImageError:
+        if data.startswith(MAGIC):
+            raise BadImageError("damaged: its header cannot be read") from None
+        raise BadImageError(f"not an image that can be read (it begins with {data[:8]!r})") from None
+    except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImageError(f"damaged: {reason[:200]}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow image of any mode, as 8-bit RGB by the policy. Raises BadImageError for a mode without a defined white."""
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        upright = _scaled_to_8_bits(upright)
+    if upright.mode == "F":
+        raise BadImageError("floating-point pixels, which have no defined white; convert the file to 8 or 16 bits")
+    if "A" in upright.getbands() or "a" in upright.getbands() or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, upright).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+    values: NDArray[Any] = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise BadImageError("32-bit pixels, which have no defined white; convert the file to 8 or 16 bits")
+    return Image.fromarray(np.round(values / 257.0).astype(np.uint8))
+
+
+def thumbnail(data: bytes, edge: int) -> bytes:
+    """A JPEG of at most ``edge`` pixels a side, aspect ratio kept. Raises BadImageError as ``decode`` does."""
+    image = Image.fromarray(decode(data))
+    image.thumbnail((edge, edge))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return out.getvalue()

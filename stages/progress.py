@@ -1,0 +1,26 @@
+"""How a stage tells what it is doing, without knowing where it is shown."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a stage may call while it works."""
+
+    def say(self, line: str) -> None:
+        """Show one line."""
+
+    def task(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show a bar over ``total`` images; the function that it gives is called with how many more are done."""
+
+
+class _Silent:
+    def say(self, line: str) -> None:
+        pass
+
+    def task(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda done: None)
+
+
+SILENT: Progress = _Silent()

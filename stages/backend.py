@@ -1,0 +1,126 @@
+"""Keras, loaded late and quietly; the device it computes on and the precision that suits it.
+
+TensorFlow's import costs seconds, so nothing imports Keras but through here, and only when something is computed.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cache.errors import HeadstartError
+
+DISTRIBUTIONS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+CPU_FLAGS_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+
+
+def load_keras() -> Any:
+    """The ``keras`` module. Raises HeadstartError in one line where it cannot be imported."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _without_chatter():
+            import keras
+    except ImportError as error:
+        raise HeadstartError(
+            f"keras: cannot be imported ({error}); install headstart into this environment: make setup"
+        ) from error
+    return keras
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep the native log lines of TensorFlow's start-up away; show them if it fails."""
+    if os.environ.get("HEADSTART_DEBUG"):
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(kept, log.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def device() -> str:
+    """The device that Keras computes on, in words: ``CPU`` or ``GPU (name)``."""
+    names = _gpu_names()
+    return f"GPU ({names[0]})" if names else "CPU"
+
+
+def _gpu_names() -> list[str]:
+    backend = load_keras().backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+        return [str(detail.get("device_name", "unnamed")) for detail in details]
+    if backend == "jax":
+        import jax
+
+        return [found.device_kind for found in jax.devices() if found.platform == "gpu"]
+    if backend == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return []
+
+
+def precision_for(asked: str) -> str:
+    """The precision to compute in: what was asked, or for ``auto`` what the hardware has units for."""
+    if asked != "auto":
+        return asked
+    if _gpu_names():
+        return "bfloat16" if _gpu_has_bfloat16() else "float16"
+    # Only TensorFlow's CPU kernels (oneDNN) turn bfloat16 units into speed.
+    return "bfloat16" if load_keras().backend.backend() == "tensorflow" and _cpu_has_bfloat16() else "float32"
+
+
+def _gpu_has_bfloat16() -> bool:
+    """Compute capability 8.0 (Ampere) and newer."""
+    backend = load_keras().backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        gpu = tf.config.list_physical_devices("GPU")[0]
+        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        return bool(capability >= (8, 0))
+    if backend == "torch":
+        import torch
+
+        return bool(torch.cuda.is_bf16_supported())
+    import jax
+
+    return float(getattr(jax.devices()[0], "compute_capability", "0")) >= 8.0
+
+
+def _cpu_has_bfloat16() -> bool:
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        return any(f" {flag}" in text for flag in CPU_FLAGS_BFLOAT16)
+    return False
+
+
+def versions() -> dict[str, str]:
+    """Versions that are recorded beside every result: Keras, its backend, NumPy, Python."""
+    keras = load_keras()
+    backend = keras.backend.backend()
+    return {
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: version(DISTRIBUTIONS.get(backend, backend)),
+        "numpy": version("numpy"),
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }

@@ -1,0 +1,182 @@
+"""Stage one: every image that the store lacks goes through the frozen base, and lands in shards."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import BaseError
+from cache.manifest import ImageRecord, Manifest
+from cache.shard import ShardInfo
+from cache.skipped import SkippedImages
+from cache.store import FeatureStore
+from stages import backend
+from stages.bases import FrozenBase
+from stages.images import BadImageError, decode
+from stages.progress import SILENT, Progress
+from stages.specs import BaseSpec, CacheSpec
+
+FLOAT16_MAX = 65504.0
+# Batches that are decoded ahead of the base: enough that it never waits, few enough that memory stays bounded.
+BATCHES_AHEAD = 4
+
+
+@dataclass
+class Extraction:
+    """What a run of stage one did."""
+
+    extracted: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class Stage:
+    """Everything that one extraction needs: where images are, where features go, and what to tell."""
+
+    root: Path
+    manifest: Manifest
+    store: FeatureStore
+    skipped: SkippedImages
+    cache: CacheSpec
+    progress: Progress = SILENT
+
+
+def extract(stage: Stage, base: FrozenBase, key: str, spec: dict[str, object], wanted: Sequence[str]) -> Extraction:
+    """Run ``base`` over the contents ``wanted`` (SHA-256) and write their features as shards.
+
+    Images that cannot be decoded are recorded in ``stage.skipped`` with the reason. On Ctrl-C the rows that are ready are
+    written as a shard of their own before KeyboardInterrupt goes on. Raises BaseError for features that are not finite.
+    """
+    stage.store.create(spec)
+    info = ShardInfo(key, spec, base.precision, base.device, backend.versions())
+    writer = _Writer(stage, info, len(wanted))
+    done = Extraction()
+    start = perf_counter()
+    records = [stage.manifest.by_digest[digest] for digest in wanted]
+    with stage.progress.task("Extracting features", len(records)) as advance:
+        try:
+            for batch, seen in decoded_batches(stage.root, records, base.spec, done):
+                if batch:
+                    features = base(np.stack([image for _, image in batch]))
+                    _check_finite(features, [record for record, _ in batch], base)
+                    writer.add(features, [record for record, _ in batch])
+                    done.extracted += len(batch)
+                advance(seen)
+            writer.flush()
+        except KeyboardInterrupt:
+            writer.flush()
+            raise
+        finally:
+            stage.skipped.reasons |= done.skipped
+            stage.skipped.save()
+    done.seconds = perf_counter() - start
+    return done
+
+
+class _Writer:
+    """Collects rows and writes a shard whenever one is full."""
+
+    def __init__(self, stage: Stage, info: ShardInfo, total: int) -> None:
+        self._stage = stage
+        self._info = info
+        self._features: list[NDArray[np.float32]] = []
+        self._records: list[ImageRecord] = []
+
+    def add(self, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:
+        self._features.append(features)
+        self._records.extend(records)
+        while len(self._records) >= self._stage.cache.shard_images:
+            self._write(self._stage.cache.shard_images)
+
+    def flush(self) -> None:
+        if self._records:
+            self._write(len(self._records))
+
+    def _write(self, rows: int) -> None:
+        features = np.concatenate(self._features)
+        records = self._records
+        # An interrupt may come between a shard's rename and the next line; what is stored is not written again.
+        if records[0].sha256 not in self._stage.store:
+            self._stage.store.append(
+                self._as_stored(features[:rows]),
+                records[:rows],
+                self._stage.manifest.classes,
+                self._info,
+                self._stage.cache.compression,
+            )
+        self._features = [features[rows:]] if len(features) > rows else []
+        self._records = records[rows:]
+
+    def _as_stored(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
+        if self._stage.cache.dtype == "float32":
+            return features
+        largest = float(np.abs(features).max(initial=0.0))
+        if largest <= FLOAT16_MAX:
+            return features.astype(np.float16)
+        self._stage.progress.say(
+            f"warning: features reach {largest:.3g}, more than float16 holds (65504): this shard is stored as float32"
+        )
+        return features
+
+
+def decoded_batches(
+    root: Path, records: Sequence[ImageRecord], spec: BaseSpec, done: Extraction
+) -> Iterator[tuple[list[tuple[ImageRecord, NDArray[np.uint8]]], int]]:
+    """Decoded images in batches, with the number of records each took; bad ones go to ``done``."""
+    size, batch_size = spec.input_size, spec.batch_size
+    waiting: deque[tuple[ImageRecord, Future[NDArray[np.uint8]]]] = deque()
+    upcoming = iter(records)
+    pool = ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1, thread_name_prefix="decode")
+    try:
+        batch: list[tuple[ImageRecord, NDArray[np.uint8]]] = []
+        seen = 0
+        while True:
+            for record in upcoming:
+                waiting.append((record, pool.submit(_load, root / record.path, record.sha256, size)))
+                if len(waiting) >= BATCHES_AHEAD * batch_size:
+                    break
+            if not waiting:
+                break
+            record, future = waiting.popleft()
+            seen += 1
+            try:
+                batch.append((record, future.result()))
+            except BadImageError as bad:
+                done.skipped[record.sha256] = str(bad)
+            except (_ChangedError, OSError):
+                done.changed.append(record.path)
+            if len(batch) == batch_size:
+                yield batch, seen
+                batch, seen = [], 0
+        if seen:
+            yield batch, seen
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _ChangedError(Exception):
+    """The file is no longer the one that was scanned."""
+
+
+def _load(path: Path, digest: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    data = path.read_bytes()
+    if sha256(data).hexdigest() != digest:
+        raise _ChangedError
+    return decode(data, size)
+
+
+def _check_finite(features: NDArray[np.float32], records: Sequence[ImageRecord], base: FrozenBase) -> None:
+    finite = np.isfinite(features.reshape(len(features), -1)).all(axis=1)
+    if not finite.all():
+        name = records[int(np.argmin(finite))].path
+        remedy = "check the weights" if base.precision == "float32" else 'set precision = "float32"'
+        raise BaseError(f"{name}: expected finite features, found NaN or infinity in {base.precision}; {remedy}")

@@ -1,0 +1,67 @@
+"""Manifest and store → arrays: the rows that heads are trained and scored on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.manifest import ImageRecord, Manifest
+from cache.store import FeatureStore
+from stages.specs import Pool
+
+EVALUATED = ("train", "validation", "test")
+
+
+def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float32]:
+    """Feature maps (n, height, width, channels) → (n, d), float32: flattened, or their mean or maximum over the places.
+
+    Features that are vectors already, (n, d), stay as they are.
+    """
+    if features.ndim == 2 or pool == "flatten":
+        return features.reshape(len(features), -1)
+    places = tuple(range(1, features.ndim - 1))
+    pooled: NDArray[np.float32] = features.mean(axis=places) if pool == "avg" else features.max(axis=places)
+    return pooled
+
+
+@dataclass
+class Dataset:
+    """The usable images of a manifest, in an order that depends on their contents alone, with their features.
+
+    ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each pooling and kept.
+    """
+
+    manifest: Manifest
+    store: FeatureStore
+    without: frozenset[str] = frozenset()
+    records: Sequence[ImageRecord] = field(init=False)
+    y: NDArray[np.int64] = field(init=False)
+    _arrays: dict[Pool, NDArray[np.float32]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        usable = (record for record in self.manifest.records if record.sha256 not in self.without)
+        # By content: a file that is renamed in its class changes nothing, not even the order of batches.
+        self.records = sorted(usable, key=lambda record: (record.sha256, record.label, record.path))
+        ids = {name: i for i, name in enumerate(self.classes)}
+        self.y = np.array([ids[record.label] for record in self.records], np.int64)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of their ids."""
+        return self.manifest.classes
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """The positions of a split's images."""
+        return np.array([i for i, record in enumerate(self.records) if record.split == split], np.int64)
+
+    def X(self, pool: Pool) -> NDArray[np.float32]:
+        """Pooled features (n, d) float32. Raises CacheError where the store lacks an image or is damaged."""
+        if pool not in self._arrays:
+            digests = [record.sha256 for record in self.records]
+            self._arrays[pool] = self.store.read(digests, lambda features: pool_features(features, pool))
+        return self._arrays[pool]
+
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one image's features, as the base gives them."""
+        return tuple(self.store.read([self.records[0].sha256]).shape[1:])

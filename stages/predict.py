@@ -1,0 +1,138 @@
+"""A trained head put to use on image files."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import DataError
+from cache.files import atomic_path, sha256_file
+from cache.manifest import ImageRecord
+from cache.store import FeatureStore
+from stages.progress import Progress
+from stages.scan import EXTENSIONS, walk
+from stages.train import Head
+
+if TYPE_CHECKING:
+    from stages.bases import FrozenBase
+
+# Images whose features are held at a time.
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image file: its classes' names and probabilities, or the reason why it could not be read."""
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(np.argmax(self.probabilities))]
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The files named and the images in the folders named, in order. Raises DataError for a path that is not there."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(walk(path).files)
+            if not inside:
+                raise DataError(f"{path}: expected images ({' '.join(sorted(EXTENSIONS))}), found none in this folder")
+            found += [path / name for name in inside]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: expected an image or a folder of images, found nothing; check the path")
+    return found
+
+
+def predict_images(
+    files: Sequence[Path], head: Head, store: FeatureStore, make_base: Callable[[], "FrozenBase"], progress: Progress
+) -> list[Prediction]:
+    """Predictions in the order of ``files``. Features that the store has are read, the rest are extracted and not kept."""
+    base: FrozenBase | None = None
+    out: list[Prediction] = []
+    remaining = iter(files)
+    with progress.task("Predicting", len(files)) as advance:
+        while chunk := list(islice(remaining, CHUNK)):
+            digests, reasons = _digests(chunk)
+            features: dict[Path, NDArray[np.float32]] = {}
+            if cached := [path for path in digests if digests[path] in store]:
+                features |= zip(cached, store.read(digests[path] for path in cached), strict=True)
+            if new := [path for path in digests if path not in features]:
+                base = base or make_base()
+                features |= _extract(new, digests, base, reasons)
+            out += _predict(chunk, features, head, reasons)
+            advance(len(chunk))
+    return out
+
+
+def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+    digests, reasons = {}, {}
+    for path in files:
+        try:
+            digests[path] = sha256_file(path)
+        except OSError as error:
+            reasons[path] = f"cannot be read: {error.strerror}"
+    return digests, reasons
+
+
+def _extract(
+    files: Sequence[Path], digests: dict[Path, str], base: "FrozenBase", reasons: dict[Path, str]
+) -> dict[Path, NDArray[np.float32]]:
+    from stages.features import Extraction, decoded_batches
+
+    records = [ImageRecord(str(path.absolute()), digests[path], "", "") for path in files]
+    done = Extraction()
+    by_digest: dict[str, NDArray[np.float32]] = {}
+    for batch, _ in decoded_batches(Path("/"), records, base.spec, done):
+        if batch:
+            rows = base(np.stack([image for _, image in batch]))
+            by_digest |= {record.sha256: row for (record, _), row in zip(batch, rows, strict=True)}
+    for path in files:
+        if digests[path] not in by_digest:
+            reasons[path] = done.skipped.get(digests[path], "changed while it was read")
+    return {path: by_digest[digests[path]] for path in files if digests[path] in by_digest}
+
+
+def _predict(
+    files: Sequence[Path], features: dict[Path, NDArray[np.float32]], head: Head, reasons: dict[Path, str]
+) -> list[Prediction]:
+    classes = tuple(str(name) for name in head.classes_)
+    readable = [path for path in files if path in features]
+    found: dict[Path, tuple[float, ...]] = {}
+    if readable:
+        rows = head.predict_proba(np.stack([features[path] for path in readable]))
+        found = {path: tuple(float(p) for p in row) for path, row in zip(readable, rows, strict=True)}
+    return [Prediction(path, classes, found.get(path, ()), reasons.get(path)) for path in files]
+
+
+def write_submission(path: Path, predictions: Sequence[Prediction]) -> None:
+    """``id,label`` in the order of the ids: the file's stem, and the label, for two classes the probability of the second.
+
+    Ids that are all numbers are ordered as numbers, as the cats-and-dogs competition wants them.
+    """
+    rows = [
+        (p.path.stem, f"{p.probabilities[1]:.6f}" if len(p.classes) == 2 else p.label)
+        for p in predictions
+        if not p.reason
+    ]
+    numbers = all(name.isdecimal() for name, _ in rows)
+    rows.sort(key=lambda row: (int(row[0]) if numbers else 0, row[0]))
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(("id", "label"))
+        writer.writerows(rows)

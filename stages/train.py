@@ -1,0 +1,150 @@
+"""Stage two: train a head, score it, and write what it leaves behind."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import HeadError, HeadstartError
+from cache.files import atomic_path, write_text
+from cache.manifest import SPLITS
+from stages.baselines import SklearnHead, classifier
+from stages.dataset import Dataset
+from stages.heads import DenseHead
+from stages.metrics import scores
+from stages.progress import SILENT, Progress
+from stages.results import MODEL_SUFFIX
+from stages.specs import DenseSpec, SklearnSpec
+
+Head = DenseHead | SklearnHead
+PREDICTION_COLUMNS = ("path", "split", "true", "predicted")
+
+
+@dataclass(frozen=True)
+class HeadTask:
+    """One head to train: its name and spec, its key, its base's name and key, and the folder it goes to."""
+
+    name: str
+    spec: DenseSpec | SklearnSpec
+    key: str
+    base: str
+    base_key: str
+    rows_digest: str
+    folder: Path
+
+
+def new_head(spec: DenseSpec | SklearnSpec, classes: tuple[str, ...]) -> Head:
+    """An untrained head of the spec's kind."""
+    return DenseHead(spec, classes) if isinstance(spec, DenseSpec) else SklearnHead(spec, classes)
+
+
+def check_spec(name: str, spec: DenseSpec | SklearnSpec) -> None:
+    """Raise HeadError now for what would fail when the head is trained: an unknown estimator or parameter."""
+    if isinstance(spec, SklearnSpec):
+        try:
+            classifier(spec)
+        except HeadError as error:
+            raise HeadError(f"[heads.{name.split('@')[0]}] {error}") from error
+
+
+def train_head(task: HeadTask, data: Dataset, progress: Progress = SILENT) -> dict[str, Any]:
+    """Train one head on train, choose its epoch on validation, score every split, write its folder; returns its result.
+
+    ``result.json`` is removed first and written last, so that a folder that has one is whole.
+    """
+    X = data.X(task.spec.pool)
+    train, validation = data.rows("train"), data.rows("validation")
+    head = new_head(task.spec, data.classes)
+    start = perf_counter()
+    try:
+        head.fit(X[train], data.y[train], X[validation], data.y[validation], progress)
+    except HeadstartError as error:
+        raise HeadError(f"head {task.name!r}: {error}") from error
+    seconds = perf_counter() - start
+    probabilities = head.predict_proba(X)
+    metrics = {
+        split: scores(data.y[rows], probabilities[rows], data.classes)
+        for split in SPLITS
+        if len(rows := data.rows(split))
+    }
+    result = _result(task, head, data, metrics, seconds)
+    _write_folder(task.folder, head, data, probabilities, result)
+    return result
+
+
+def _result(task: HeadTask, head: Head, data: Dataset, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return {
+        "head": task.name,
+        "kind": task.spec.kind,
+        "key": task.key,
+        "base": task.base,
+        "base_key": task.base_key,
+        "rows_digest": task.rows_digest,
+        "spec": task.spec.slice(),
+        "seed": task.spec.seed,
+        "classes": list(data.classes),
+        "feature_shape": list(data.feature_shape()),
+        "seconds": round(seconds, 3),
+        "epochs": len(head.history_),
+        "best_epoch": head.best_epoch_,
+        "parameters": head.n_parameters_,
+        "probabilities": head.probabilities_,
+        "warnings": head.warnings_,
+        "versions": versions(task.spec),
+        "metrics": metrics,
+    }
+
+
+def versions(spec: DenseSpec | SklearnSpec) -> dict[str, str]:
+    """Versions of what trained the head. A baseline does not load Keras to say Keras's."""
+    if isinstance(spec, DenseSpec):
+        from stages.backend import versions as keras_versions
+
+        return keras_versions()
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("scikit-learn", "skops", "numpy")}
+
+
+def _write_folder(
+    folder: Path, head: Head, data: Dataset, probabilities: NDArray[np.float32], result: dict[str, Any]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in (folder / "result.json", *folder.glob("model.*")):
+        stale.unlink(missing_ok=True)
+    with atomic_path(folder / f"model{MODEL_SUFFIX[head.spec.kind]}") as temporary:
+        head.save(temporary, tuple(result["feature_shape"]))
+    columns = dict.fromkeys(name for row in head.history_ for name in row if name != "epoch")
+    rows = [[i, *(row[name] for name in columns)] for i, row in enumerate(head.history_, 1)]
+    _write_csv(folder / "history.csv", ["epoch", *columns], rows)
+    names = data.classes
+    _write_csv(
+        folder / "predictions.csv",
+        [*PREDICTION_COLUMNS, *(f"p_{name}" for name in names)],
+        sorted(
+            [record.path, record.split, record.label, names[int(p.argmax())], *(f"{value:.6f}" for value in p)]
+            for record, p in zip(data.records, probabilities, strict=True)
+        ),
+    )
+    write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def load_head(folder: Path, spec: DenseSpec | SklearnSpec, classes: tuple[str, ...]) -> Head:
+    """The trained head of a folder."""
+    path = folder / f"model{MODEL_SUFFIX[spec.kind]}"
+    return DenseHead.load(path, spec, classes) if isinstance(spec, DenseSpec) else SklearnHead.load(path, spec, classes)

@@ -1,0 +1,215 @@
+"""Heads against plain Keras and plain scikit-learn."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+from cache.errors import HeadError
+from stages.baselines import SklearnHead
+from stages.heads import DenseHead
+from stages.specs import DenseSpec, SklearnSpec
+
+CLASSIFIERS = {
+    "LogisticRegression": {"C": 0.1, "max_iter": 500},
+    "LinearSVC": {},
+    "RidgeClassifierCV": {"alphas": [0.1, 1.0, 10.0]},
+    "KNeighborsClassifier": {"n_neighbors": 3},
+    "RandomForestClassifier": {"n_estimators": 20},
+    "HistGradientBoostingClassifier": {"max_iter": 20},
+}
+
+
+def data(classes: int = 3, rows: int = 120, shape: tuple[int, ...] = (2, 2, 16), seed: int = 0):
+    """Feature maps around one centre a class, and labels; the last third is validation."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, rows)
+    centres = rng.normal(0, 1.0, (classes, *shape))
+    X = np.maximum(centres[y] + rng.normal(0, 1.0, (rows, *shape)), 0).astype(np.float32)
+    cut = 2 * rows // 3
+    return X[:cut], y[:cut], X[cut:], y[cut:]
+
+
+def dense(**options: object) -> DenseSpec:
+    return DenseSpec.model_validate({"kind": "dense", "epochs": 3, "learning_rate": 1e-3, **options})
+
+
+def plain_dense256(X, y, X_validation, y_validation, seed: int) -> list[float]:
+    """The classic head as a book would write it."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.layers.Input(X.shape[1:]),
+            keras.layers.Flatten(),
+            keras.layers.Dense(256, activation="relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.RMSprop(learning_rate=2e-5), loss="binary_crossentropy", metrics=["accuracy"]
+    )
+    history = model.fit(X, y, validation_data=(X_validation, y_validation), epochs=4, batch_size=20, verbose=0)
+    return list(history.history["val_loss"])
+
+
+def test_dense256_reaches_the_validation_loss_of_a_plain_keras_script() -> None:
+    split = data(classes=2, rows=300, shape=(4, 4, 64))
+    spec = dense(units=[256], dropout=0.5, optimizer="rmsprop", learning_rate=2e-5, epochs=4, batch_size=20, seed=7)
+    head = DenseHead(spec, ["cat", "dog"]).fit(*split)
+    ours = [row["val_loss"] for row in head.history_]
+    np.testing.assert_allclose(ours, plain_dense256(*split, seed=7), atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_head_and_another_another() -> None:
+    split = data()
+    first, again, other = (
+        DenseHead(dense(seed=seed), ["a", "b", "c"]).fit(*split).predict_proba(split[2]) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("pool", ["flatten", "avg", "max"])
+def test_the_saved_model_takes_the_bases_features_and_predicts_what_the_head_does(
+    tmp_path: Path, pool: str, classes: int
+) -> None:
+    split = data(classes)
+    names = ["a", "b", "c"][:classes]
+    head = DenseHead(dense(pool=pool, units=[8], batch_norm=True), names).fit(*split)
+    path = tmp_path / "model.keras"
+    head.save(path, (2, 2, 16))
+    plain = keras.saving.load_model(path, safe_mode=True).predict(split[2], verbose=0)
+    plain = np.hstack([1 - plain, plain]) if classes == 2 else plain
+    expected = head.predict_proba(split[2])
+    np.testing.assert_allclose(plain, expected, atol=1e-5)
+    np.testing.assert_allclose(DenseHead.load(path, head.spec, names).predict_proba(split[2]), expected, atol=1e-6)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+
+
+def test_features_that_are_vectors(tmp_path: Path) -> None:
+    split = data(shape=(16,))
+    head = DenseHead(dense(pool="avg"), ["a", "b", "c"]).fit(*split)
+    head.save(tmp_path / "model.keras", (16,))
+    loaded = DenseHead.load(tmp_path / "model.keras", head.spec, ["a", "b", "c"])
+    np.testing.assert_allclose(loaded.predict_proba(split[2]), head.predict_proba(split[2]), atol=1e-6)
+
+
+def test_the_weights_of_the_best_epoch_are_kept_and_patience_stops() -> None:
+    X, y, X_validation, y_validation = data(rows=90)
+    y = np.where(np.arange(len(y)) % 3 == 0, (y + 1) % 3, y)  # wrong labels, to overfit to
+    split = X, y, X_validation, y_validation
+    spec = dense(units=[64], dropout=0.0, optimizer="adam", learning_rate=3e-2, epochs=60, patience=3)
+    head = DenseHead(spec, ["a", "b", "c"]).fit(*split)
+    losses = [row["val_loss"] for row in head.history_]
+    assert head.best_epoch_ == int(np.argmin(losses)) + 1
+    assert len(losses) == head.best_epoch_ + 3 < 60
+    p = head.predict_proba(split[2])
+    kept = -np.log(p[np.arange(len(p)), split[3]]).mean()
+    assert kept == pytest.approx(min(losses), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "adamw", "sgd"])
+def test_every_optimizer_learns_with_weight_decay_and_smoothing(name: str) -> None:
+    split = data(rows=240)
+    spec = dense(
+        optimizer=name, learning_rate=1e-2, weight_decay=1e-3, label_smoothing=0.1, units=[], dropout=0.0, epochs=8
+    )
+    head = DenseHead(spec, ["a", "b", "c"]).fit(*split)
+    assert (head.predict_proba(split[2]).argmax(axis=1) == split[3]).mean() > 0.8
+
+
+def test_label_smoothing_keeps_probabilities_from_the_ends() -> None:
+    split = data(rows=240)
+    options = {"units": [], "dropout": 0.0, "optimizer": "adam", "learning_rate": 3e-2, "epochs": 30}
+    sharp, smooth = (
+        DenseHead(dense(label_smoothing=amount, **options), ["a", "b", "c"])
+        .fit(*split)
+        .predict_proba(split[0])
+        .max(axis=1)
+        .mean()
+        for amount in (0.0, 0.3)
+    )
+    assert smooth < sharp - 0.05
+
+
+def test_balanced_class_weights_lift_the_rare_class() -> None:
+    X, y, X_validation, y_validation = data(classes=2, rows=600)
+    keep = (y == 0) | (np.arange(len(y)) % 12 == 0)
+    options = {"units": [], "dropout": 0.0, "optimizer": "adam", "learning_rate": 3e-3, "epochs": 4}
+    plain, balanced = (
+        DenseHead(dense(class_weight=weight, **options), ["a", "b"]).fit(X[keep], y[keep], X_validation, y_validation)
+        for weight in (None, "balanced")
+    )
+    rare = X_validation[y_validation == 1]
+    assert balanced.predict_proba(rare)[:, 1].mean() > plain.predict_proba(rare)[:, 1].mean() + 0.05
+
+
+def test_a_rate_that_diverges_is_one_clear_line() -> None:
+    spec = dense(optimizer="sgd", learning_rate=1e30, units=[8], dropout=0.0)
+    with pytest.raises(HeadError, match=r"training diverged.*lower learning_rate"):
+        DenseHead(spec, ["a", "b", "c"]).fit(*data())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_baselines_fit_predict_and_come_back_from_skops(tmp_path: Path, name: str, classes: int) -> None:
+    split = data(classes, rows=150)
+    names = ["a", "b", "c"][:classes]
+    spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": name, "params": CLASSIFIERS[name]})
+    head = SklearnHead(spec, names).fit(*split)
+    p = head.predict_proba(split[2])
+    assert p.shape == (50, classes)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert (p.argmax(axis=1) == split[3]).mean() > 0.7
+    assert head.history_[0].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy"}
+    head.save(tmp_path / "model.skops", (2, 2, 16))
+    np.testing.assert_array_equal(SklearnHead.load(tmp_path / "model.skops", spec, names).predict_proba(split[2]), p)
+
+
+def test_a_baseline_equals_plain_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X, y, X_validation, y_validation = data()
+    spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LogisticRegression"})
+    ours = SklearnHead(spec, ["a", "b", "c"]).fit(X, y, X_validation, y_validation).predict_proba(X_validation)
+    plain = make_pipeline(StandardScaler(), LogisticRegression()).fit(X.mean(axis=(1, 2)), y)
+    np.testing.assert_allclose(ours, plain.predict_proba(X_validation.mean(axis=(1, 2))), atol=1e-6)
+
+
+def test_scaling_can_be_left_out() -> None:
+    split = data()
+    spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "KNeighborsClassifier", "scale": False})
+    head = SklearnHead(spec, ["a", "b", "c"]).fit(*split)
+    assert [name for name, _ in head._pipeline.steps] == ["kneighborsclassifier"]
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    split = data()
+    spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LogisticRegresion"})
+    with pytest.raises(HeadError, match=r"did you mean 'LogisticRegression'.*there are AdaBoostClassifier, "):
+        SklearnHead(spec, ["a", "b", "c"]).fit(*split)
+    spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LinearSVC", "params": {"c": 1}})
+    with pytest.raises(
+        HeadError, match=r"params.c: LinearSVC has no such parameter \(did you mean 'C'\?\); there are C, "
+    ):
+        SklearnHead(spec, ["a", "b", "c"]).fit(*split)
+    spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LinearSVC", "params": {"C": -1.0}})
+    with pytest.raises(HeadError, match="cannot be fitted: The 'C' parameter of LinearSVC must be"):
+        SklearnHead(spec, ["a", "b", "c"]).fit(*split)
+
+
+def test_a_model_file_with_foreign_types_is_not_loaded(tmp_path: Path) -> None:
+    import skops.io
+
+    skops.io.dump(Path, tmp_path / "model.skops")
+    spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LinearSVC"})
+    with pytest.raises(HeadError, match="expected types of scikit-learn, found pathlib"):
+        SklearnHead.load(tmp_path / "model.skops", spec, ["a", "b"])

@@ -1,0 +1,1 @@
+"""The report: one self-contained page. ``page`` is light and tells what was written; ``render`` writes it."""

@@ -1,0 +1,136 @@
+"""The leaderboard: heads in the order of their validation scores, as rows of values to show."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.report.data import HeadSummary
+from stages.report.text import settings
+from stages.results import ranking
+
+_CALIBRATED = ("sigmoid", "softmax", "predict_proba")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A head's scores on one split.
+
+    ``left`` and ``width`` place the interval on its bar, ``tick`` the accuracy, in percent of the bar.
+    """
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    balanced: float | None
+    log_loss: float | None
+    left: float
+    width: float
+    tick: float
+
+    @property
+    def correct(self) -> int:
+        return round(self.accuracy * self.n)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One head on the leaderboard. ``caveat`` says where probabilities come from, if not from a calibrated source."""
+
+    rank: int
+    head: HeadSummary
+    settings: str
+    validation: Score
+    test: Score | None
+    caveat: str | None
+
+    @property
+    def name(self) -> str:
+        return self.head.name
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.head.result
+
+    @property
+    def score(self) -> Score:
+        """On test where there is one, else on validation."""
+        return self.test or self.validation
+
+
+@dataclass(frozen=True)
+class Board:
+    """All heads, the best first. Bars run from ``floor`` to 1."""
+
+    rows: list[Row]
+    floor: float
+
+    @property
+    def best(self) -> Row | None:
+        return self.rows[0] if self.rows else None
+
+    @property
+    def has_test(self) -> bool:
+        return any(row.test for row in self.rows)
+
+    @property
+    def several_bases(self) -> bool:
+        return len({row.result.get("base") for row in self.rows}) > 1
+
+    @property
+    def caveats(self) -> dict[str, list[str]]:
+        """Names of heads by where their uncalibrated probabilities come from."""
+        return _grouped((row.caveat, row.name) for row in self.rows if row.caveat)
+
+    @property
+    def warnings(self) -> dict[str, list[str]]:
+        """Names of heads by what was warned of while they were trained."""
+        return _grouped((text, row.name) for row in self.rows for text in row.result.get("warnings", []))
+
+    def n(self, split: str) -> int | None:
+        """Images in a split, None where heads were scored on different numbers of them."""
+        found = {score.n for row in self.rows if (score := getattr(row, split))}
+        return found.pop() if len(found) == 1 else None
+
+
+def leaderboard(heads: Sequence[HeadSummary]) -> Board:
+    """Heads sorted by validation alone; test scores are shown and have no part in the order."""
+    ordered = sorted(heads, key=lambda head: ranking(head.result))
+    metrics = [head.result["metrics"] for head in ordered]
+    lows = [m[split]["accuracy_interval"][0] for m in metrics for split in ("validation", "test") if split in m]
+    floor = min(0.9, math.floor(10 * min(lows, default=0.0)) / 10)
+    rows = []
+    for rank, head in enumerate(ordered, 1):
+        found = head.result["metrics"]
+        test = _score(found["test"], floor) if "test" in found else None
+        source = head.result.get("probabilities")
+        caveat = None if source in (None, *_CALIBRATED) else source
+        rows.append(Row(rank, head, settings(head.result), _score(found["validation"], floor), test, caveat))
+    return Board(rows, floor)
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for what, name in pairs:
+        groups.setdefault(what, []).append(name)
+    return groups
+
+
+def _score(metrics: dict[str, Any], floor: float) -> Score:
+    low, high = metrics["accuracy_interval"]
+
+    def place(share: float) -> float:
+        return round(100 * (share - floor) / (1 - floor), 2)
+
+    return Score(
+        n=metrics["n"],
+        accuracy=metrics["accuracy"],
+        low=low,
+        high=high,
+        balanced=metrics.get("balanced_accuracy"),
+        log_loss=metrics.get("log_loss"),
+        left=place(low),
+        width=round(place(high) - place(low), 2),
+        tick=place(metrics["accuracy"]),
+    )

@@ -1,0 +1,55 @@
+"""What a report is made of: plain values that its caller collects."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.manifest import Manifest
+
+if TYPE_CHECKING:
+    from stages.specs import BaseSpec
+
+
+@dataclass(frozen=True)
+class BaseSummary:
+    """One base and its store. ``folder`` is where the features lie, ``feature_shape`` that of one image.
+
+    ``precisions`` and ``devices`` are those that were really used; ``note`` is a remark on the weights.
+    """
+
+    name: str
+    spec: "BaseSpec"
+    folder: str
+    rows: int
+    feature_shape: tuple[int, ...]
+    bytes_on_disk: int
+    precisions: list[str]
+    devices: list[str]
+    note: str | None
+
+
+@dataclass(frozen=True)
+class HeadSummary:
+    """One trained head: its folder, and its ``result.json`` as read."""
+
+    name: str
+    folder: Path
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the page shows.
+
+    ``skipped`` maps a path to the reason, for what the scan left out and for what could not be decoded; ``root`` is
+    the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
+    ``read_report_parts``.
+    """
+
+    title: str
+    manifest: Manifest
+    skipped: dict[str, str]
+    root: Path | None
+    bases: list[BaseSummary]
+    heads: list[HeadSummary]
+    parts: dict[str, Any]

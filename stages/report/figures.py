@@ -1,0 +1,141 @@
+"""The figures: curves of a dense head, and the confusion matrix of many classes as an image."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from stages.metrics import smooth
+from stages.report.svg import STAND_IN, inline_svg
+from stages.report.text import decimal, percent, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SMOOTHING = 0.8
+Limits = tuple[float, float]
+# Up to so many classes have their names beside the matrix; more would overlap.
+NAMED_CLASSES = 60
+# Mid tones, which stand out on white and on black; the share of the row is their opacity.
+_RIGHT, _WRONG = (0.05, 0.58, 0.53), (0.88, 0.11, 0.28)
+
+
+def curve(
+    history: dict[str, list[float]], measure: str, best_epoch: int | None, name: str, label: str, limits: Limits | None
+) -> Markup:
+    """SVG of ``loss`` or ``accuracy`` by epoch: train and validation, raw (faint) and smoothed (strong)."""
+    figure, axes = _panel()
+    epochs = history["epoch"]
+    for column, colour in ((measure, "train"), (f"val_{measure}", "validation")):
+        points = [(x, y) for x, y in zip(epochs, history[column], strict=True) if math.isfinite(y)]
+        if points:
+            _line(axes, points, STAND_IN[colour])
+    if limits is not None:
+        axes.set_ylim(*limits)
+        axes.set_yticks(_ticks(limits[0]))
+    if measure == "accuracy":
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    if best_epoch is not None:
+        _mark(axes, best_epoch, history[f"val_{measure}"], min(epochs), max(epochs))
+    return inline_svg(figure, name, f"{label}, {_in_words(history, measure, best_epoch)}")
+
+
+def _in_words(history: dict[str, list[float]], measure: str, best_epoch: int | None) -> str:
+    epoch = best_epoch or len(history["epoch"])
+    show = percent if measure == "accuracy" else decimal
+    values = (history[column][min(epoch, len(history[column])) - 1] for column in (measure, f"val_{measure}"))
+    train, validation = (show(value) if math.isfinite(value) else "not finite" for value in values)
+    values_there = f"at epoch {epoch}: train {train}, validation {validation}"
+    return f"{measure} by epoch, {len(history['epoch'])} epochs; {values_there}"
+
+
+def _panel() -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(5.4, 2.9))
+    axes = figure.add_axes((0.115, 0.115, 0.865, 0.78))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(STAND_IN["rule"])
+    axes.grid(axis="y", color=STAND_IN["rule"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=5, labelcolor=STAND_IN["muted"], labelsize=10.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return figure, axes
+
+
+def _line(axes: "Axes", points: Sequence[tuple[float, float]], colour: str) -> None:
+    x, y = [point[0] for point in points], [point[1] for point in points]
+    marker = "o" if len(points) == 1 else None  # a line of one point is not seen
+    axes.plot(x, y, color=colour, alpha=0.45, linewidth=1)
+    axes.plot(x, smooth(y, SMOOTHING), color=colour, linewidth=2.2, marker=marker, solid_capstyle="round")
+
+
+def _mark(axes: "Axes", epoch: int, values: Sequence[float], first: float, last: float) -> None:
+    """The epoch whose weights were kept, with its validation value as it was measured, not smoothed."""
+    axes.axvline(epoch, color=STAND_IN["muted"], linewidth=1, linestyle=(0, (2, 3)))
+    if epoch <= len(values) and math.isfinite(values[epoch - 1]):
+        axes.plot([epoch], [values[epoch - 1]], "o", color=STAND_IN["validation"], markersize=5.5)
+    side = (epoch - first) / max(last - first, 1)
+    align = "left" if side < 0.12 else "right" if side > 0.88 else "center"
+    above = axes.get_xaxis_transform()
+    axes.text(epoch, 1.03, f"epoch {epoch}", transform=above, ha=align, color=STAND_IN["text"], fontsize=10.5)
+
+
+def accuracy_limits(histories: Sequence[dict[str, list[float]]]) -> Limits:
+    """One range of accuracy for all heads, so that their panels can be compared."""
+    values = [value for history in histories for name in ("accuracy", "val_accuracy") for value in history[name]]
+    low = max(0.0, math.floor(10 * min(filter(math.isfinite, values), default=0.0)) / 10)
+    return min(low, 0.9), 1.01
+
+
+def _ticks(low: float) -> list[float]:
+    """Round accuracies from 1 down to ``low``, six at most."""
+    step = next(step for step in (0.02, 0.05, 0.1, 0.2) if 1 - low <= 5.001 * step)
+    return [1 - i * step for i in range(6) if 1 - i * step >= low - 1e-9]
+
+
+def confusion_image(counts: Counter[tuple[str, str]], classes: Sequence[str], label: str) -> Markup:
+    """SVG of a confusion matrix: row = true, column = predicted, opacity = share of the row."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    n = len(classes)
+    ids = {name: i for i, name in enumerate(classes)}
+    matrix = np.zeros((n, n))
+    for (true, predicted), images in counts.items():
+        matrix[ids[true], ids[predicted]] = images
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    pixels = np.empty((n, n, 4))
+    pixels[..., :3] = np.where(np.eye(n, dtype=bool)[..., None], _RIGHT, _WRONG)
+    # The root lets a rare confusion be seen; what never happened stays blank.
+    pixels[..., 3] = np.where(share > 0, 0.12 + 0.88 * np.sqrt(share), 0)
+    named = n <= NAMED_CLASSES
+    figure = Figure(figsize=(7.6, 7.6))
+    axes = figure.add_axes((0.22, 0.02, 0.76, 0.76) if named else (0.06, 0.02, 0.92, 0.92))
+    axes.imshow(pixels, interpolation="none", aspect="equal")
+    axes.spines[:].set_color(STAND_IN["rule"])
+    axes.tick_params(length=0, labelcolor=STAND_IN["muted"], labeltop=True, labelbottom=False)
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("predicted", color=STAND_IN["text"])
+    axes.set_ylabel("true", color=STAND_IN["text"])
+    if named:
+        _name_ticks(axes, classes)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return inline_svg(figure, "confusion", label, crop="tight")
+
+
+def _name_ticks(axes: "Axes", classes: Sequence[str]) -> None:
+    size = max(5.0, min(9.5, 300 / len(classes)))
+    # A dollar sign in a class name is a dollar sign, not mathematics.
+    options: dict[str, Any] = {"fontsize": size, "parse_math": False}
+    labels = [short(name, 18) for name in classes]
+    axes.set_xticks(range(len(classes)), labels, rotation=90, **options)
+    axes.set_yticks(range(len(classes)), labels, **options)

@@ -1,0 +1,60 @@
+"""Write the report: one HTML page that needs no network, no other file and no script."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cache.files import write_text
+from stages.report import text
+from stages.report.best import describe_best
+from stages.report.board import leaderboard
+from stages.report.data import ReportData
+from stages.report.page import embed_parts
+from stages.report.sections import describe_bases, describe_curves, describe_data, notices
+
+_FILTERS = ("percent", "decimal", "count", "duration", "size", "short")
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page to ``path``, atomically. The same data gives the same bytes.
+
+    Raises HeadError for a head whose ``predictions.csv`` or ``history.csv`` cannot be read.
+    """
+    write_text(path, _environment().get_template("page.html.j2").render(_context(data)) + "\n")
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    board = leaderboard(data.heads)
+    split = "test" if board.best is None or board.best.test else "validation"
+    return {
+        "title": data.title,
+        "parts": Markup(embed_parts(data.parts)),
+        "board": board,
+        "best": describe_best(board.best, data.root) if board.best else None,
+        "data": describe_data(data, split),
+        "bases": describe_bases(data.bases, board),
+        "curves": describe_curves(board.rows),
+        "notices": notices(data),
+        "images_here": data.root is not None,
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("stages.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+    )
+    environment.filters |= {name: getattr(text, name) for name in _FILTERS}
+    environment.globals |= {"interval": text.interval, "NONE": text.NONE}
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Names of files and classes may hold anything: all that is not markup is made visible before it is escaped."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else text.visible(value)

@@ -1,0 +1,120 @@
+"""The sections beside the leaderboard: data, bases, notices, curves."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from cache.manifest import SPLITS, Manifest
+from stages.report.board import Board, Row
+from stages.report.data import BaseSummary, ReportData
+from stages.report.figures import accuracy_limits, curve
+from stages.report.outcomes import read_history
+
+Counts = dict[str, Counter[str]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The share that one answer for every image would get right: that of the class most frequent in train."""
+
+    label: str
+    share: float
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Usable images by split and class, without those that were skipped."""
+
+    manifest: Manifest
+    counts: Counts
+    splits: list[str]
+    skipped: list[tuple[str, str]]
+    ignored: list[tuple[str, int]]
+    reference: Reference | None
+
+    @property
+    def images(self) -> int:
+        return sum(self.total(split) for split in self.splits)
+
+    def total(self, split: str) -> int:
+        return self.counts[split].total()
+
+    @property
+    def largest(self) -> int:
+        """Images of the largest class, at least one."""
+        return max([1, *(self.of_class(name) for name in self.manifest.classes)])
+
+    def of_class(self, name: str) -> int:
+        return sum(self.counts[split][name] for split in self.splits)
+
+
+@dataclass(frozen=True)
+class BaseSection:
+    """A base, and the best of its heads by validation."""
+
+    summary: BaseSummary
+    best: Row | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The two panels of one dense head. ``gaps`` tells that values which are not finite were left out."""
+
+    row: Row
+    loss: Markup
+    accuracy: Markup
+    gaps: bool
+
+
+def describe_data(data: ReportData, split: str) -> DataSection:
+    """What the data is; the reference is that of ``split``."""
+    counts: Counts = {name: Counter() for name in SPLITS}
+    for record in data.manifest.records:
+        if record.path not in data.skipped:
+            counts[record.split][record.label] += 1
+    ignored = sorted(data.manifest.ignored.items(), key=lambda item: (-item[1], item[0]))
+    return DataSection(
+        manifest=data.manifest,
+        counts=counts,
+        splits=[name for name in SPLITS if counts[name]],
+        skipped=sorted(data.skipped.items()),
+        ignored=ignored,
+        reference=_reference(counts, split),
+    )
+
+
+def _reference(counts: Counts, split: str) -> Reference | None:
+    if not counts["train"] or not counts[split]:
+        return None
+    label = min(counts["train"], key=lambda name: (-counts["train"][name], name))
+    return Reference(label, counts[split][label] / counts[split].total())
+
+
+def describe_bases(bases: Sequence[BaseSummary], board: Board) -> list[BaseSection]:
+    """Each base with the best of its heads."""
+    # The board is sorted, so the first head of a base is its best.
+    best = {row.result.get("base"): row for row in reversed(board.rows)}
+    return [BaseSection(base, best.get(base.name)) for base in bases]
+
+
+def notices(data: ReportData) -> list[str]:
+    """What a reader must know before any number: remarks on the weights and on the data."""
+    notes = [f"{base.spec.name}: {base.note}" for base in data.bases if base.note]
+    return [*notes, *data.manifest.notes]
+
+
+def describe_curves(rows: Sequence[Row]) -> list[Curves]:
+    """Curves of the dense heads, in the order of the leaderboard."""
+    dense = [row for row in rows if row.result["kind"] == "dense"]
+    histories = [read_history(row.head.folder) for row in dense]
+    limits = accuracy_limits(histories)
+    out = []
+    for i, (row, history) in enumerate(zip(dense, histories, strict=True), 1):
+        best_epoch = row.result.get("best_epoch")
+        loss = curve(history, "loss", best_epoch, f"loss-{i}", row.name, None)
+        accuracy = curve(history, "accuracy", best_epoch, f"accuracy-{i}", row.name, limits)
+        gaps = any(value != value or abs(value) == float("inf") for values in history.values() for value in values)
+        out.append(Curves(row, loss, accuracy, gaps))
+    return out

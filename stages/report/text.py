@@ -1,0 +1,80 @@
+"""Values as a reader sees them: numbers with their units, and names that may hold anything."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# Control characters, line separators, overrides of the writing direction, and surrogates, which UTF-8 cannot hold.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+NONE = "–"
+_SCALED = {True: "", False: "not standardised"}
+_POOLED = {"flatten": "flattened features", "avg": "averaged features", "max": "max-pooled features"}
+
+
+def visible(text: str) -> str:
+    r"""The text with what cannot be seen or encoded spelled out, as ``\n`` or ``\udcff``."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def short(text: str, length: int) -> str:
+    """The visible text, cut to ``length`` characters."""
+    text = visible(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def percent(share: float | None) -> str:
+    """``0.934`` → ``93.4%``."""
+    return NONE if share is None else f"{100 * share:.1f}%"
+
+
+def interval(low: float, high: float) -> str:
+    """``0.909, 0.953`` → ``90.9–95.3%``."""
+    return f"{100 * low:.1f}–{100 * high:.1f}%"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A number with so many decimals; a dash for none, and for one that is not finite."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def count(n: int, one: str = "", many: str = "") -> str:
+    """``1200, "image"`` → ``1,200 images``."""
+    word = one if n == 1 else many or one + "s"
+    return f"{n:,} {word}" if one else f"{n:,}"
+
+
+def duration(seconds: float) -> str:
+    """``3.21`` → ``3.2 s``; ``200`` → ``3 min 20 s``."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(n_bytes: int) -> str:
+    """Bytes in decimal units: ``12_300_000`` → ``12.3 MB``."""
+    value = float(n_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def settings(result: Mapping[str, Any]) -> str:
+    """A head's settings in one line, the ones that tell heads apart."""
+    spec = result.get("spec", {})
+    if result["kind"] == "sklearn":
+        params = ", ".join(f"{name}={value!r}" for name, value in spec.get("params", {}).items())
+        words = [f"{spec.get('estimator', 'scikit-learn')}({params})", _SCALED[spec.get("scale", True)]]
+    else:
+        units = spec.get("units", [])
+        words = [
+            f"{' → '.join(map(str, units))} units" if units else "no hidden layer",
+            f"dropout {spec['dropout']:g}" if spec.get("dropout") else "",
+            f"{spec.get('optimizer', '')} {spec.get('learning_rate', 0):g}",
+            "batch norm" if spec.get("batch_norm") else "",
+        ]
+    return " · ".join(word for word in [*words, _POOLED.get(spec.get("pool"), "")] if word)

@@ -1,0 +1,298 @@
+"""The report, made of heads that were really trained on a small store, and read back as a browser would."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cache.errors import HeadError
+from cache.manifest import ImageRecord, Manifest
+from cache.shard import ShardInfo
+from cache.store import FeatureStore
+from stages.dataset import Dataset
+from stages.report.data import BaseSummary, HeadSummary, ReportData
+from stages.report.page import PAGE_VERSION, read_report_parts
+from stages.report.render import write_report
+from stages.specs import BaseSpec, SklearnSpec
+from stages.train import HeadTask, train_head
+
+HOSTILE = "<script>alert(\"1\")</script> & 'it' 😀"
+BREAK = "line\nbreak"
+CLASSES = tuple(sorted(["cat", HOSTILE, BREAK]))
+NOTE = "weights from elsewhere & <not> for results"
+PARTS = {"page": PAGE_VERSION, "heads": {"</script><b>": None, "\udcff & é": "k"}, "bases": {}}
+LOADING = {"src", "srcset", "poster", "data", "action", "background", "xlink:href"}
+
+
+@dataclass
+class Seen(HTMLParser):
+    """What a page is made of: its tags with their attributes, and its text outside styles and scripts."""
+
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    inside: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self.inside not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def see(path: Path) -> Seen:
+    seen = Seen()
+    seen.feed(path.read_bytes().decode("utf-8"))
+    return seen
+
+
+def page(data: ReportData, path: Path) -> Seen:
+    write_report(path, data)
+    return see(path)
+
+
+def make_data(folder: Path, splits: Sequence[str], n: int = 90, classes: tuple[str, ...] = CLASSES) -> ReportData:
+    """``n`` images of classes that overlap, so that heads make mistakes, with three baselines trained on them."""
+    rng = np.random.default_rng(3)
+    root = folder / "photos"
+    root.mkdir(parents=True)
+    records = []
+    for i in range(n):
+        name = f'{i:03d}"<i>\udcff\n.png' if i % 3 else f"{i:03d}.png"
+        Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).save(root / name)
+        digest = sha256((root / name).read_bytes()).hexdigest()
+        records.append(ImageRecord(name, digest, classes[i % len(classes)], splits[i // len(classes) % len(splits)]))
+    manifest = Manifest(
+        "csv", classes, tuple(records), {"gone.jpg": "a link to nothing <b>"}, {".txt": 2}, ("u.png",), ("a <note>",)
+    )
+    labels = np.array([classes.index(record.label) for record in records])
+    features = rng.normal(size=(n, 2, 2, 4)).astype(np.float32)
+    features[..., 0] += 1.5 * labels[:, None, None]
+    store = FeatureStore(folder / "features")
+    store.create({})
+    with store.writing():
+        store.append(features, records, classes, ShardInfo("k", {}, "float32", "cpu", {}), "none")
+    dataset = Dataset(manifest, store)
+    heads = [
+        train(folder, dataset, "logreg", "LogisticRegression"),
+        train(folder, dataset, "stump", "DecisionTreeClassifier", max_depth=1),
+        train(folder, dataset, "ridge", "RidgeClassifier"),
+    ]
+    base = BaseSummary("main", BaseSpec(), "features", n, (2, 2, 4), 12_300_000, ["float32"], ["cpu"], NOTE)
+    skipped = {**manifest.skipped, "bad\udcff.jpg": "damaged: cut off"}
+    return ReportData("My <photos>", manifest, skipped, root, [base], heads, PARTS)
+
+
+def train(folder: Path, dataset: Dataset, name: str, estimator: str, **params: object) -> HeadSummary:
+    spec = SklearnSpec(kind="sklearn", estimator=estimator, params=params)
+    task = HeadTask(name, spec, "key", "main", "base", "rows", folder / "heads" / name)
+    return HeadSummary(name, task.folder, train_head(task, dataset))
+
+
+def as_dense(head: HeadSummary, name: str, epochs: int = 6) -> HeadSummary:
+    """A folder as a dense head leaves it, with the predictions of another head."""
+    folder = head.folder.with_name(name)
+    folder.mkdir(exist_ok=True)
+    (folder / "predictions.csv").write_bytes((head.folder / "predictions.csv").read_bytes())
+    lines = [
+        f"{i},{1 - 0.5**i},{0.5**i},{0.9 - 0.5**i},{'nan' if i == 1 else 0.1 + 0.5**i}" for i in range(1, epochs + 1)
+    ]
+    (folder / "history.csv").write_text("\n".join(["epoch,accuracy,loss,val_accuracy,val_loss", *lines, ""]))
+    spec = {"kind": "dense", "units": [32], "dropout": 0.5, "optimizer": "adam", "learning_rate": 1e-3, "pool": "avg"}
+    changes = {"head": name, "kind": "dense", "spec": spec, "epochs": epochs, "best_epoch": 4, "parameters": 12345}
+    return HeadSummary(name, folder, {**head.result, **changes, "probabilities": "softmax", "warnings": ["Odd: <tag>"]})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    made = make_data(tmp_path_factory.mktemp("report"), ("train", "validation", "test", "train", "test"))
+    return replace(made, heads=[*made.heads, as_dense(made.heads[1], "dense")])
+
+
+@pytest.fixture(scope="module")
+def seen(data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    return page(data, tmp_path_factory.mktemp("page") / "index.html")
+
+
+def test_page_loads_nothing_and_runs_nothing(seen: Seen) -> None:
+    scripts = [attrs for tag, attrs in seen.tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "headstart-parts"}]
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in seen.tags}
+    for tag, attrs in seen.tags:
+        assert all((attrs[name] or "").startswith("data:image/") for name in LOADING & attrs.keys()), (tag, attrs)
+        assert (attrs.get("href") or "#").startswith("#")
+        assert not [name for name in attrs if name.startswith("on")]
+        assert not re.search(r"url\((?!#)|@import", attrs.get("style") or "")
+
+
+def test_ids_are_unique_and_links_lead_somewhere(seen: Seen) -> None:
+    ids = [attrs["id"] for _, attrs in seen.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = {(attrs.get("href") or "#")[1:] for _, attrs in seen.tags} - {""}
+    clips = {found for _, attrs in seen.tags for found in re.findall(r"url\(#(.*?)\)", attrs.get("clip-path") or "")}
+    assert clips and targets | clips <= set(ids)
+
+
+def test_parts_are_read_back(data: ReportData, tmp_path: Path) -> None:
+    write_report(tmp_path / "index.html", data)
+    assert read_report_parts(tmp_path / "index.html") == PARTS
+    many = {"heads": {f"head {i}": "f" * 64 for i in range(3000)}}
+    write_report(tmp_path / "index.html", replace(data, heads=[], parts=many))
+    assert read_report_parts(tmp_path / "index.html") == many
+
+
+@pytest.mark.parametrize("text", [None, "", "<html>", '<script type="application/json" id="headstart-parts">{', "\xff"])
+def test_a_page_without_parts_has_none(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "index.html").write_text(text, encoding="latin-1")
+    assert read_report_parts(tmp_path / "index.html") is None
+    assert read_report_parts(tmp_path) is None
+
+
+def test_names_are_shown_as_they_are(seen: Seen) -> None:
+    assert HOSTILE in seen.text
+    assert r"line\nbreak" in seen.text
+    assert r'"<i>\udcff\n.png' in seen.text
+    assert r"bad\udcff.jpg damaged: cut off" in seen.text
+    assert "gone.jpg a link to nothing <b>" in seen.text
+    assert "My <photos>" in seen.text and NOTE in seen.text and "a <note>" in seen.text and "Odd: <tag>" in seen.text
+    assert "1 image has no label" in seen.text and "2 .txt" in seen.text
+
+
+def test_validation_chooses_and_test_does_not(data: ReportData, seen: Seen, tmp_path: Path) -> None:
+    assert "Validation used to choose · 18 images" in seen.text and "Test not used to choose · 36 images" in seen.text
+    assert "Confusion matrix on test" in seen.text
+
+    def with_test_accuracy(head: HeadSummary, accuracy: float) -> HeadSummary:
+        metrics = head.result["metrics"]
+        return replace(
+            head, result={**head.result, "metrics": {**metrics, "test": {**metrics["test"], "accuracy": accuracy}}}
+        )
+
+    def order(heads: Sequence[HeadSummary]) -> list[str]:
+        words = page(replace(data, heads=list(heads)), tmp_path / "index.html").text
+        board = words[words.index("Sorted by") : words.index("Intervals are")]
+        return sorted((head.name for head in heads), key=board.index)
+
+    expected = [h.name for h in sorted(data.heads, key=lambda h: -h.result["metrics"]["validation"]["accuracy"])]
+    changed = [with_test_accuracy(head, i / 4) for i, head in enumerate(data.heads)]
+    assert order(data.heads)[0] == order(changed)[0] == order(changed[::-1])[0] == expected[0]
+    assert order(data.heads) == order(changed) == order(changed[::-1])
+
+
+def test_intervals_stand_beside_accuracies(data: ReportData, seen: Seen) -> None:
+    for head in data.heads:
+        for split in ("validation", "test"):
+            metrics = head.result["metrics"][split]
+            low, high = metrics["accuracy_interval"]
+            assert f"{100 * metrics['accuracy']:.1f}% {100 * low:.1f}–{100 * high:.1f}%" in seen.text
+    assert "softmax of decision_function (uncalibrated) (ridge)" in seen.text
+
+
+def test_curves_are_drawn_for_dense_heads_alone(seen: Seen) -> None:
+    labels = [attrs["aria-label"] or "" for tag, attrs in seen.tags if tag == "svg"]
+    assert [label.split(" by ")[0] for label in labels] == ["dense, loss", "dense, accuracy"]
+    assert "at epoch 4: train 93.8%, validation 83.8%" in labels[1]
+    assert "Values that are not finite are left out." in seen.text
+
+
+def test_mistakes_are_the_most_confident_first(data: ReportData, seen: Seen) -> None:
+    best = max(data.heads, key=lambda head: head.result["metrics"]["validation"]["accuracy"])
+    with open(best.folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test" and row["true"] != row["predicted"]]
+    probabilities = sorted((float(row["p_" + row["predicted"]]) for row in rows), reverse=True)[:24]
+    shown = seen.text[seen.text.index("Most confident mistakes") :]
+    found = re.findall(r"(\d+\.\d)% labelled", shown)
+    assert probabilities and found == [f"{100 * p:.1f}" for p in probabilities]
+    images = [attrs for tag, attrs in seen.tags if tag == "img"]
+    assert len(images) == len(found) and all("predicted as" in (attrs["alt"] or "") for attrs in images)
+
+
+def test_thumbnails_of_files_that_are_gone_or_broken(data: ReportData, tmp_path: Path) -> None:
+    copy = tmp_path / "photos"
+    copy.mkdir()
+    for i, record in enumerate(data.manifest.records):
+        if i % 2:
+            (copy / record.path).write_bytes(b"")
+    found = page(replace(data, root=copy), tmp_path / "index.html")
+    assert "the file is no longer there" in found.text and "the file is empty" in found.text
+    assert "img" not in {tag for tag, _ in found.tags}
+
+
+def test_no_images_on_this_machine(data: ReportData, tmp_path: Path) -> None:
+    found = page(replace(data, root=None), tmp_path / "index.html")
+    assert "The images are not on this machine, so only their names are listed." in found.text
+    assert "img" not in {tag for tag, _ in found.tags} and r'"<i>\udcff\n.png' in found.text
+
+
+def test_no_test_split(tmp_path: Path) -> None:
+    found = page(make_data(tmp_path, ("train", "validation"), 24), tmp_path / "index.html")
+    assert "There is no test split" in found.text and "Test not used to choose" not in found.text
+    assert "Confusion matrix on validation" in found.text and "on test" not in found.text
+
+
+def test_no_heads(data: ReportData, tmp_path: Path) -> None:
+    found = page(replace(data, heads=[]), tmp_path / "index.html")
+    assert "[heads.logreg]" in found.text and "90 usable images" in found.text
+
+
+def test_no_mistakes(data: ReportData, tmp_path: Path) -> None:
+    folder = tmp_path / "perfect"
+    folder.mkdir()
+    header = ["path", "split", "true", "predicted", *(f"p_{name}" for name in CLASSES)]
+    rows = [
+        ["a.png", "test", name, name, *("1.0" if name == other else "0.0" for other in CLASSES)] for name in CLASSES
+    ]
+    with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    found = page(replace(data, heads=[replace(data.heads[0], folder=folder)]), tmp_path / "index.html")
+    assert "makes no mistake on the 3 images" in found.text
+
+
+def test_many_classes_become_an_image_and_lists_fold(tmp_path: Path) -> None:
+    classes = tuple(f"${i}$ 😀" for i in range(25))
+    found = page(make_data(tmp_path, ("train", "validation", "test"), 150, classes), tmp_path / "index.html")
+    assert [label for tag, attrs in found.tags if tag == "svg" and "25 classes" in (label := attrs["aria-label"] or "")]
+    assert "Images of all 25 classes" in found.text and "Most frequent confusions on test" in found.text
+
+
+def test_the_same_data_gives_the_same_bytes(data: ReportData, tmp_path: Path) -> None:
+    for name in ("one.html", "two.html"):
+        write_report(tmp_path / name, data)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "history.csv"])
+@pytest.mark.parametrize("content", [None, b"", b"epoch,loss\n1\n", b"path,split,true,predicted\n\0,,\n"])
+def test_a_damaged_file_is_one_line(data: ReportData, name: str, content: bytes | None, tmp_path: Path) -> None:
+    head = as_dense(data.heads[0], "damaged")
+    (head.folder / name).unlink() if content is None else (head.folder / name).write_bytes(content)
+    with pytest.raises(HeadError, match=rf"^[^\n]*{name}: expected [^\n]*run `make heads`$"):
+        write_report(tmp_path / "index.html", replace(data, heads=[head]))
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_reading_a_report_imports_nothing_heavy() -> None:
+    code = "import json, sys, stages.report.page, stages.report.data; print(json.dumps(list(sys.modules)))"
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    heavy = {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL", "sklearn", "tensorflow", "keras", "pydantic", "h5py"}
+    assert not heavy & set(json.loads(done.stdout))

@@ -1,0 +1,91 @@
+# headstart: `make` lists the targets. CONFIG=FILE names a configuration, VENV=FOLDER an environment of your own.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+CONFIG ?= headstart.toml
+VENV ?= .venv
+HEADSTART := $(VENV)/bin/headstart
+SETUP := $(VENV)/.headstart-installed
+
+# The graph of one configuration: written by headstart, read by make.
+space := $(subst ,, )
+GRAPH := artifacts/make/$(subst /,+,$(subst $(space),_,$(CONFIG)))
+PIPELINE := features heads report
+
+.PHONY: help setup demo test lint lock status clean $(PIPELINE) FORCE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf 'make %-10s%s\n' "$$name" "$$text"; done
+	@echo 'CONFIG=FILE names another configuration than headstart.toml; REHASH=1 reads every image again'
+
+setup: $(SETUP) ## make the environment in .venv, with the versions of requirements.lock
+
+# The first Python that TensorFlow has wheels for; PYTHON=… names another.
+$(SETUP): requirements.lock pyproject.toml
+	@python=$$(for name in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo "$$name" && break; done); \
+	if [ -z "$$python" ]; then \
+	  echo "make setup: expected Python 3.11, 3.12 or 3.13, found $$(python3 --version 2>&1 || true); install one, or name it: make setup PYTHON=/path/to/python" >&2; exit 1; fi; \
+	echo "Setting up $(VENV) with $$($$python --version) (a few minutes, once)"; \
+	"$$python" -m venv "$(VENV)" || { \
+	  echo "make setup: $$python cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch "$@"
+
+features: ## stage one: extract what the cache lacks
+heads: ## stage two: train the heads that are stale
+report: ## write the report; brings features and heads up to date first
+
+status: $(SETUP) ## say what is stale, and why
+	@"$(HEADSTART)" status --config "$(CONFIG)"
+
+demo: $(SETUP) ## run it all on handwritten digits, into artifacts/demo
+	@"$(HEADSTART)" demo artifacts/demo
+	@$(MAKE) --no-print-directory --silent report CONFIG=artifacts/demo/headstart.toml
+	@"$(HEADSTART)" leaderboard --config artifacts/demo/headstart.toml
+
+test: $(SETUP) ## check style and types, run the tests
+	"$(VENV)/bin/ruff" check .
+	"$(VENV)/bin/ruff" format --check .
+	"$(VENV)/bin/mypy"
+	"$(VENV)/bin/python" -m pytest --numprocesses=auto
+
+lock: $(SETUP) ## resolve requirements.in into requirements.lock (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package headstart \
+	  --no-header --output-file requirements.lock requirements.in
+
+clean: ## remove what was generated for CONFIG's make; the cache stays
+	rm -rf artifacts/make
+
+ifneq ($(filter $(PIPELINE),$(MAKECMDGOALS)),)
+ifneq ($(wildcard $(SETUP)),)
+# Included, so that it is brought up to date first, under -n and -q too; it says which targets are stale.
+include $(GRAPH).mk
+$(GRAPH).mk: FORCE
+	@"$(HEADSTART)" graph "$@" --config "$(CONFIG)"
+
+features: $(GRAPH)/features.stamp
+heads: $(GRAPH)/heads.stamp
+report: $(GRAPH)/report.stamp
+
+$(GRAPH)/features.stamp:
+	@"$(HEADSTART)" features --config "$(CONFIG)"
+	@touch "$@"
+
+# $? are the keys that are newer than the stamp: one process trains all of those heads.
+$(GRAPH)/heads.stamp:
+	@"$(HEADSTART)" heads --config "$(CONFIG)" $(patsubst $(GRAPH)/heads/%.key,%,$?)
+	@touch "$@"
+
+$(GRAPH)/report.stamp:
+	@"$(HEADSTART)" report --config "$(CONFIG)"
+	@touch "$@"
+else
+# Nothing is installed yet: set up first, then start over with the graph.
+$(PIPELINE): $(SETUP)
+	@$(MAKE) --no-print-directory $@
+endif
+endif

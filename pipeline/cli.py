@@ -1,0 +1,194 @@
+"""The command line: parse, one call, print."""
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cache.errors import HeadstartError
+
+CONFIG = Path("headstart.toml")
+ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+app = typer.Typer(
+    name="headstart",
+    help="Transfer learning for images: the frozen base runs once, everything after it takes seconds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command. Its errors become one line, without a traceback unless ``--debug`` is given."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*args: Any, debug: bool = False, **kwargs: Any) -> None:
+            if debug:
+                os.environ["HEADSTART_DEBUG"] = "1"
+            try:
+                function(*args, **kwargs)
+            except KeyboardInterrupt:
+                _stop("interrupted", 130, debug)
+            except HeadstartError as error:
+                _stop(str(error), 1, debug)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno:
+                    _stop(_os_error(error), 1, debug)
+                reason = " ".join(str(error).split())
+                _stop(f"unexpected {type(error).__name__}: {reason}; --debug shows where, please report it", 1, debug)
+
+        # Typer reads the signature, and --debug belongs to every command.
+        guarded.__annotations__ = function.__annotations__ | {"debug": DebugOption}
+        guarded.__signature__ = _with_debug(function)  # type: ignore[attr-defined]
+        return app.command(**options)(guarded)
+
+    return register
+
+
+def _with_debug(function: Callable[..., None]) -> Any:
+    import inspect
+
+    signature = inspect.signature(function)
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
+    return signature.replace(parameters=[*signature.parameters.values(), debug])
+
+
+def _stop(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    line = f"headstart: {message}".replace("\n", " ")
+    print(line.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _os_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; the cache is as it was"
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+@command()
+def features(
+    config: ConfigOption = CONFIG,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every image, whatever its size and time say.")] = False,
+) -> None:
+    """Stage one: extract what the cache lacks."""
+    from pipeline import run
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+
+    run.features(load_config(config), Terminal(), rehash)
+
+
+@command()
+def heads(
+    names: Annotated[list[str] | None, typer.Argument(help="Heads to train; without any, all that are stale.")] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Stage two: train the heads that are stale."""
+    from pipeline import run
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+
+    run.heads(load_config(config), Terminal(), names or ())
+
+
+@command()
+def report(config: ConfigOption = CONFIG) -> None:
+    """Write the report, and print the leaderboard."""
+    from pipeline import run
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+    from pipeline.summary import leaderboard_lines
+
+    _print(leaderboard_lines(run.report(load_config(config), Terminal())))
+
+
+@command()
+def status(config: ConfigOption = CONFIG) -> None:
+    """Say for each target whether it is stale, and why."""
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+    from pipeline.graph import load_graph
+    from pipeline.summary import status_lines
+
+    _print(status_lines(load_graph(load_config(config), progress=Terminal())))
+
+
+@command()
+def leaderboard(config: ConfigOption = CONFIG) -> None:
+    """Print the trained heads, best on validation first, and where the report is."""
+    from pipeline.config import load_config
+    from pipeline.graph import load_graph
+    from pipeline.summary import leaderboard_lines, stale_targets
+
+    graph = load_graph(load_config(config))
+    stale = stale_targets(graph)
+    _print([f"stale: {', '.join(stale)}" if stale else "Everything is up to date.", *leaderboard_lines(graph)])
+    print(f"report: {graph.report_path}")
+
+
+@command()
+def predict(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Image files or folders; without any, the unlabelled images.")
+    ] = None,
+    head: Annotated[str | None, typer.Option("--head", help="The head; without it, the best on validation.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write id,label to this file.")] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Label images, with the probability of each class."""
+    from pipeline import run
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+    from pipeline.summary import prediction_lines
+    from stages.predict import write_submission
+
+    terminal = Terminal()
+    predictions = run.predict(load_config(config), paths or [], head, terminal)
+    if csv:
+        write_submission(csv, predictions)
+        terminal.say(f"{csv}: {len(predictions)} predictions written")
+    else:
+        _print(prediction_lines(predictions))
+
+
+@command()
+def demo(folder: Annotated[Path, typer.Argument(help="Where the demo goes.")] = Path("artifacts/demo")) -> None:
+    """Write scikit-learn's handwritten digits as a folder of images, with a configuration for them."""
+    from stages.demo import write_demo
+
+    print(write_demo(folder))
+
+
+@command(hidden=True)
+def graph(fragment: Path, config: ConfigOption = CONFIG) -> None:
+    """Write the graph for make: FRAGMENT, and key files beside it."""
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+    from pipeline.graph import load_graph
+    from pipeline.makefile import write_fragment
+
+    write_fragment(load_graph(load_config(config), bool(os.environ.get("REHASH")), Terminal()), fragment)
+
+
+def main() -> None:
+    """The console command ``headstart``."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

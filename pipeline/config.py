@@ -1,0 +1,152 @@
+"""TOML → ``Config``. An unknown key is an error that names the nearest known one."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cache.errors import ConfigError
+from stages.specs import BaseSpec, CacheSpec, DataSpec, DenseSpec, HeadSpec, SklearnSpec
+from stages.table import nearest
+
+SECTIONS = ("data", "base", "bases", "cache", "heads")
+HEAD_KINDS: dict[str, type[DenseSpec] | type[SklearnSpec]] = {"dense": DenseSpec, "sklearn": SklearnSpec}
+# Names become folders and make targets, so they stay within what both can take.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class HeadEntry:
+    """One head on one base: what is trained, and has a folder of its own. ``name`` is ``head`` or ``head@base``."""
+
+    name: str
+    base: str
+    spec: DenseSpec | SklearnSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration; every path in it is absolute."""
+
+    path: Path
+    data: DataSpec
+    bases: dict[str, BaseSpec]
+    cache: CacheSpec
+    heads: dict[str, HeadEntry]
+
+    @property
+    def several_bases(self) -> bool:
+        """Whether the configuration has ``[bases.NAME]`` tables with more than one base."""
+        return len(self.bases) > 1
+
+
+def load_config(path: Path | str) -> Config:
+    """Read a configuration. Raises ConfigError with one line that says where, what was expected and what was found."""
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration; name one with --config FILE (make: CONFIG=FILE)") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: expected a TOML file, found a folder; name a file with --config FILE") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML, found {error}; mend that line") from None
+    folder = path.absolute().parent
+    _check_keys(path, "", raw, SECTIONS)
+    if "data" not in raw:
+        raise ConfigError(f'{path}: expected a [data] table with root = "folder of images", found none; add one')
+    data = _with_paths(_table(path, raw, "data"), folder, "root", "labels")
+    cache = _with_paths({"dir": "artifacts"} | _table(path, raw, "cache"), folder, "dir")
+    bases = _bases(path, raw, folder)
+    return Config(
+        path=path.absolute(),
+        data=_validated(path, "data", DataSpec, data),
+        bases=bases,
+        cache=_validated(path, "cache", CacheSpec, cache),
+        heads=_heads(path, _table(path, raw, "heads"), list(bases)),
+    )
+
+
+def _table(path: Path, raw: dict[str, Any], name: str) -> dict[str, Any]:
+    value = raw.get(name, {})
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a table [{name}], found {value!r}")
+    return value
+
+
+def _bases(path: Path, raw: dict[str, Any], folder: Path) -> dict[str, BaseSpec]:
+    if "base" in raw and "bases" in raw:
+        raise ConfigError(f"{path}: expected [base] or [bases.NAME], found both; keep one of the two forms")
+    tables = _table(path, raw, "bases") if "bases" in raw else {"base": _table(path, raw, "base")}
+    if not tables:
+        raise ConfigError(f"{path}: expected at least one [bases.NAME], found none")
+    found = {}
+    for name, table in tables.items():
+        where = f"bases.{name}" if "bases" in raw else "base"
+        _check_name(path, where, name)
+        spec = _validated(path, where, BaseSpec, table)
+        if spec.weights not in ("imagenet", "packaged", "random"):
+            spec = spec.model_copy(update={"weights": str(folder / Path(spec.weights).expanduser())})
+        found[name] = spec
+    return found
+
+
+def _heads(path: Path, tables: dict[str, Any], bases: list[str]) -> dict[str, HeadEntry]:
+    entries = {}
+    for name, table in tables.items():
+        where = f"heads.{name}"
+        _check_name(path, where, name)
+        if not isinstance(table, dict) or table.get("kind") not in HEAD_KINDS:
+            kind = table.get("kind") if isinstance(table, dict) else table
+            raise ConfigError(f"{path}: [{where}] kind: expected one of {', '.join(HEAD_KINDS)}, found {kind!r}")
+        _check_keys(path, where, table, HEAD_KINDS[table["kind"]].model_fields)
+        spec: DenseSpec | SklearnSpec = _validated(path, where, HeadSpec, table)
+        asked = [spec.base] if isinstance(spec.base, str) else spec.base or bases[:1]
+        for base in asked:
+            if base not in bases:
+                raise ConfigError(
+                    f"{path}: [{where}] base: no base {base!r}{nearest(base, bases)}; there are {', '.join(bases)}"
+                )
+            full = f"{name}@{base}" if len(asked) > 1 else name
+            entries[full] = HeadEntry(full, base, spec)
+    return entries
+
+
+def _check_name(path: Path, where: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{path}: [{where}]: expected a name of letters, digits, '-', '_' and '.', found {name!r}")
+
+
+def _check_keys(path: Path, where: str, table: dict[str, Any], known: Any) -> None:
+    for key in table:
+        if key not in known:
+            place = f"[{where}] {key}" if where else f"[{key}]"
+            raise ConfigError(f"{path}: {place}: unknown key{nearest(key, known)}; known are {', '.join(known)}")
+
+
+def _with_paths(table: dict[str, Any], folder: Path, *names: str) -> dict[str, Any]:
+    """Paths in the file are relative to the file."""
+    given = {name: table[name] for name in names if isinstance(table.get(name), str)}
+    return table | {name: folder / Path(value).expanduser() for name, value in given.items()}
+
+
+def _validated(path: Path, where: str, spec: Any, table: Any) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: expected a table [{where}], found {table!r}")
+    if hasattr(spec, "model_fields"):
+        _check_keys(path, where, table, spec.model_fields)
+    try:
+        return TypeAdapter(spec).validate_python(table)
+    except ValidationError as error:
+        first, *others = error.errors()
+        # The discriminator of a union stands in the location but not in the file.
+        names = [str(part) for part in first["loc"] if part not in HEAD_KINDS]
+        message = first["msg"].removeprefix("Value error, ")
+        found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
+        more = f" (and {len(others)} more)" if others else ""
+        raise ConfigError(
+            f"{path}: [{where}] {'.'.join(names)}: {message}{found}{more}".replace("]  :", "]:")
+        ) from None

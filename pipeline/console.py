@@ -1,0 +1,74 @@
+"""What a person sees: lines, a progress bar on a terminal, a line now and then elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from rich.console import Console
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Terminal:
+    """A ``Progress`` that shows itself: results go to standard output, progress to standard error."""
+
+    def __init__(self) -> None:
+        # A file name that is not UTF-8 is shown escaped; it must not stop the run.
+        for stream in (sys.stdout, sys.stderr):
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure:
+                reconfigure(errors="backslashreplace")
+        self.console = Console(stderr=True, highlight=False)
+
+    def say(self, line: str) -> None:
+        """Print one line as it is."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar with images per second and the time left; off a terminal, a line every ten seconds."""
+        if not what:
+            yield lambda done: None
+        elif self.console.is_terminal:
+            with self._bar(what, total) as advance:
+                yield advance
+        else:
+            yield self._lines(what, total)
+
+    @contextmanager
+    def _bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        start = perf_counter()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(what, total=total, rate="")
+
+            def advance(done: int) -> None:
+                progress.advance(task, done)
+                rate = progress.tasks[0].completed / max(perf_counter() - start, 1e-9)
+                progress.update(task, rate=f"{rate:,.0f} images/s")
+
+            yield advance
+
+    def _lines(self, what: str, total: int) -> Callable[[int], None]:
+        start = perf_counter()
+        state = {"done": 0, "said": start}
+
+        def advance(done: int) -> None:
+            state["done"] += done
+            now = perf_counter()
+            if now - state["said"] >= SECONDS_BETWEEN_LINES:
+                state["said"] = now
+                rate = state["done"] / (now - start)
+                left = (total - state["done"]) / rate
+                self.say(f"{what}: {state['done']:,} of {total:,}, {rate:,.0f} images/s, {left:,.0f} s left")
+
+        return advance

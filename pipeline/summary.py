@@ -1,0 +1,125 @@
+"""What a graph looks like to a person: the status, the leaderboard, the data of the report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.graph import BaseTarget, Graph
+from pipeline.run import data_lines, skipped_lines
+from stages.report.data import BaseSummary, HeadSummary, ReportData
+from stages.results import ranking
+from stages.weights import PACKAGED_NOTE
+
+if TYPE_CHECKING:
+    from stages.predict import Prediction
+
+
+def status_lines(graph: Graph) -> list[str]:
+    """Each target: up to date, or stale and why."""
+    lines = data_lines(graph)
+    rows = []
+    for name, base in graph.bases.items():
+        rows.append(("features" if len(graph.bases) == 1 else f"features {name}", base.reasons, _store_words(base)))
+    rows += [(f"head {name}", head.reasons, _score_words(head.result)) for name, head in graph.heads.items()]
+    rows.append(("report", _report_reasons(graph), str(graph.report_path)))
+    width = max(len(name) for name, *_ in rows)
+    lines += [
+        f"{name:{width}}  {'stale: ' + '; '.join(why) if why else 'up to date  ' + what}" for name, why, what in rows
+    ]
+    return lines
+
+
+def _report_reasons(graph: Graph) -> tuple[str, ...]:
+    stale = [name for name, head in graph.heads.items() if head.stale]
+    if len(stale) > 3:
+        others = tuple(reason for reason in graph.report_reasons if not reason.endswith("is trained anew"))
+        return (*others, f"{len(stale)} heads are trained anew")
+    return graph.report_reasons
+
+
+def _store_words(base: BaseTarget) -> str:
+    if base.store is None:
+        return ""
+    return f"{len(base.store):,} images, {_megabytes(base.store.folder)} in {base.store.folder}"
+
+
+def _score_words(result: dict[str, Any] | None) -> str:
+    return f"validation accuracy {result['metrics']['validation']['accuracy']:.3f}" if result else ""
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("shard-*.h5"))
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{_bytes(folder) / 1e6:,.1f} MB"
+
+
+def stale_targets(graph: Graph) -> list[str]:
+    """The names of everything that is stale."""
+    stale = [f"features of {name}" for name, base in graph.bases.items() if base.stale]
+    stale += [f"head {name}" for name, head in graph.heads.items() if head.stale]
+    return stale + (["report"] if graph.report_reasons else [])
+
+
+def leaderboard_lines(graph: Graph) -> list[str]:
+    """The trained heads, best on validation first, with 95% intervals."""
+    results = sorted((head.result for head in graph.heads.values() if head.result and not head.stale), key=ranking)
+    if not results:
+        return ["no head is trained yet; run `make heads`"]
+    width = max(len("head"), *(len(result["head"]) for result in results))
+    lines = [f"{'head':{width}}  {'validation (chooses)':>22}  {'test':>22}  {'seconds':>8}"]
+    for result in results:
+        scores = [_interval(result["metrics"].get(split)) for split in ("validation", "test")]
+        lines.append(f"{result['head']:{width}}  {scores[0]:>22}  {scores[1]:>22}  {result['seconds']:8.1f}")
+    return lines
+
+
+def _interval(metrics: dict[str, Any] | None) -> str:
+    if metrics is None:
+        return "–"
+    low, high = metrics["accuracy_interval"]
+    return f"{metrics['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def report_data(graph: Graph) -> ReportData:
+    """Everything that the page shows."""
+    return ReportData(
+        title=graph.config.data.root.name,
+        manifest=graph.manifest,
+        skipped=skipped_lines(graph),
+        root=graph.config.data.root if graph.images_here else None,
+        bases=[_base_summary(base) for base in graph.bases.values()],
+        heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
+        parts=graph.report_parts,
+    )
+
+
+def _base_summary(base: BaseTarget) -> BaseSummary:
+    store = base.store
+    assert store is not None
+    infos = store.info()
+    shape = tuple(store.read(store.digests()[:1]).shape[1:])
+    return BaseSummary(
+        name=base.name,
+        spec=base.spec,
+        folder=store.folder.name,
+        rows=len(store),
+        feature_shape=shape,
+        bytes_on_disk=_bytes(store.folder),
+        precisions=sorted({info.precision for info in infos}),
+        devices=sorted({info.device for info in infos}),
+        note=PACKAGED_NOTE if base.spec.weights == "packaged" else None,
+    )
+
+
+def prediction_lines(predictions: list["Prediction"]) -> list[str]:
+    """One line a file: the label, and the probability of each class (of the three most probable, where there are many)."""
+    lines = []
+    for prediction in predictions:
+        if prediction.reason:
+            lines.append(f"{prediction.path}: skipped: {prediction.reason}")
+            continue
+        ranked = sorted(zip(prediction.classes, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+        shown = ", ".join(f"{name} {p:.3f}" for name, p in (ranked if len(ranked) <= 5 else ranked[:3]))
+        lines.append(f"{prediction.path}: {prediction.label} ({shown})")
+    return lines

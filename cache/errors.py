@@ -21,6 +21,10 @@ class CacheError(HeadstartError):
     """What is in the cache is missing, damaged or of another kind than expected."""
 
 
+class SchemaError(CacheError):
+    """What is in the cache was written by a headstart with another schema."""
+
+
 class BaseError(HeadstartError):
     """The frozen base cannot be built, cut or given its weights."""
 

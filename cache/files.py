@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        # Nobody knows the temporary name; the error is about the file that could not be written.
+        if error.errno:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -88,14 +93,20 @@ def write_if_changed(path: Path, text: str) -> bool:
     return True
 
 
-def read_json(path: Path, what: str) -> Any:
-    """The JSON value in ``path``; raises CacheError that names ``what`` where it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CacheError(
-            f"{path}: expected {what}, found something that is not JSON ({error}); delete it and run again"
-        ) from error
+def seal(body: str) -> str:
+    """The text of a JSON object with the SHA-256 of that text as its first member, so that damage is noticed."""
+    return f'{{"checksum":"{digest_text(body)}",{body[1:]}'
+
+
+def read_sealed(path: Path, what: str) -> dict[str, Any]:
+    """The object in a sealed JSON file. Raises CacheError that names ``what`` where it is damaged, OSError where absent."""
+    text = path.read_bytes().decode("utf-8", "replace").removesuffix("\n")
+    checksum, body = text[13:77], "{" + text[79:]
+    if text[:13] != '{"checksum":"' or digest_text(body) != checksum:
+        raise CacheError(f"{path}: expected {what}, found a damaged file (its checksum does not match)")
+    value = json.loads(body)
+    assert isinstance(value, dict)
+    return value
 
 
 def remove_temporaries(folder: Path) -> int:
@@ -108,10 +119,10 @@ def remove_temporaries(folder: Path) -> int:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for one writer. The kernel drops the lock of a dead process by itself.
+def lock(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold ``folder`` for one writer; where another process holds it, say for whom through ``waiting``, and wait.
 
-    Raises CacheError at once, naming the other process, where somebody else holds it.
+    The kernel drops the lock of a dead process by itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
@@ -119,8 +130,8 @@ def lock(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise CacheError(f"{folder}: is being written by {holder}; wait for it to end, then run again") from None
+            waiting(f"waiting for {file.read().strip() or 'another process'}, which is writing {folder}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()

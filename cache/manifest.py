@@ -5,13 +5,12 @@ It is the authority for labels and splits; shards and heads follow it.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from cache.errors import CacheError
-from cache.files import canonical_json, digest_text, read_json, write_if_changed
+from cache.files import canonical_json, digest_text, read_sealed, seal, write_if_changed
 
 SPLITS = ("train", "validation", "test")
 SCHEMA = 1
@@ -36,7 +35,7 @@ class ImageRecord:
 class Manifest:
     """All images of one data folder, in order of their paths.
 
-    ``skipped`` maps a path to the reason for which the scan left it out, ``ignored`` counts files by their
+    ``skipped`` maps a path to the reason for which it is left out (it cannot be read, or not be decoded), ``ignored`` counts files by their
     extension, ``unlabelled`` lists images without a label (what ``predict`` runs on).
     """
 
@@ -48,13 +47,10 @@ class Manifest:
     unlabelled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def rows_digest(self, without: Iterable[str] = ()) -> str:
-        """SHA-256 over content, label and split of every image: all that training sees, and no file name.
-
-        ``without`` names contents (SHA-256) that are left out, because they cannot be decoded.
-        """
-        left_out = set(without)
-        rows = sorted(f"{r.sha256} {r.split} {r.label}" for r in self.records if r.sha256 not in left_out)
+    @cached_property
+    def rows_digest(self) -> str:
+        """SHA-256 over content, label and split of every image: all that training sees, and no file name."""
+        rows = sorted(f"{r.sha256} {r.split} {r.label}" for r in self.records)
         return digest_text("\n".join([*self.classes, "", *rows]))
 
     @cached_property
@@ -79,7 +75,7 @@ class Manifest:
 
     def save(self, path: Path) -> bool:
         """Write the manifest where it differs from what is there; says whether it wrote."""
-        return write_if_changed(path, self._to_json())
+        return write_if_changed(path, seal(self._to_json()))
 
     def _to_json(self) -> str:
         columns = {
@@ -97,16 +93,18 @@ class Manifest:
         }
         # One column a line: quick to read back, and a diff of two manifests can be looked at.
         lines = [f"{json.dumps(name)}:{canonical_json(value)}" for name, value in (fields | columns).items()]
-        return "{" + ",\n".join(lines) + "}\n"
+        return "{" + ",\n".join(lines) + "}"
 
     @classmethod
     def load(cls, path: Path | str) -> "Manifest":
         """Read a manifest back. Raises CacheError for a file of another schema or of none."""
         path = Path(path)
-        stored = read_json(path, "a manifest")
-        if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
-            found = stored.get("schema") if isinstance(stored, dict) else type(stored).__name__
-            raise CacheError(f"{path}: expected a manifest of schema {SCHEMA}, found {found}; delete it and run again")
+        stored = read_sealed(path, "a manifest")
+        if stored.get("schema") != SCHEMA:
+            raise CacheError(
+                f"{path}: expected a manifest of schema {SCHEMA}, found schema {stored.get('schema')}; "
+                "scan again where the images are"
+            )
         columns = (stored[name] for name in ("path", "sha256", "label", "split", "declared"))
         return cls(
             layout=stored["layout"],

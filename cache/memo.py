@@ -5,12 +5,12 @@ rule applies: a file modified at about the moment when the memo was taken could 
 same clock tick, so it is read again. https://git-scm.com/docs/racy-git
 """
 
-import json
 import os
 import time
 from pathlib import Path
 
-from cache.files import canonical_json, write_text
+from cache.errors import CacheError
+from cache.files import canonical_json, read_sealed, seal, write_text
 
 VERSION = 1
 # Coarse clocks tick every 4 to 10 ms, FAT stores even seconds: two seconds are safe everywhere.
@@ -35,11 +35,11 @@ class StatMemo:
         self._taken = time.time_ns()
         before = 0
         try:
-            stored = json.loads(path.read_bytes())
+            stored = read_sealed(path, "a memo of digests")
             if stored["version"] == VERSION:
                 before = stored["taken_ns"]
                 self._old = dict(zip(stored["paths"], zip(*stored["columns"], strict=True), strict=True))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (CacheError, OSError, ValueError, KeyError, TypeError):
             self._old = {}
         self._trusted_before = before - RACY_NS
 
@@ -61,7 +61,5 @@ class StatMemo:
         if not self._changed and len(self._new) == len(self._old):
             return
         columns = list(zip(*self._new.values(), strict=True)) or [(), (), (), ()]
-        write_text(
-            self.path,
-            canonical_json({"version": VERSION, "taken_ns": self._taken, "paths": list(self._new), "columns": columns}),
-        )
+        stored = {"version": VERSION, "taken_ns": self._taken, "paths": list(self._new), "columns": columns}
+        write_text(self.path, seal(canonical_json(stored)))

@@ -1,13 +1,15 @@
 """One HDF5 shard: written whole, read whole, checked each time. The only importer of h5py.
 
-A shard is never appended to. It is written under a temporary name, synced, read back and renamed, so that a
-shard that exists is whole. Every dataset carries the XXH3 checksum of its content, and the file one over its
-attributes: SHA-256 would be the bottleneck of reading (about 1.5 GB/s against memory speed).
+A shard is never appended to. It is made in memory, written under a temporary name, synced, read back and renamed,
+so that a shard that exists is whole, and a full disk is an ordinary error and not one from inside HDF5. Every dataset
+carries the XXH3 checksum of its content, and the file one over its attributes: SHA-256 would be the bottleneck of
+reading (about 1.5 GB/s against memory speed).
 """
 
+import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,13 +18,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from cache.errors import CacheError
+from cache.errors import CacheError, SchemaError
 from cache.files import atomic_path, canonical_json
 
 SCHEMA = 1
 CHECKSUM = "xxh3_128"
 CHUNK_BYTES = 1 << 20
-ATTRIBUTES = ("schema_version", "key", "spec", "class_names", "precision", "device", "versions")
+ZSTD = "32015"  # the number of the filter in HDF5's registry
+ATTRIBUTES = ("schema_version", "key", "spec", "class_names", "precision", "device", "versions", "drift")
 
 Compression = Literal["zstd", "lzf", "none"]
 _T = TypeVar("_T")
@@ -43,13 +46,18 @@ class ShardTable:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What the attributes of a shard say: base key, its spec, and what really computed the features."""
+    """What the attributes of a shard say: base key, its spec, and what really computed the features.
+
+    ``drift`` is how far features computed then were from those already stored, see ``stages.drift``; empty where nothing
+    was compared.
+    """
 
     key: str
     spec: dict[str, Any]
     precision: str
     device: str
     versions: dict[str, str]
+    drift: dict[str, Any] = field(default_factory=dict)
 
 
 def write_shard(
@@ -62,26 +70,39 @@ def write_shard(
     if not len(features) == len(table.sha256) == len(table.labels) == len(table.paths):
         raise ValueError(f"{path.name}: features, sha256, labels and paths differ in length")
     features = np.ascontiguousarray(features)
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-            rows = max(1, min(len(features), CHUNK_BYTES // max(1, features[0].nbytes)))
-            dataset = file.create_dataset(
-                "features", data=features, chunks=(rows, *features.shape[1:]), **_filters(compression)
-            )
-            dataset.attrs[CHECKSUM] = _checksum(features)
-            _write_table(file, table)
-            _write_attributes(file, table, info)
-        read_table(temporary)
+
+    def write(file: h5py.File) -> None:
+        rows = max(1, min(len(features), CHUNK_BYTES // max(1, features[0].nbytes)))
+        dataset = file.create_dataset(
+            "features", data=features, chunks=(rows, *features.shape[1:]), **_filters(compression)
+        )
+        dataset.attrs[CHECKSUM] = _checksum(features)
+        _write_table(file, table)
+        _write_attributes(file, table, info)
+
+    _write_file(path, write)
 
 
 def relabel_shard(path: Path, table: ShardTable) -> None:
     """Give a shard other labels, paths and class names; the compressed features are copied as they stand."""
-    with h5py.File(path, "r", locking="best-effort") as old, atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as new:
+    with h5py.File(path, "r", locking="best-effort") as old:
+
+        def write(new: h5py.File) -> None:
             old.copy("features", new)
             _write_table(new, table)
             _write_attributes(new, table, _read_info(old))
-        read_table(temporary)
+
+        _write_file(path, write)
+
+
+def _write_file(path: Path, write: Callable[[h5py.File], None]) -> None:
+    image = io.BytesIO()
+    # Format 1.10 puts checksums on HDF5's own structures, so that a flipped bit there is noticed too.
+    with h5py.File(image, "w", libver=("v110", "v110")) as file:
+        write(file)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
+        read_shard(temporary)
 
 
 def read_table(path: Path) -> ShardTable:
@@ -110,12 +131,19 @@ def read_shard(path: Path) -> tuple[NDArray[Any], ShardTable]:
     return _guarded(path, read)
 
 
+def compression_of(path: Path) -> Compression:
+    """How the features of a shard are compressed."""
+    with h5py.File(path, "r", locking="best-effort") as file:
+        filters = file["features"]._filters
+        return "zstd" if ZSTD in filters else "lzf" if "lzf" in filters else "none"
+
+
 def _guarded(path: Path, read: Callable[[h5py.File], _T]) -> _T:
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             version = file.attrs.get("schema_version")
             if version is not None and int(version) != SCHEMA:
-                raise CacheError(
+                raise SchemaError(
                     f"{path}: expected a shard of schema {SCHEMA}, found schema {int(version)}; "
                     "read it with the headstart that wrote it, or extract again into another cache.dir"
                 )
@@ -143,7 +171,7 @@ def _filters(compression: Compression) -> dict[str, Any]:
 
 def _register_filters(file: h5py.File) -> None:
     """Import the plugin that brings zstd to HDF5, only for a file that needs it."""
-    if "features" in file and "32015" in file["features"]._filters:
+    if "features" in file and ZSTD in file["features"]._filters:
         import hdf5plugin  # noqa: F401
 
 
@@ -168,6 +196,7 @@ def _write_attributes(file: h5py.File, table: ShardTable, info: ShardInfo) -> No
         "precision": info.precision,
         "device": info.device,
         "versions": canonical_json(info.versions),
+        "drift": canonical_json(info.drift),
     }
     for name in ATTRIBUTES:
         file.attrs[name] = values[name]
@@ -199,6 +228,7 @@ def _read_info(file: h5py.File) -> ShardInfo:
         precision=str(file.attrs["precision"]),
         device=str(file.attrs["device"]),
         versions=json.loads(file.attrs["versions"]),
+        drift=json.loads(file.attrs["drift"]),
     )
 
 

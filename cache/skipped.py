@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from cache.files import write_if_changed
+from cache.errors import CacheError
+from cache.files import read_sealed, seal, write_if_changed
 
 
 class SkippedImages:
@@ -13,15 +14,19 @@ class SkippedImages:
         self.path = path
         self.policy = policy
         self.reasons: dict[str, str] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what another process has written since."""
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["policy"] == policy:
-                self.reasons = dict(stored["reasons"])
-        except (OSError, ValueError, KeyError, TypeError):
+            stored = read_sealed(self.path, "reasons")
+            if stored["policy"] == self.policy:
+                self.reasons |= dict(stored["reasons"])
+        except (CacheError, OSError, ValueError, KeyError, TypeError):
             pass
 
     def save(self) -> None:
         """Write the reasons where they differ from what is stored."""
         if self.reasons or self.path.exists():
             text = json.dumps({"policy": self.policy, "reasons": self.reasons}, indent=1, sort_keys=True)
-            write_if_changed(self.path, text + "\n")
+            write_if_changed(self.path, seal(text) + "\n")

@@ -7,16 +7,25 @@ A notebook can use it without TensorFlow::
     X = store.read(store.digests())          # (n, 4, 4, 512)
 """
 
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import CacheError
-from cache.files import canonical_json, lock, read_json, remove_temporaries, write_if_changed, write_text
+from cache import index
+from cache.errors import CacheError, SchemaError
+from cache.files import (
+    canonical_json,
+    digest_json,
+    lock,
+    read_sealed,
+    remove_temporaries,
+    seal,
+    write_if_changed,
+)
+from cache.index import ShardEntry
 from cache.manifest import ImageRecord, Manifest
 
 if TYPE_CHECKING:
@@ -24,20 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cache.shard import Compression, ShardInfo
-
-INDEX_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """What the index remembers of one shard, so that a no-op opens none: its table and the file's stat."""
-
-    size: int
-    mtime_ns: int
-    sha256: list[str]
-    labels: list[int]
-    paths: list[str]
-    class_names: list[str]
 
 
 class FeatureStore:
@@ -60,13 +55,11 @@ class FeatureStore:
         path = self.folder / "spec.json"
         if not path.exists():
             raise CacheError(f"{self.folder}: expected a feature store, found no spec.json; run `make features`")
-        spec = read_json(path, "the spec of a feature store")
-        assert isinstance(spec, dict)
-        return spec
+        return read_sealed(path, "the spec of a feature store")
 
     def create(self, spec: dict[str, Any]) -> None:
         """Make the folder and write its spec."""
-        write_if_changed(self.folder / "spec.json", canonical_json(spec) + "\n")
+        write_if_changed(self.folder / "spec.json", seal(canonical_json(spec)) + "\n")
 
     def digests(self) -> list[str]:
         """SHA-256 of every image that the store has features of, in the order of the shards."""
@@ -102,7 +95,7 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """Look at the shards again. A shard that cannot be read is listed in ``damaged`` and holds nothing."""
-        remembered = self._load_index()
+        remembered = index.load(self.folder)
         self._entries, self.damaged = {}, {}
         changed = False
         for path in sorted(self.folder.glob("shard-*.h5")):
@@ -111,7 +104,9 @@ class FeatureStore:
             if entry is None or (entry.size, entry.mtime_ns) != (status.st_size, status.st_mtime_ns):
                 changed = True
                 try:
-                    entry = _entry(path)
+                    entry = index.read_entry(path)
+                except SchemaError:
+                    raise
                 except CacheError as error:
                     self.damaged[path.name] = str(error)
                     continue
@@ -120,7 +115,7 @@ class FeatureStore:
             digest: (name, row) for name, entry in self._entries.items() for row, digest in enumerate(entry.sha256)
         }
         if changed or remembered:
-            self._save_index()
+            index.save(self.folder, self._entries)
 
     def append(
         self,
@@ -152,7 +147,7 @@ class FeatureStore:
         status = path.stat()
         self._entries[path.name] = ShardEntry(status.st_size, status.st_mtime_ns, **asdict(table))
         self._rows |= {digest: (path.name, row) for row, digest in enumerate(table.sha256)}
-        self._save_index()
+        index.save(self.folder, self._entries)
         return path
 
     def read(
@@ -192,13 +187,31 @@ class FeatureStore:
             out[positions] = values
         return np.empty((0,), np.float32) if out is None else out
 
-    def writing(self) -> Any:
-        """Hold the store for one writer, and clear what killed writers left."""
-        return _Writing(self)
+    def arrays(self, manifest: Manifest, split: str) -> "tuple[NDArray[np.float32], NDArray[np.int64]]":
+        """Features (n, …) float32 and labels (n,) int64, which index ``manifest.classes``, of a whole split.
+
+        Rows are in order of the manifest's paths. Raises CacheError where an image has no features yet.
+        """
+        import numpy as np
+
+        records = [record for record in manifest.records if record.split == split]
+        labels = [manifest.classes.index(record.label) for record in records]
+        return self.read(record.sha256 for record in records), np.array(labels, np.int64)
+
+    @contextmanager
+    def writing(self, waiting: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+        """Hold the store for one writer, and clear what killed writers left.
+
+        Where another process holds it, ``waiting`` is called with a line that names it, and this one waits.
+        """
+        with lock(self.folder, waiting):
+            remove_temporaries(self.folder)
+            self.refresh()
+            yield
 
     def outdated(self, manifest: Manifest) -> list[str]:
         """The shards whose labels, paths or class names no longer agree with the manifest."""
-        return [name for name, entry in self._entries.items() if not _agrees(entry, manifest)]
+        return [name for name, entry in self._entries.items() if not index.agrees(entry, manifest)]
 
     def relabel(self, manifest: Manifest) -> int:
         """Rewrite the shards that disagree with the manifest; nothing is extracted. Returns how many."""
@@ -206,24 +219,65 @@ class FeatureStore:
 
         names = self.outdated(manifest)
         for name in names:
-            table = ShardTable(**_table_from(self._entries[name], manifest))
+            table = ShardTable(**index.table_from(self._entries[name], manifest))
             relabel_shard(self.folder / name, table)
         if names:
             self.refresh()
         return len(names)
 
     def discard_damaged(self) -> int:
-        """Move the shards that cannot be read aside, so that their images count as missing. Returns how many."""
-        names = list(self.damaged)
+        """Remove the shards that cannot be read, so that their images are extracted again. Returns how many."""
+        names = [*self.damaged, *self.set_aside()]
         for name in names:
-            self._set_aside(name)
+            (self.folder / name).unlink(missing_ok=True)
+        self.refresh()
         return len(names)
+
+    def set_aside(self) -> list[str]:
+        """Shards that a reader found damaged and moved out of the way."""
+        return sorted(path.name for path in self.folder.glob("shard-*.h5.damaged"))
+
+    def drop(self, unwanted: Iterable[str]) -> int:
+        """Remove the rows of ``unwanted`` contents; shards are rewritten or, when empty, removed. Returns how many rows.
+
+        Call it while holding ``writing()``.
+        """
+        from cache.shard import ShardTable, compression_of, read_info, read_shard, write_shard
+
+        gone = set(unwanted) & self._rows.keys()
+        for name in {self._rows[digest][0] for digest in gone}:
+            path = self.folder / name
+            features, table = read_shard(path)
+            rows = [i for i, digest in enumerate(table.sha256) if digest not in gone]
+            if not rows:
+                path.unlink()
+                continue
+            columns = {column: [getattr(table, column)[i] for i in rows] for column in ("sha256", "labels", "paths")}
+            kept = ShardTable(**columns, class_names=table.class_names)
+            write_shard(path, features[rows], kept, read_info(path), compression_of(path))
+        if gone:
+            self.refresh()
+        return len(gone)
+
+    def size(self) -> int:
+        """Bytes of all shards on disk."""
+        return sum(entry.size for entry in self._entries.values())
 
     def verify(self) -> dict[str, str]:
         """Read every shard whole and check it; returns what is wrong, by name of the shard."""
-        from cache.shard import read_shard
+        from cache.shard import read_info, read_shard
 
         wrong = dict(self.damaged)
+        if self._entries:
+            try:
+                key = digest_json(self.spec)
+                wrong |= {
+                    path.name: f"{path}: belongs to another base"
+                    for path in self.shards()
+                    if read_info(path).key != key
+                }
+            except CacheError as error:
+                wrong["spec.json"] = str(error)
         for path in self.shards():
             try:
                 read_shard(path)
@@ -235,56 +289,3 @@ class FeatureStore:
         with suppress(OSError):
             os.replace(self.folder / name, self.folder / f"{name}.damaged")
         self.refresh()
-
-    def _load_index(self) -> dict[str, ShardEntry]:
-        try:
-            stored = json.loads((self.folder / "index.json").read_bytes())
-            if stored["version"] != INDEX_VERSION:
-                return {}
-            return {name: ShardEntry(**entry) for name, entry in stored["shards"].items()}
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-
-    def _save_index(self) -> None:
-        """The index is a memo: a folder that cannot be written costs time, not correctness."""
-        shards = {name: asdict(entry) for name, entry in self._entries.items()}
-        with suppress(OSError):
-            write_text(self.folder / "index.json", canonical_json({"version": INDEX_VERSION, "shards": shards}))
-
-
-class _Writing:
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
-        self._lock = lock(store.folder)
-
-    def __enter__(self) -> None:
-        self._lock.__enter__()
-        remove_temporaries(self._store.folder)
-        self._store.refresh()
-
-    def __exit__(self, *details: Any) -> None:
-        self._lock.__exit__(*details)
-
-
-def _entry(path: Path) -> ShardEntry:
-    from cache.shard import read_table
-
-    status = path.stat()
-    return ShardEntry(status.st_size, status.st_mtime_ns, **asdict(read_table(path)))
-
-
-def _agrees(entry: ShardEntry, manifest: Manifest) -> bool:
-    wanted = _table_from(entry, manifest)
-    return all(getattr(entry, name) == values for name, values in wanted.items())
-
-
-def _table_from(entry: ShardEntry, manifest: Manifest) -> dict[str, Any]:
-    """The table that a shard should have: what the manifest says, and for images it no longer has, what stood."""
-    ids = {name: i for i, name in enumerate(manifest.classes)}
-    labels, paths = [], []
-    for digest, label, path in zip(entry.sha256, entry.labels, entry.paths, strict=True):
-        record = manifest.by_digest.get(digest)
-        old_name = entry.class_names[label] if label >= 0 else ""
-        labels.append(ids.get(record.label if record else old_name, -1))
-        paths.append(record.path if record else path)
-    return {"sha256": entry.sha256, "labels": labels, "paths": paths, "class_names": list(manifest.classes)}

@@ -38,6 +38,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., Non
                 function(*args, **kwargs)
             except KeyboardInterrupt:
                 _stop("interrupted", 130, debug)
+            except typer.Exit:
+                raise
             except HeadstartError as error:
                 _stop(str(error), 1, debug)
             except Exception as error:
@@ -84,13 +86,16 @@ def _print(lines: list[str]) -> None:
 def features(
     config: ConfigOption = CONFIG,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every image, whatever its size and time say.")] = False,
+    allow_drift: Annotated[
+        bool, typer.Option("--allow-drift", help="Add to a cache whose features come out differently here.")
+    ] = False,
 ) -> None:
     """Stage one: extract what the cache lacks."""
     from pipeline import run
     from pipeline.config import load_config
     from pipeline.console import Terminal
 
-    run.features(load_config(config), Terminal(), rehash)
+    run.features(load_config(config), Terminal(), rehash or bool(os.environ.get("REHASH")), allow_drift)
 
 
 @command()
@@ -164,6 +169,35 @@ def predict(
         terminal.say(f"{csv}: {len(predictions)} predictions written")
     else:
         _print(prediction_lines(predictions))
+
+
+@command()
+def verify(config: ConfigOption = CONFIG) -> None:
+    """Check everything in the cache, and say what is wrong."""
+    from pipeline import care
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+
+    if wrong := care.verify(load_config(config), Terminal()):
+        _print(wrong)
+        raise typer.Exit(1)
+
+
+@command()
+def prune(
+    config: ConfigOption = CONFIG,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown.")] = False,
+) -> None:
+    """Show what no configuration in the folder refers to, and with --yes remove it."""
+    from pipeline import care
+    from pipeline.config import load_config
+    from pipeline.summary import garbage_lines
+
+    found = care.garbage(load_config(config))
+    _print(garbage_lines(found, removed=yes))
+    if yes:
+        for each in found:
+            each.remove()
 
 
 @command()

@@ -6,11 +6,12 @@ header. Nothing heavy is imported.
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cache.errors import CacheError
 from cache.files import digest_json
 from cache.manifest import Manifest
 from cache.skipped import SkippedImages
@@ -19,14 +20,14 @@ from pipeline.config import Config, HeadEntry
 from stages.progress import SILENT, Progress
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.results import read_result
-from stages.scan import assign_splits, check, scan
-from stages.specs import DECODE_POLICY, BaseSpec, head_key
+from stages.scan import scan
+from stages.specs import DECODE_POLICY, SCHEMA, BaseSpec, head_key
+from stages.splits import assign_splits
 from stages.weights import Weights
 
 PART_REASONS = {
     "page": "this headstart writes another page",
-    "data": "images, names, labels or splits changed",
-    "skipped": "other images are skipped",
+    "data": "images, names, labels, splits or what is skipped changed",
     "bases": "the base changed",
 }
 
@@ -81,11 +82,6 @@ class Graph:
     images_here: bool
 
     @property
-    def rows_digest(self) -> str:
-        """Digest of contents, labels and splits of the images that can be decoded."""
-        return self.manifest.rows_digest(self.skipped.reasons)
-
-    @property
     def report_path(self) -> Path:
         return self.config.cache.dir / "report" / "index.html"
 
@@ -96,11 +92,9 @@ class Graph:
     @cached_property
     def report_parts(self) -> dict[str, Any]:
         """What the report shows, as digests: the parts of its key."""
-        shown = {sha: why for sha, why in self.skipped.reasons.items() if sha in self.manifest.by_digest}
         return {
             "page": PAGE_VERSION,
             "data": self.manifest.digest,
-            "skipped": digest_json(shown),
             "bases": {name: base.key for name, base in self.bases.items()},
             # The results and not their keys: what a head was trained to again is shown again.
             "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
@@ -129,27 +123,20 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
 
     Where the data folder is gone, the manifest of the last scan stands in. Raises DataError and ConfigError.
     """
-    manifest, here = _manifest(config, rehash, progress)
     skipped = SkippedImages(config.cache.dir / "skipped.json", DECODE_POLICY)
-    # Images known to be undecodable don't count, so a class of nothing but those is found before anything is trained.
-    check(manifest, config.data.root, lambda sha256: sha256 in skipped.reasons)
-    bases = {name: _base_target(config, name, spec, manifest, skipped) for name, spec in config.bases.items()}
-    rows = manifest.rows_digest(skipped.reasons)
-    heads = {
-        name: _head_target(config, entry, bases[entry.base], manifest, skipped, rows)
-        for name, entry in config.heads.items()
-    }
+    manifest, here = _manifest(config, skipped, rehash, progress)
+    bases = {name: _base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
+    heads = {name: _head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
     return Graph(config, manifest, skipped, bases, heads, here)
 
 
-def _manifest(config: Config, rehash: bool, progress: Progress) -> tuple[Manifest, bool]:
+def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Progress) -> tuple[Manifest, bool]:
     path = config.cache.dir / "manifest.json"
     if not config.data.root.exists() and path.exists():
         stored = Manifest.load(path)
-        rows = [(r.path, r.sha256, r.label, r.declared) for r in stored.records]
-        records, _ = assign_splits(config.data, rows)
-        return Manifest(**{**stored.__dict__, "records": tuple(records)}), False
-    manifest = scan(config.data, config.cache.dir / "scan-memo.json", rehash, progress)
+        records, _ = assign_splits(config.data, [(r.path, r.sha256, r.label, r.declared) for r in stored.records])
+        return replace(stored, records=tuple(records)), False
+    manifest = scan(config.data, config.cache.dir / "scan-memo.json", skipped.reasons, rehash, progress)
     try:
         manifest.save(path)
     except OSError:
@@ -157,17 +144,16 @@ def _manifest(config: Config, rehash: bool, progress: Progress) -> tuple[Manifes
     return manifest, True
 
 
-def _base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest, skipped: SkippedImages) -> BaseTarget:
+def _base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
     weights = Weights(spec, config.cache.dir / "weights")
     digest = weights.digest()
     if digest is None:
         reason = f"the {spec.weights} weights of {spec.name} are not fetched yet"
-        wanted = tuple(sha for sha in manifest.by_digest if sha not in skipped.reasons)
-        return BaseTarget(name, spec, weights, None, {}, None, wanted, 0, (reason,))
+        return BaseTarget(name, spec, weights, None, {}, None, tuple(manifest.by_digest), 0, (reason,))
     identity = spec.identity(digest, config.cache.dtype)
     key = digest_json(identity)
     store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key))
-    missing = tuple(sha for sha in store.missing(manifest.by_digest) if sha not in skipped.reasons)
+    missing = tuple(store.missing(manifest.by_digest))
     outdated = len(store.outdated(manifest))
     reasons = _feature_reasons(store, manifest, missing, outdated)
     return BaseTarget(name, spec, weights, key, identity, store, missing, outdated, reasons)
@@ -176,29 +162,41 @@ def _base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest, 
 def _feature_reasons(
     store: FeatureStore, manifest: Manifest, missing: tuple[str, ...], outdated: int
 ) -> tuple[str, ...]:
+    damaged = [*store.damaged, *store.set_aside()]
+    if missing and not len(store) and not damaged:
+        return (f"{_count(len(missing), 'image')} never extracted with this base", *_older_schemas(store))
     reasons = []
-    if missing and not len(store) and not store.damaged:
-        reasons.append(f"{_count(len(missing), 'image')} never extracted with this base")
+    if missing and damaged:
+        reasons.append(f"{_count(len(missing), 'image')} to extract, as {', '.join(damaged)} is damaged")
     elif missing:
         before = set(store.paths().values())
         changed = sum(manifest.by_digest[sha].path in before for sha in missing)
-        reasons += [
-            _count(n, f"image {what}", f"images {what}")
-            for n, what in ((len(missing) - changed, "added"), (changed, "changed"))
-            if n
-        ]
-    reasons += [f"damaged: {name}" for name in store.damaged]
+        told = ((len(missing) - changed, "added"), (changed, "changed"))
+        reasons += [_count(n, f"image {what}", f"images {what}") for n, what in told if n]
+    elif damaged:
+        reasons.append(f"{', '.join(damaged)} is damaged, and not needed")
     if outdated:
         reasons.append(f"labels or names changed in {_count(outdated, 'shard')} (nothing to extract)")
     return tuple(reasons)
 
 
-def _head_target(
-    config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest, skipped: SkippedImages, rows: str
-) -> HeadTarget:
+def _older_schemas(store: FeatureStore) -> list[str]:
+    """Stores beside this one that a headstart with another schema wrote."""
+    found = []
+    for path in sorted(store.folder.parent.glob("*/spec.json")):
+        try:
+            schema = FeatureStore(path.parent).spec.get("schema")
+        except CacheError:
+            continue
+        if schema != SCHEMA:
+            found.append(f"{path.parent.name} was written with schema {schema}, this headstart has schema {SCHEMA}")
+    return found
+
+
+def _head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest) -> HeadTarget:
     folder = config.cache.dir / "heads" / entry.name
     result = read_result(folder)
-    key = head_key(entry.spec, base.key, rows) if base.key else None
+    key = head_key(entry.spec, base.key, manifest.rows_digest) if base.key else None
     reasons: list[str] = []
     if result is None:
         reasons.append("never trained")
@@ -209,8 +207,8 @@ def _head_target(
             reasons.append(f"the base changed ({base.spec.name}, {base.spec.cut})")
         if result["spec"] != entry.spec.slice():
             reasons.append(_spec_changes(result["spec"], entry.spec))
-        if result["rows_digest"] != rows:
-            reasons.append(_data_changes(folder, manifest, skipped))
+        if result["rows_digest"] != manifest.rows_digest:
+            reasons.append(_data_changes(folder, manifest))
         reasons = reasons or ["trained by a headstart with other keys"]
     return HeadTarget(entry, folder, key, result, tuple(reasons))
 
@@ -221,13 +219,13 @@ def _spec_changes(before: dict[str, Any], spec: Any) -> str:
     return ", ".join(f"{name} {json.dumps(before.get(name))} → {json.dumps(now.get(name))}" for name in names)
 
 
-def _data_changes(folder: Path, manifest: Manifest, skipped: SkippedImages) -> str:
+def _data_changes(folder: Path, manifest: Manifest) -> str:
     """What happened to the images since the head was trained, from the predictions that it left behind."""
     with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.reader(file)
         next(rows, None)
         before = {row[0]: (row[1], row[2]) for row in rows}
-    now = {r.path: (r.split, r.label) for r in manifest.records if r.sha256 not in skipped.reasons}
+    now = {r.path: (r.split, r.label) for r in manifest.records}
     counts = {
         "added": len(now.keys() - before.keys()),
         "deleted": len(before.keys() - now.keys()),

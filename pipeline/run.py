@@ -15,10 +15,11 @@ from stages.table import nearest
 
 if TYPE_CHECKING:
     from stages.bases import FrozenBase
+    from stages.features import Stage
     from stages.predict import Prediction
 
 
-def features(config: Config, progress: Progress, rehash: bool = False) -> int:
+def features(config: Config, progress: Progress, rehash: bool = False, allow_drift: bool = False) -> int:
     """Stage one: extract what the cache lacks, bring labels in the shards up to date. Returns the images extracted."""
     graph = load_graph(config, rehash, progress)
     for line in data_lines(graph):
@@ -26,15 +27,16 @@ def features(config: Config, progress: Progress, rehash: bool = False) -> int:
     stale = [base for base in graph.bases.values() if base.stale]
     if any(base.missing for base in stale):
         _check_heads(graph)
-    extracted = sum(_bring_up_to_date(graph, base, progress) for base in stale)
+    extracted = sum(_bring_up_to_date(graph, base, progress, allow_drift) for base in stale)
     if not stale:
         progress.say("features: up to date")
     else:
-        load_graph(config)  # raises where what can be decoded is no longer enough to train on
+        # The manifest without what cannot be decoded; raises where the rest is too little to train on.
+        load_graph(config)
     return extracted
 
 
-def _bring_up_to_date(graph: Graph, target: BaseTarget, progress: Progress) -> int:
+def _bring_up_to_date(graph: Graph, target: BaseTarget, progress: Progress, allow_drift: bool) -> int:
     if target.missing and not graph.images_here:
         raise DataError(
             f"{graph.config.data.root}: {len(target.missing)} images are to be extracted ({'; '.join(target.reasons)}), "
@@ -43,34 +45,37 @@ def _bring_up_to_date(graph: Graph, target: BaseTarget, progress: Progress) -> i
     base = _frozen_base(target, progress) if target.missing else None
     if target.store is None:
         target = _with_key(graph, target)
+    from stages.features import Stage
+
     store = target.store
     assert store is not None
-    with store.writing():
+    with store.writing(progress.say):
         store.discard_damaged()
+        graph.skipped.refresh()
         # Another process may have worked on the store since the graph was made, so look again under the lock.
         wanted = [sha for sha in store.missing(graph.manifest.by_digest) if sha not in graph.skipped.reasons]
         if rewritten := store.relabel(graph.manifest):
             progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
-        return _extract(graph, target, store, base, wanted, progress) if base and wanted else 0
+        stage = Stage(
+            graph.config.data, graph.manifest, store, graph.skipped, graph.config.cache, progress, allow_drift
+        )
+        return _extract(stage, target, base, wanted) if base and wanted else 0
 
 
-def _extract(
-    graph: Graph, target: BaseTarget, store: FeatureStore, base: "FrozenBase", wanted: list[str], progress: Progress
-) -> int:
-    from stages.features import Stage, extract
+def _extract(stage: "Stage", target: BaseTarget, base: "FrozenBase", wanted: list[str]) -> int:
+    from stages.features import extract
 
     assert target.key is not None
-    stage = Stage(graph.config.data.root, graph.manifest, store, graph.skipped, graph.config.cache, progress)
+    store, progress = stage.store, stage.progress
     before = len(store)
     try:
         done = extract(stage, base, target.key, target.identity, wanted)
     except KeyboardInterrupt:
-        progress.say(
-            f"features: interrupted; {len(store) - before} of {len(wanted)} images are kept, the next run goes on from there"
-        )
+        kept = len(store) - before
+        progress.say(f"features: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")
         raise
     for sha, reason in done.skipped.items():
-        progress.say(f"skipped: {graph.manifest.by_digest[sha].path}: {reason}")
+        progress.say(f"skipped: {stage.manifest.by_digest[sha].path}: {reason}")
     rate = done.extracted / done.seconds if done.seconds else 0.0
     progress.say(
         f"features: {done.extracted} images extracted in {done.seconds:.1f} s ({rate:.0f} images/s), "
@@ -79,12 +84,6 @@ def _extract(
     if done.changed:
         raise DataError(
             f"{done.changed[0]}: {len(done.changed)} images changed or went away while they were read; run again"
-        )
-    if not len(store):
-        sha, reason = next(iter(done.skipped.items()))
-        raise DataError(
-            f"{graph.config.data.root}: none of {len(wanted)} images can be decoded; the first is "
-            f"{graph.manifest.by_digest[sha].path}: {reason}"
         )
     return done.extracted
 
@@ -155,8 +154,10 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
         base = graph.bases[head.entry.base]
         assert base.store is not None and base.key is not None and head.key is not None
         if base.name not in data:
-            data[base.name] = Dataset(graph.manifest, base.store, frozenset(graph.skipped.reasons))
-        task = HeadTask(head.name, head.entry.spec, head.key, base.name, base.key, graph.rows_digest, head.folder)
+            data[base.name] = Dataset(graph.manifest, base.store)
+        task = HeadTask(
+            head.name, head.entry.spec, head.key, base.name, base.key, graph.manifest.rows_digest, head.folder
+        )
         result = train_head(task, data[base.name], progress)
         found = result["metrics"]["validation"]
         low, high = found["accuracy_interval"]
@@ -245,12 +246,4 @@ def data_lines(graph: Graph) -> list[str]:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
         lines.append(f"data: ignored files that are not images: {kinds}")
     lines += [f"data: {note}" for note in manifest.notes]
-    return lines + [f"skipped: {path}: {reason}" for path, reason in skipped_lines(graph).items()]
-
-
-def skipped_lines(graph: Graph) -> dict[str, str]:
-    """Every image that is left out, with the reason: those that could not be read, and those that could not be decoded."""
-    decoded = {
-        r.path: graph.skipped.reasons[r.sha256] for r in graph.manifest.records if r.sha256 in graph.skipped.reasons
-    }
-    return dict(sorted((graph.manifest.skipped | decoded).items()))
+    return lines + [f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()]

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.care import Garbage
 from pipeline.graph import BaseTarget, Graph
-from pipeline.run import data_lines, skipped_lines
+from pipeline.run import data_lines
 from stages.report.data import BaseSummary, HeadSummary, ReportData
 from stages.results import ranking
 from stages.weights import PACKAGED_NOTE
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def status_lines(graph: Graph) -> list[str]:
     """Each target: up to date, or stale and why."""
-    lines = data_lines(graph)
+    lines = [*data_lines(graph), _size_line(graph)]
     rows = []
     for name, base in graph.bases.items():
         rows.append(("features" if len(graph.bases) == 1 else f"features {name}", base.reasons, _store_words(base)))
@@ -39,19 +40,35 @@ def _report_reasons(graph: Graph) -> tuple[str, ...]:
 def _store_words(base: BaseTarget) -> str:
     if base.store is None:
         return ""
-    return f"{len(base.store):,} images, {_megabytes(base.store.folder)} in {base.store.folder}"
+    return f"{len(base.store):,} images, {base.store.size() / 1e6:,.1f} MB in {base.store.folder}"
 
 
 def _score_words(result: dict[str, Any] | None) -> str:
     return f"validation accuracy {result['metrics']['validation']['accuracy']:.3f}" if result else ""
 
 
+def _size_line(graph: Graph) -> str:
+    """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
+    folder = graph.config.cache.dir
+    sizes = {name: _bytes(folder / name) for name in ("features", "heads", "weights", "report")}
+    used = sum(_bytes(base.store.folder) for base in graph.bases.values() if base.store)
+    used += sum(_bytes(head.folder) for head in graph.heads.values())
+    other = sizes["features"] + sizes["heads"] - used
+    words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items() if size)
+    return f"cache: {folder}: {words or 'empty'}" + (f"; {other / 1e6:,.1f} MB not in use, see prune" if other else "")
+
+
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("shard-*.h5"))
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _megabytes(folder: Path) -> str:
-    return f"{_bytes(folder) / 1e6:,.1f} MB"
+def garbage_lines(found: list[Garbage], removed: bool) -> list[str]:
+    """What prune found, with sizes."""
+    if not found:
+        return ["prune: nothing to remove; everything is referred to"]
+    total = sum(each.size for each in found) / 1e6
+    end = "removed" if removed else "can be removed: headstart prune --yes"
+    return [f"{each.what} ({each.size / 1e6:,.1f} MB)" for each in found] + [f"prune: {total:,.1f} MB {end}"]
 
 
 def stale_targets(graph: Graph) -> list[str]:
@@ -86,7 +103,7 @@ def report_data(graph: Graph) -> ReportData:
     return ReportData(
         title=graph.config.data.root.name,
         manifest=graph.manifest,
-        skipped=skipped_lines(graph),
+        skipped=graph.manifest.skipped,
         root=graph.config.data.root if graph.images_here else None,
         bases=[_base_summary(base) for base in graph.bases.values()],
         heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
@@ -105,7 +122,7 @@ def _base_summary(base: BaseTarget) -> BaseSummary:
         folder=store.folder.name,
         rows=len(store),
         feature_shape=shape,
-        bytes_on_disk=_bytes(store.folder),
+        bytes_on_disk=store.size(),
         precisions=sorted({info.precision for info in infos}),
         devices=sorted({info.device for info in infos}),
         note=PACKAGED_NOTE if base.spec.weights == "packaged" else None,

@@ -27,22 +27,20 @@ def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float
 
 @dataclass
 class Dataset:
-    """The usable images of a manifest, in an order that depends on their contents alone, with their features.
+    """The images of a manifest, in an order that depends on their contents alone, with their features.
 
     ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each pooling and kept.
     """
 
     manifest: Manifest
     store: FeatureStore
-    without: frozenset[str] = frozenset()
     records: Sequence[ImageRecord] = field(init=False)
     y: NDArray[np.int64] = field(init=False)
     _arrays: dict[Pool, NDArray[np.float32]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        usable = (record for record in self.manifest.records if record.sha256 not in self.without)
         # By content: a file that is renamed in its class changes nothing, not even the order of batches.
-        self.records = sorted(usable, key=lambda record: (record.sha256, record.label, record.path))
+        self.records = sorted(self.manifest.records, key=lambda record: (record.sha256, record.label, record.path))
         ids = {name: i for i, name in enumerate(self.classes)}
         self.y = np.array([ids[record.label] for record in self.records], np.int64)
 

@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import BaseError
+from cache.errors import BaseError, DataError
 from cache.manifest import ImageRecord, Manifest
 from cache.shard import ShardInfo
 from cache.skipped import SkippedImages
 from cache.store import FeatureStore
-from stages import backend
+from stages import backend, drift
 from stages.bases import FrozenBase
 from stages.images import BadImageError, decode
 from stages.progress import SILENT, Progress
-from stages.specs import BaseSpec, CacheSpec
+from stages.scan import bad_image
+from stages.specs import BaseSpec, CacheSpec, DataSpec
 
 FLOAT16_MAX = 65504.0
 # Batches that are decoded ahead of the base: enough that it never waits, few enough that memory stays bounded.
@@ -40,39 +42,47 @@ class Extraction:
 
 @dataclass
 class Stage:
-    """Everything that one extraction needs: where images are, where features go, and what to tell."""
+    """Everything that one extraction needs: where images are, where features go, and what to tell.
 
-    root: Path
+    ``allow_drift`` adds to a store even where features computed here differ from those it has.
+    """
+
+    data: DataSpec
     manifest: Manifest
     store: FeatureStore
     skipped: SkippedImages
     cache: CacheSpec
     progress: Progress = SILENT
+    allow_drift: bool = False
 
 
-def extract(stage: Stage, base: FrozenBase, key: str, spec: dict[str, object], wanted: Sequence[str]) -> Extraction:
+def extract(stage: Stage, base: FrozenBase, key: str, spec: dict[str, Any], wanted: Sequence[str]) -> Extraction:
     """Run ``base`` over the contents ``wanted`` (SHA-256) and write their features as shards.
 
     Images that cannot be decoded are recorded in ``stage.skipped`` with the reason. On Ctrl-C the rows that are ready are
-    written as a shard of their own before KeyboardInterrupt goes on. Raises BaseError for features that are not finite.
+    written as a shard of their own before KeyboardInterrupt goes on. Raises BaseError for features that are not finite,
+    CacheError for features that differ from those stored, and DataError for a bad image where the data spec says to fail.
     """
     stage.store.create(spec)
-    info = ShardInfo(key, spec, base.precision, base.device, backend.versions())
+    info = ShardInfo(key, spec, base.precision, base.device, backend.versions(), _compare(stage, base))
     writer = _Writer(stage, info, len(wanted))
     done = Extraction()
     start = perf_counter()
     records = [stage.manifest.by_digest[digest] for digest in wanted]
     with stage.progress.task("Extracting features", len(records)) as advance:
         try:
-            for batch, seen in decoded_batches(stage.root, records, base.spec, done):
+            for batch, seen in decoded_batches(stage.data.root, records, base.spec, done):
                 if batch:
                     features = base(np.stack([image for _, image in batch]))
                     _check_finite(features, [record for record, _ in batch], base)
                     writer.add(features, [record for record, _ in batch])
                     done.extracted += len(batch)
                 advance(seen)
+                if done.skipped and stage.data.on_bad_image == "fail":
+                    sha, reason = next(iter(done.skipped.items()))
+                    raise bad_image(stage.data, stage.manifest.by_digest[sha].path, reason)
             writer.flush()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DataError):
             writer.flush()
             raise
         finally:
@@ -80,6 +90,21 @@ def extract(stage: Stage, base: FrozenBase, key: str, spec: dict[str, object], w
             stage.skipped.save()
     done.seconds = perf_counter() - start
     return done
+
+
+def _compare(stage: Stage, base: FrozenBase) -> dict[str, Any]:
+    """Compare with what is stored before adding to it; what shards record of it."""
+    if not len(stage.store):
+        return {}
+    found = drift.measure(stage.store, stage.manifest, stage.data.root, base)
+    if found is None:
+        stage.progress.say("features: none of the images that are stored is here, so nothing can be compared")
+        return {}
+    if not found.acceptable:
+        if not stage.allow_drift:
+            drift.refuse(found, stage.store, base, backend.versions())
+        stage.progress.say(f"warning: features differ from those stored by {found.largest:.2%}; added all the same")
+    return found.as_json(allowed=not found.acceptable)
 
 
 class _Writer:

@@ -15,8 +15,8 @@ from cache.files import atomic_path, sha256_file
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.progress import Progress
-from stages.scan import EXTENSIONS, walk
 from stages.train import Head
+from stages.walk import EXTENSIONS, walk
 
 if TYPE_CHECKING:
     from stages.bases import FrozenBase

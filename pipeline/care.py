@@ -1,0 +1,129 @@
+"""Looking after a cache: check everything in it, and remove what nothing refers to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import CacheError, ConfigError
+from cache.files import TEMPORARY_PREFIX
+from cache.manifest import Manifest
+from cache.store import FeatureStore
+from pipeline.config import Config, load_config
+from pipeline.graph import Graph, load_graph
+from stages.progress import Progress
+from stages.results import damaged_files, read_result
+
+
+def verify(config: Config, progress: Progress) -> list[str]:
+    """Read every store, every head and the manifest, and check them; returns what is wrong, a line each."""
+    folder = config.cache.dir
+    wrong: list[str] = []
+    shards = rows = 0
+    for path in sorted((folder / "features").glob("*/")):
+        store = FeatureStore(path)
+        wrong += [f"damaged: {path.name}/{name}: {reason}" for name, reason in store.verify().items()]
+        wrong += [f"damaged: {path.name}/{name}: set aside; run `make features`" for name in store.set_aside()]
+        shards, rows = shards + len(store.shards()), rows + len(store)
+    heads = sorted((folder / "heads").glob("*/"))
+    for path in heads:
+        wrong += [f"damaged: {problem}; run `make heads`" for problem in _head_problems(path)]
+    if (folder / "manifest.json").exists():
+        try:
+            Manifest.load(folder / "manifest.json")
+        except CacheError as error:
+            wrong.append(f"damaged: {error}; it is written anew where the images are")
+    progress.say(f"verify: {shards} shards with {rows:,} rows, {len(heads)} heads: {len(wrong)} problems")
+    return wrong
+
+
+def _head_problems(folder: Path) -> list[str]:
+    result = read_result(folder)
+    if result is None:
+        return [f"{folder}: expected a whole head, found none or a damaged result.json"]
+    return [f"{folder / name}: its digest does not match" for name in damaged_files(folder, result)]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something that no configuration refers to: what it is, its size in bytes, and how it is removed."""
+
+    what: str
+    size: int
+    remove: Callable[[], None]
+
+
+def garbage(config: Config) -> list[Garbage]:
+    """What no configuration in the folder of this one refers to.
+
+    Raises ConfigError for a configuration there that cannot be read, as it may refer to anything.
+    """
+    graphs = [load_graph(each) for each in _configurations(config)]
+    folder = config.cache.dir
+    stores = {base.store.folder.name for graph in graphs for base in graph.bases.values() if base.store}
+    heads = {name for graph in graphs for name in graph.heads}
+    found = [_folder(path, "features of no configured base") for path in _others(folder / "features", stores)]
+    found += [_folder(path, "a head that is not configured") for path in _others(folder / "heads", heads)]
+    found += [_file(path, "a temporary file of a killed run") for path in folder.rglob(f"{TEMPORARY_PREFIX}*")]
+    found += [_file(path, "a damaged shard that was set aside") for path in folder.glob("features/*/*.damaged")]
+    if all(graph.images_here for graph in graphs):
+        found += _rows(folder, stores, graphs)
+    return found
+
+
+def _configurations(config: Config) -> list[Config]:
+    """This configuration, and the others beside it that use the same cache."""
+    others = []
+    for path in sorted(config.path.parent.glob("*.toml")):
+        if path == config.path or not _is_ours(path):
+            continue
+        try:
+            other = load_config(path)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (prune would not know what it refers to)") from error
+        if other.cache.dir.resolve() == config.cache.dir.resolve():
+            others.append(other)
+    return [*others, config]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a TOML file speaks of a base or of heads, as a configuration of headstart does, broken or not."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return any(line.lstrip().startswith(("[data]", "[base", "[heads")) for line in text.splitlines())
+
+
+def _others(folder: Path, known: set[str]) -> list[Path]:
+    return [path for path in sorted(folder.glob("*/")) if path.name not in known]
+
+
+def _folder(path: Path, what: str) -> Garbage:
+    files = [file for file in path.rglob("*") if file.is_file()]
+
+    def remove() -> None:
+        for file in files:
+            file.unlink(missing_ok=True)
+        for empty in sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True):
+            empty.rmdir()
+        path.rmdir()
+
+    return Garbage(f"{path}: {what}", sum(file.stat().st_size for file in files), remove)
+
+
+def _file(path: Path, what: str) -> Garbage:
+    return Garbage(f"{path}: {what}", path.stat().st_size, lambda: path.unlink(missing_ok=True))
+
+
+def _rows(folder: Path, stores: set[str], graphs: list[Graph]) -> list[Garbage]:
+    wanted = {digest for graph in graphs for digest in graph.manifest.by_digest}
+    found = []
+    for name in sorted(stores):
+        store = FeatureStore(folder / "features" / name)
+        if unwanted := [digest for digest in store.digests() if digest not in wanted]:
+            share = store.size() * len(unwanted) // len(store)
+            what = f"{store.folder}: {len(unwanted)} rows of images that are gone"
+            found.append(Garbage(what, share, lambda store=store, rows=unwanted: _drop(store, rows)))  # type: ignore[misc]
+    return found
+
+
+def _drop(store: FeatureStore, rows: list[str]) -> None:
+    with store.writing():
+        store.drop(rows)

@@ -1,0 +1,79 @@
+"""What lies under a folder: image files with their stat, what is skipped and why, what is ignored."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cache.errors import DataError
+from cache.memo import Stat, stat_of
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+@dataclass
+class Walk:
+    """What lies under a folder: image files with their stat, what was skipped and why, what was ignored."""
+
+    files: dict[str, Stat] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def walk(root: Path) -> Walk:
+    """Every file under ``root``; links are followed within it, never out of it. Raises DataError for no folder."""
+    if not root.is_dir():
+        what = "a file" if root.exists() else "nothing"
+        raise DataError(f"{root}: expected a folder of images, found {what}; set data.root in the configuration")
+    found = Walk()
+    real_root = os.path.realpath(root)
+    stack = [("", real_root, frozenset({real_root}))]
+    while stack:
+        prefix, folder, above = stack.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            found.skipped[prefix.rstrip("/")] = f"the folder cannot be listed: {error.strerror}"
+            continue
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.name.startswith("."):
+                found.ignored["hidden"] += 1
+            elif entry.is_symlink():
+                _follow(entry, name, real_root, above, stack, found)
+            elif entry.is_dir():
+                stack.append((name + "/", entry.path, above))
+            else:
+                _take(entry, name, found)
+    return found
+
+
+def _follow(
+    entry: os.DirEntry[str],
+    name: str,
+    real_root: str,
+    above: frozenset[str],
+    stack: list[tuple[str, str, frozenset[str]]],
+    found: Walk,
+) -> None:
+    target = os.path.realpath(entry.path)
+    if not os.path.exists(target):
+        found.skipped[name] = "a link to a file that does not exist"
+    elif target != real_root and not target.startswith(real_root + os.sep):
+        found.skipped[name] = "a link out of the data folder, not followed"
+    elif not os.path.isdir(target):
+        _take(entry, name, found)
+    elif any(folder == target or folder.startswith(target + os.sep) for folder in above):
+        found.skipped[name] = "a link to a folder that contains it, not followed"
+    else:
+        stack.append((name + "/", target, above | {target}))
+
+
+def _take(entry: os.DirEntry[str], name: str, found: Walk) -> None:
+    extension = os.path.splitext(entry.name)[1].lower()
+    if extension not in EXTENSIONS:
+        found.ignored[extension or "no extension"] += 1
+    elif not entry.is_file():
+        found.skipped[name] = "not a regular file"
+    else:
+        found.files[name] = stat_of(entry.stat())

@@ -138,6 +138,8 @@ def heads(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
                 f"features of {graph.bases[base].spec.name} are not up to date: {'; '.join(graph.bases[base].reasons)}; run `make features`"
             )
     if stale:
+        for note in graph.manifest.notes:
+            progress.say(f"data: {note}")
         _check_heads(graph)
         _train(graph, stale, progress)
     else:

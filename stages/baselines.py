@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,15 @@ from stages.progress import SILENT, Progress
 from stages.specs import SklearnSpec
 from stages.table import nearest
 
+# Where most classifiers live, the likeliest first: importing all of scikit-learn to find one costs a second.
+MODULES = ("linear_model", "svm", "neighbors", "discriminant_analysis", "naive_bayes", "neural_network", "ensemble")
+
 
 def classifier(spec: SklearnSpec) -> Any:
     """The estimator that the spec names, with its parameters. Raises HeadError that lists what there is."""
-    from sklearn.utils import all_estimators
-
-    known = dict(all_estimators(type_filter="classifier"))
-    if spec.estimator not in known:
-        raise HeadError(
-            f"estimator {spec.estimator!r}: scikit-learn has no such classifier{nearest(spec.estimator, known)}; "
-            f"there are {', '.join(known)}"
-        )
+    kind = _class_named(spec.estimator)
     try:
-        estimator = known[spec.estimator]()
+        estimator = kind()
     except TypeError as error:
         raise HeadError(
             f"estimator {spec.estimator!r}: cannot be made from params alone ({error}); choose another"
@@ -40,6 +37,23 @@ def classifier(spec: SklearnSpec) -> Any:
             )
     seed = {"random_state": spec.seed} if "random_state" in params else {}
     return estimator.set_params(**seed | spec.params)
+
+
+def _class_named(name: str) -> Any:
+    from sklearn.base import ClassifierMixin
+
+    for module in MODULES:
+        found = getattr(import_module(f"sklearn.{module}"), name, None)
+        if isinstance(found, type) and issubclass(found, ClassifierMixin):
+            return found
+    from sklearn.utils import all_estimators
+
+    known = dict(all_estimators(type_filter="classifier"))
+    if name not in known:
+        raise HeadError(
+            f"estimator {name!r}: scikit-learn has no such classifier{nearest(name, known)}; there are {', '.join(known)}"
+        )
+    return known[name]
 
 
 class SklearnHead:

@@ -1,7 +1,7 @@
 """How good are the packaged weights, and are they better than random ones? Fashion-MNIST, written out as JPEG files.
 
     apt install dataset-fashion-mnist
-    python bench/fashion.py [FOLDER]
+    python -m bench.fashion [FOLDER]
 
 Writes 200 images a class for training, 50 for validation and 100 for testing, at 150×150 in the layout `splits`, then runs
 `headstart features`, `heads` and `report` for both kinds of weights, and prints the test accuracy of each head with its

@@ -1,6 +1,6 @@
 """Kill stage one at random moments, again and again, and see what is left.
 
-    python bench/faults.py [--kills 50] [--seed 0]
+    python -m bench.faults [--kills 50] [--seed 0]
 
 Each kill is a SIGKILL to a real extraction at a random moment of it, after which another takes over. At the end the rows are
 compared with those of a run that was left alone, and the images that went through the base more than once are counted: no more

@@ -1,6 +1,6 @@
 """What does a no-op cost? `headstart status` and `make report` on many images, against `git status` on the same tree.
 
-    python bench/noop.py [--images 25000] [--rounds 7] [--folder FOLDER]
+    python -m bench.noop [--images 25000] [--rounds 7] [--folder FOLDER]
 
 Writes a tree of small files, fills the cache with made-up features, trains a head and writes the report; then runs the three
 commands in turn, all in one run, and prints medians, ratios and where the time of `headstart status` goes.

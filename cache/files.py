@@ -100,13 +100,18 @@ def seal(body: str) -> str:
 
 def read_sealed(path: Path, what: str) -> dict[str, Any]:
     """The object in a sealed JSON file. Raises CacheError that names ``what`` where it is damaged, OSError where absent."""
-    text = path.read_bytes().decode("utf-8", "replace").removesuffix("\n")
-    checksum, body = text[13:77], "{" + text[79:]
-    if text[:13] != '{"checksum":"' or digest_text(body) != checksum:
+    return read_sealed_with_digest(path, what)[1]
+
+
+def read_sealed_with_digest(path: Path, what: str) -> tuple[str, dict[str, Any]]:
+    """As ``read_sealed``, with the SHA-256 of the object's text."""
+    text = path.read_bytes().removesuffix(b"\n")
+    checksum, body = text[13:77], b"{" + text[79:]
+    if text[:13] != b'{"checksum":"' or hashlib.sha256(body).hexdigest().encode() != checksum:
         raise CacheError(f"{path}: expected {what}, found a damaged file (its checksum does not match)")
     value = json.loads(body)
     assert isinstance(value, dict)
-    return value
+    return checksum.decode(), value
 
 
 def remove_temporaries(folder: Path) -> int:

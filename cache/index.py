@@ -52,8 +52,13 @@ def read_entry(path: Path) -> ShardEntry:
 
 def agrees(entry: ShardEntry, manifest: Manifest) -> bool:
     """Whether labels, paths and class names of a shard are those of the manifest."""
-    wanted = table_from(entry, manifest)
-    return all(getattr(entry, name) == values for name, values in wanted.items())
+    if entry.class_names != list(manifest.classes):
+        return False
+    known, names = manifest.by_digest, manifest.classes
+    return all(
+        record is None or (record.path == path and label >= 0 and record.label == names[label])
+        for record, label, path in zip(map(known.get, entry.sha256), entry.labels, entry.paths, strict=True)
+    )
 
 
 def table_from(entry: ShardEntry, manifest: Manifest) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cache.errors import CacheError
-from cache.files import canonical_json, digest_text, read_sealed, seal, write_if_changed
+from cache.files import canonical_json, digest_text, read_sealed_with_digest, seal, write_if_changed
 
 SPLITS = ("train", "validation", "test")
 SCHEMA = 1
@@ -90,6 +90,7 @@ class Manifest:
             "ignored": self.ignored,
             "unlabelled": self.unlabelled,
             "notes": self.notes,
+            "rows_digest": self.rows_digest,
         }
         # One column a line: quick to read back, and a diff of two manifests can be looked at.
         lines = [f"{json.dumps(name)}:{canonical_json(value)}" for name, value in (fields | columns).items()]
@@ -99,14 +100,15 @@ class Manifest:
     def load(cls, path: Path | str) -> "Manifest":
         """Read a manifest back. Raises CacheError for a file of another schema or of none."""
         path = Path(path)
-        stored = read_sealed(path, "a manifest")
+        # The seal is the digest of the text, so that neither has to be computed again.
+        digest, stored = read_sealed_with_digest(path, "a manifest")
         if stored.get("schema") != SCHEMA:
             raise CacheError(
                 f"{path}: expected a manifest of schema {SCHEMA}, found schema {stored.get('schema')}; "
                 "scan again where the images are"
             )
         columns = (stored[name] for name in ("path", "sha256", "label", "split", "declared"))
-        return cls(
+        manifest = cls(
             layout=stored["layout"],
             classes=tuple(stored["classes"]),
             records=tuple(map(ImageRecord, *columns)),
@@ -115,3 +117,5 @@ class Manifest:
             unlabelled=tuple(stored["unlabelled"]),
             notes=tuple(stored["notes"]),
         )
+        vars(manifest).update(digest=digest, rows_digest=stored["rows_digest"])
+        return manifest

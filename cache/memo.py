@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from cache.errors import CacheError
-from cache.files import canonical_json, read_sealed, seal, write_text
+from cache.files import canonical_json, read_sealed, seal, write_if_changed, write_text
+from cache.manifest import Manifest
 
 VERSION = 1
 # Coarse clocks tick every 4 to 10 ms, FAT stores even seconds: two seconds are safe everywhere.
@@ -56,6 +57,11 @@ class StatMemo:
         self._new[path] = (*stat, sha256)
         self._changed = True
 
+    @property
+    def settled(self) -> bool:
+        """Whether every file is old enough for its stat to be believed from now on."""
+        return all(entry[1] < self._taken - RACY_NS for entry in self._new.values())
+
     def save(self) -> None:
         """Write what this scan saw, where it differs from what was stored."""
         if not self._changed and len(self._new) == len(self._old):
@@ -63,3 +69,33 @@ class StatMemo:
         columns = list(zip(*self._new.values(), strict=True)) or [(), (), (), ()]
         stored = {"version": VERSION, "taken_ns": self._taken, "paths": list(self._new), "columns": columns}
         write_text(self.path, seal(canonical_json(stored)))
+
+
+class ScanMemory:
+    """Which manifest came of which inputs, so that a scan that finds all as it was reads the manifest back.
+
+    ``inputs`` is a digest of everything that a manifest is made of: paths, stats, the data spec.
+    """
+
+    def __init__(self, folder: Path, inputs: str) -> None:
+        self._path = folder / "scan-state.json"
+        self._manifest = folder / "manifest.json"
+        self._inputs = inputs
+
+    def manifest(self) -> Manifest | None:
+        """The manifest of these inputs, if it is the one on disk."""
+        try:
+            stored = read_sealed(self._path, "the state of a scan")
+            if stored["inputs"] != self._inputs:
+                return None
+            manifest = Manifest.load(self._manifest)
+        except (CacheError, OSError, ValueError, KeyError, TypeError):
+            return None
+        return manifest if manifest.digest == stored["manifest"] else None
+
+    def save(self, manifest: Manifest, complete: bool) -> None:
+        """Remember the manifest; where the scan was not ``complete``, forget the one before."""
+        if complete:
+            write_if_changed(self._path, seal(canonical_json({"inputs": self._inputs, "manifest": manifest.digest})))
+        else:
+            self._path.unlink(missing_ok=True)

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from rich.console import Console
-
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -19,18 +17,17 @@ class Terminal:
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure:
                 reconfigure(errors="backslashreplace")
-        self.console = Console(stderr=True, highlight=False)
 
     def say(self, line: str) -> None:
         """Print one line as it is."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        print(line, file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar with images per second and the time left; off a terminal, a line every ten seconds."""
         if not what:
             yield lambda done: None
-        elif self.console.is_terminal:
+        elif sys.stderr.isatty():
             with self._bar(what, total) as advance:
                 yield advance
         else:
@@ -38,6 +35,7 @@ class Terminal:
 
     @contextmanager
     def _bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         start = perf_counter()
@@ -48,7 +46,7 @@ class Terminal:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(what, total=total, rate="")
 
             def advance(done: int) -> None:

@@ -136,12 +136,7 @@ def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Pr
         stored = Manifest.load(path)
         records, _ = assign_splits(config.data, [(r.path, r.sha256, r.label, r.declared) for r in stored.records])
         return replace(stored, records=tuple(records)), False
-    manifest = scan(config.data, config.cache.dir / "scan-memo.json", skipped.reasons, rehash, progress)
-    try:
-        manifest.save(path)
-    except OSError:
-        progress.say(f"{path}: cannot be written")
-    return manifest, True
+    return scan(config.data, config.cache.dir, skipped.reasons, rehash, progress), True
 
 
 def _base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:

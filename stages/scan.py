@@ -1,5 +1,7 @@
 """Image folder → ``Manifest``: walk, hash what is new, label, split, check."""
 
+import hashlib
+import marshal
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,29 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cache.errors import DataError
-from cache.files import sha256_file
+from cache.files import canonical_json, sha256_file
 from cache.manifest import ImageRecord, Manifest
-from cache.memo import StatMemo
+from cache.memo import ScanMemory, StatMemo
 from stages import layouts
 from stages.progress import SILENT, Progress
 from stages.specs import DataSpec
 from stages.splits import assign_splits
 from stages.walk import EXTENSIONS, Walk, walk
 
+# Raised when the same files would give another manifest.
+SCAN_VERSION = 1
 # Too few to be worth a thread pool and a progress bar.
 FEW = 64
 
 
 def scan(
-    data: DataSpec,
-    memo_path: Path,
-    undecodable: Mapping[str, str],
-    rehash: bool = False,
-    progress: Progress = SILENT,
+    data: DataSpec, folder: Path, undecodable: Mapping[str, str], rehash: bool = False, progress: Progress = SILENT
 ) -> Manifest:
-    """Look at the data folder and say what is in it.
+    """Look at the data folder, say what is in it, and keep that as ``folder/manifest.json``.
 
-    ``memo_path`` keeps digests by size, mtime and inode; ``rehash`` reads every file all the same. ``undecodable`` has
+    Digests are remembered by size, mtime and inode; ``rehash`` reads every file all the same. ``undecodable`` has
     the reason for each content (SHA-256) that an earlier run could not decode: those images are skipped.
     Raises DataError for a folder without images, with fewer than two classes, or with a class that has no training image.
     """
@@ -39,13 +39,32 @@ def scan(
         raise DataError(
             f"{data.root}: expected images ({' '.join(sorted(EXTENSIONS))}), found {what}; set data.root to your photos"
         )
-    digests = _digests(data.root, found, memo_path, rehash, progress)
-    return label(data, digests, found, undecodable)
+    memory = ScanMemory(folder, _inputs(data, found, undecodable))
+    if not rehash and (manifest := memory.manifest()):
+        return manifest
+    memo = StatMemo(folder / "scan-memo.json")
+    digests = _digests(data.root, found, memo, rehash, progress)
+    manifest = label(data, digests, found, undecodable)
+    try:
+        memo.save()
+        manifest.save(folder / "manifest.json")
+        memory.save(manifest, complete=memo.settled and len(digests) == len(found.files))
+    except OSError as error:
+        progress.say(f"{folder}: cannot be written ({error.strerror}); images are looked at again each time")
+    return manifest
 
 
-def _digests(root: Path, found: Walk, memo_path: Path, rehash: bool, progress: Progress) -> dict[str, str]:
+def _inputs(data: DataSpec, found: Walk, undecodable: Mapping[str, str]) -> str:
+    """Digest of everything that a manifest is made of, but for the content of files whose stat stands as it was."""
+    labels = data.labels or data.root / layouts.CSV_NAME
+    csv = sha256_file(labels) if labels.is_file() else ""
+    walked = marshal.dumps((found.files, found.skipped, dict(found.ignored)), 2)
+    spec = canonical_json([SCAN_VERSION, data.model_dump(mode="json"), dict(undecodable), csv])
+    return hashlib.sha256(spec.encode() + walked).hexdigest()
+
+
+def _digests(root: Path, found: Walk, memo: StatMemo, rehash: bool, progress: Progress) -> dict[str, str]:
     """SHA-256 by path, in order of the paths; files that cannot be read go to ``found.skipped``."""
-    memo = StatMemo(memo_path)
     known = {} if rehash else {path: memo.get(path, stat) for path, stat in found.files.items()}
     unknown = [path for path in found.files if not known.get(path)]
     for path, result in _hash_all(root, unknown, progress):
@@ -55,10 +74,6 @@ def _digests(root: Path, found: Walk, memo_path: Path, rehash: bool, progress: P
         else:
             memo.put(path, found.files[path], result)
             known[path] = result
-    try:
-        memo.save()
-    except OSError:
-        progress.say(f"{memo_path}: cannot be written; images are read again each time")
     return {path: digest for path, digest in sorted(known.items()) if digest}
 
 

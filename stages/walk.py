@@ -35,16 +35,29 @@ def walk(root: Path) -> Walk:
         except OSError as error:
             found.skipped[prefix.rstrip("/")] = f"the folder cannot be listed: {error.strerror}"
             continue
+        files = found.files
         for entry in entries:
-            name = prefix + entry.name
-            if entry.name.startswith("."):
+            # Most entries are image files, and a no-op comes through here for each of them: they are asked about first.
+            name = entry.name
+            if (
+                entry.is_file(follow_symlinks=False)
+                and name[name.rfind(".") :].lower() in EXTENSIONS
+                and name[0] != "."
+            ):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError as error:
+                    found.skipped[prefix + name] = f"cannot be read: {error.strerror}"
+                else:
+                    files[prefix + name] = (status.st_size, status.st_mtime_ns, status.st_ino)
+            elif name[0] == ".":
                 found.ignored["hidden"] += 1
             elif entry.is_symlink():
-                _follow(entry, name, real_root, above, stack, found)
+                _follow(entry, prefix + name, real_root, above, stack, found)
             elif entry.is_dir():
-                stack.append((name + "/", entry.path, above))
+                stack.append((prefix + name + "/", entry.path, above))
             else:
-                _take(entry, name, found)
+                _take(entry, prefix + name, found)
     return found
 
 

@@ -19,8 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cache.errors import BaseError, CacheError
 from cache.files import atomic_path, canonical_json, digest_text, read_sealed, seal, sha256_file, write_if_changed
 from stages.specs import BaseSpec
@@ -138,6 +136,8 @@ class Weights:
 
 def array_digest(model: Any) -> str:
     """SHA-256 over shape and float32 content of every weight in order, whatever file they came from."""
+    import numpy as np
+
     digest = hashlib.sha256()
     for variable in model.weights:
         values = np.ascontiguousarray(variable.numpy(), np.float32)
@@ -148,6 +148,8 @@ def array_digest(model: Any) -> str:
 
 def _draw(model: Any, spec: BaseSpec) -> None:
     """He-normal kernels (https://arxiv.org/abs/1502.01852), drawn with NumPy; the rest stays as Keras initialises it."""
+    import numpy as np
+
     rng = np.random.default_rng(spec.seed)
     for variable in model.weights:
         if variable.name.endswith("kernel"):

@@ -212,11 +212,11 @@ def test_unreadable_files_are_skipped_with_the_reason_as_nobody(tmp_path: Path) 
     os.seteuid(65534)
     try:
         with pytest.raises(DataError, match=r"one class only \(cat\)"):
-            scan(data, tmp_path / "memo.json", {})
+            scan(data, tmp_path / "cache", {})
         os.seteuid(0)
         os.chmod(root / "dog", 0o755)
         os.seteuid(65534)
-        manifest = scan(data, tmp_path / "memo.json", {})
+        manifest = scan(data, tmp_path / "cache", {})
     finally:
         os.seteuid(0)
     assert manifest.skipped == {"cat/cat0.png": "cannot be read: Permission denied"}

@@ -19,7 +19,7 @@ digests = st.integers(min_value=0).map(lambda n: hashlib.sha256(str(n).encode())
 
 def look(root: Path, **options: object) -> Manifest:
     spec = DataSpec.model_validate({"root": root, "seed": 1, **options})
-    return scan(spec, root.parent / "memo.json", {})
+    return scan(spec, root.parent / "cache", {})
 
 
 def labels(manifest: Manifest) -> dict[str, str]:

@@ -9,9 +9,11 @@ VENV ?= .venv
 HEADSTART := $(VENV)/bin/headstart
 SETUP := $(VENV)/.headstart-installed
 
-# The graph of one configuration: written by headstart, read by make.
-space := $(subst ,, )
-GRAPH := artifacts/make/$(subst /,+,$(subst $(space),_,$(CONFIG)))
+# A name is one word to the shell, whatever it holds.
+quoted = '$(subst ','\'',$(1))'
+CONFIG_FILE := $(call quoted,$(CONFIG))
+# Named by those who only look: they install what is missing, and leave alone what is there.
+NEEDED := $(if $(wildcard $(SETUP)),,$(SETUP))
 PIPELINE := features heads report
 
 .PHONY: help setup demo test lint lock status clean $(PIPELINE) FORCE
@@ -28,8 +30,10 @@ $(SETUP): requirements.lock pyproject.toml
 	  "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo "$$name" && break; done); \
 	if [ -z "$$python" ]; then \
 	  echo "make setup: expected Python 3.11, 3.12 or 3.13, found $$(python3 --version 2>&1 || true); install one, or name it: make setup PYTHON=/path/to/python" >&2; exit 1; fi; \
+	if [ -e "$(VENV)" ] && [ ! -e "$(VENV)/.headstart" ]; then \
+	  echo "make setup: $(VENV) was made by somebody else and is left alone; name another: make … VENV=folder" >&2; exit 1; fi; \
 	echo "Setting up $(VENV) with $$($$python --version) (a few minutes, once)"; \
-	"$$python" -m venv "$(VENV)" || { \
+	"$$python" -m venv "$(VENV)" && touch "$(VENV)/.headstart" || { \
 	  echo "make setup: $$python cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -39,12 +43,12 @@ features: ## stage one: extract what the cache lacks
 heads: ## stage two: train the heads that are stale
 report: ## write the report; brings features and heads up to date first
 
-status: $(SETUP) ## say what is stale, and why
-	@"$(HEADSTART)" status --config "$(CONFIG)"
+status: $(NEEDED) ## say what is stale, and why
+	@"$(HEADSTART)" status --config $(CONFIG_FILE)
 
 demo: $(SETUP) ## run it all on handwritten digits, into artifacts/demo
 	@"$(HEADSTART)" demo artifacts/demo
-	@$(MAKE) --no-print-directory --silent report CONFIG=artifacts/demo/headstart.toml
+	@$(MAKE) --no-print-directory --silent report CONFIG=artifacts/demo/headstart.toml >/dev/null
 	@"$(HEADSTART)" leaderboard --config artifacts/demo/headstart.toml
 
 test: $(SETUP) ## check style and types, run the tests
@@ -57,35 +61,38 @@ lock: $(SETUP) ## resolve requirements.in into requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package headstart \
 	  --no-header --output-file requirements.lock requirements.in
 
-clean: ## remove what was generated for CONFIG's make; the cache stays
+clean: ## remove what make keeps of its graphs; the cache stays
 	rm -rf artifacts/make
 
 ifneq ($(filter $(PIPELINE),$(MAKECMDGOALS)),)
 ifneq ($(wildcard $(SETUP)),)
-# Included, so that it is brought up to date first, under -n and -q too; it says which targets are stale.
+# The graph of the configuration is written by headstart and included, so that it is brought up to date first, under -n
+# and -q too; it says which targets are stale. Its folder bears a name that make can read, and a checksum of the real one.
+GRAPH := artifacts/make/$(shell printf %s $(CONFIG_FILE) | tr -c 'A-Za-z0-9._-' _)-$(shell printf %s $(CONFIG_FILE) | cksum | cut -d' ' -f1)
 include $(GRAPH).mk
 $(GRAPH).mk: FORCE
-	@"$(HEADSTART)" graph "$@" --config "$(CONFIG)"
+	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" >&2
+	@"$(HEADSTART)" graph "$@" --config $(CONFIG_FILE)
 
 features: $(GRAPH)/features.stamp
 heads: $(GRAPH)/heads.stamp
 report: $(GRAPH)/report.stamp
 
 $(GRAPH)/features.stamp:
-	@"$(HEADSTART)" features --config "$(CONFIG)"
+	@"$(HEADSTART)" features --config $(CONFIG_FILE)
 	@touch "$@"
 
 # $? are the keys that are newer than the stamp: one process trains all of those heads.
 $(GRAPH)/heads.stamp:
-	@"$(HEADSTART)" heads --config "$(CONFIG)" $(patsubst $(GRAPH)/heads/%.key,%,$?)
+	@"$(HEADSTART)" heads --config $(CONFIG_FILE) $(patsubst $(GRAPH)/heads/%.key,%,$?)
 	@touch "$@"
 
 $(GRAPH)/report.stamp:
-	@"$(HEADSTART)" report --config "$(CONFIG)"
+	@"$(HEADSTART)" report --config $(CONFIG_FILE)
 	@touch "$@"
-else
-# Nothing is installed yet: set up first, then start over with the graph.
+else ifndef HEADSTART_SET_UP
+# Nothing is installed yet: set up first, then start over with the graph. Under -n nothing gets installed, and once is enough.
 $(PIPELINE): $(SETUP)
-	@$(MAKE) --no-print-directory $@
+	@HEADSTART_SET_UP=1 $(MAKE) --no-print-directory $@
 endif
 endif

@@ -51,23 +51,29 @@ def read_entry(path: Path) -> ShardEntry:
 
 
 def agrees(entry: ShardEntry, manifest: Manifest) -> bool:
-    """Whether labels, paths and class names of a shard are those of the manifest."""
-    if entry.class_names != list(manifest.classes):
+    """Whether labels, paths and class names of a shard are those of the manifest, for the images that it has."""
+    if tuple(entry.class_names[: len(manifest.classes)]) != manifest.classes:
         return False
-    known, names = manifest.by_digest, manifest.classes
+    known, names = manifest.by_digest, entry.class_names
     return all(
-        record is None or (record.path == path and label >= 0 and record.label == names[label])
+        record is None or (record.path == path and record.label == names[label])
         for record, label, path in zip(map(known.get, entry.sha256), entry.labels, entry.paths, strict=True)
     )
 
 
 def table_from(entry: ShardEntry, manifest: Manifest) -> dict[str, Any]:
-    """The table that a shard should have: what the manifest says, and for images it no longer has, what stood."""
-    ids = {name: i for i, name in enumerate(manifest.classes)}
-    labels, paths = [], []
-    for digest, label, path in zip(entry.sha256, entry.labels, entry.paths, strict=True):
-        record = manifest.by_digest.get(digest)
-        old_name = entry.class_names[label] if label >= 0 else ""
-        labels.append(ids.get(record.label if record else old_name, -1))
-        paths.append(record.path if record else path)
-    return {"sha256": entry.sha256, "labels": labels, "paths": paths, "class_names": list(manifest.classes)}
+    """The table that a shard should have: what the manifest says, and what stood for images that it does not have.
+
+    Those may belong to another configuration, so their class names are kept, behind the manifest's.
+    """
+    records = [manifest.by_digest.get(digest) for digest in entry.sha256]
+    labels = [r.label if r else entry.class_names[old] for r, old in zip(records, entry.labels, strict=True)]
+    paths = [record.path if record else path for record, path in zip(records, entry.paths, strict=True)]
+    class_names = [*manifest.classes, *sorted(set(labels) - set(manifest.classes))]
+    ids = {name: i for i, name in enumerate(class_names)}
+    return {
+        "sha256": entry.sha256,
+        "labels": [ids[name] for name in labels],
+        "paths": paths,
+        "class_names": class_names,
+    }

@@ -36,7 +36,8 @@ class Manifest:
     """All images of one data folder, in order of their paths.
 
     ``skipped`` maps a path to the reason for which it is left out (it cannot be read, or not be decoded), ``ignored`` counts files by their
-    extension, ``unlabelled`` lists images without a label (what ``predict`` runs on).
+    extension, ``unlabelled`` lists images without a label (what ``predict`` runs on), ``root`` is the data folder as the
+    configuration spells it.
     """
 
     layout: str
@@ -46,6 +47,7 @@ class Manifest:
     ignored: dict[str, int] = field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    root: str = ""
 
     @cached_property
     def rows_digest(self) -> str:
@@ -90,6 +92,7 @@ class Manifest:
             "ignored": self.ignored,
             "unlabelled": self.unlabelled,
             "notes": self.notes,
+            "root": self.root,
             "rows_digest": self.rows_digest,
         }
         # One column a line: quick to read back, and a diff of two manifests can be looked at.
@@ -116,6 +119,7 @@ class Manifest:
             ignored=stored["ignored"],
             unlabelled=tuple(stored["unlabelled"]),
             notes=tuple(stored["notes"]),
+            root=stored["root"],
         )
         vars(manifest).update(digest=digest, rows_digest=stored["rows_digest"])
         return manifest

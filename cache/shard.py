@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 class ShardTable:
     """What a shard holds, without its features: row i is ``sha256[i]``, ``labels[i]``, ``paths[i]``.
 
-    ``labels`` index ``class_names``; -1 marks an image that the manifest no longer has.
+    ``labels`` index ``class_names``.
     """
 
     sha256: list[str]

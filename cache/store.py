@@ -139,7 +139,7 @@ class FeatureStore:
         ids = {name: i for i, name in enumerate(classes)}
         table = ShardTable(
             sha256=[record.sha256 for record in records],
-            labels=[ids.get(record.label, -1) for record in records],
+            labels=[ids[record.label] for record in records],
             paths=[record.path for record in records],
             class_names=list(classes),
         )
@@ -147,7 +147,6 @@ class FeatureStore:
         status = path.stat()
         self._entries[path.name] = ShardEntry(status.st_size, status.st_mtime_ns, **asdict(table))
         self._rows |= {digest: (path.name, row) for row, digest in enumerate(table.sha256)}
-        index.save(self.folder, self._entries)
         return path
 
     def read(
@@ -207,7 +206,10 @@ class FeatureStore:
         with lock(self.folder, waiting):
             remove_temporaries(self.folder)
             self.refresh()
-            yield
+            try:
+                yield
+            finally:
+                index.save(self.folder, self._entries)
 
     def outdated(self, manifest: Manifest) -> list[str]:
         """The shards whose labels, paths or class names no longer agree with the manifest."""

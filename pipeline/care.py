@@ -26,7 +26,7 @@ def verify(config: Config, progress: Progress) -> list[str]:
         shards, rows = shards + len(store.shards()), rows + len(store)
     heads = sorted((folder / "heads").glob("*/"))
     for path in heads:
-        wrong += [f"damaged: {problem}; run `make heads`" for problem in _head_problems(path)]
+        wrong += [f"damaged: {problem}; delete {path} and run `make heads`" for problem in _head_problems(path)]
     if (folder / "manifest.json").exists():
         try:
             Manifest.load(folder / "manifest.json")

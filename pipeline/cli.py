@@ -68,19 +68,41 @@ def _with_debug(function: Callable[..., None]) -> Any:
 def _stop(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    line = f"headstart: {message}".replace("\n", " ")
-    print(line.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
+    from pipeline.console import visible
+
+    print(visible(f"headstart: {message}"), file=sys.stderr)
     raise typer.Exit(code)
+
+
+def _rehash() -> bool:
+    """``make … REHASH=1`` arrives in the environment."""
+    return os.environ.get("REHASH", "0") not in ("", "0")
 
 
 def _os_error(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}; the cache is as it was"
+    return f"{where}{error.strerror or error}; nothing that was there is lost"
 
 
 def _print(lines: list[str]) -> None:
-    for line in lines:
-        print(line)
+    from pipeline.console import visible
+
+    try:
+        for line in lines:
+            print(visible(line))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `headstart status | head` is no error. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"headstart {version_of('headstart')}")
+        raise typer.Exit()
 
 
 @command()
@@ -96,7 +118,7 @@ def features(
     from pipeline.config import load_config
     from pipeline.console import Terminal
 
-    run.features(load_config(config), Terminal(), rehash or bool(os.environ.get("REHASH")), allow_drift)
+    run.features(load_config(config), Terminal(), rehash or _rehash(), allow_drift)
 
 
 @command()
@@ -166,10 +188,13 @@ def predict(
     terminal = Terminal()
     predictions = run.predict(load_config(config), paths or [], head, terminal)
     if csv:
-        write_submission(csv, predictions)
-        terminal.say(f"{csv}: {len(predictions)} predictions written")
+        written = write_submission(csv, predictions)
+        _print(prediction_lines([each for each in predictions if each.reason]))
+        terminal.say(f"{csv}: {written} of {len(predictions)} predictions written")
     else:
         _print(prediction_lines(predictions))
+    if any(each.reason for each in predictions):
+        raise typer.Exit(1)
 
 
 @command()
@@ -217,7 +242,7 @@ def graph(fragment: Path, config: ConfigOption = CONFIG) -> None:
     from pipeline.graph import load_graph
     from pipeline.makefile import write_fragment
 
-    write_fragment(load_graph(load_config(config), bool(os.environ.get("REHASH")), Terminal()), fragment)
+    write_fragment(load_graph(load_config(config), _rehash(), Terminal()), fragment)
 
 
 def main() -> None:

@@ -14,6 +14,19 @@ from stages.table import nearest
 
 SECTIONS = ("data", "base", "bases", "cache", "heads")
 HEAD_KINDS: dict[str, type[DenseSpec] | type[SklearnSpec]] = {"dense": DenseSpec, "sklearn": SklearnSpec}
+# Pydantic's words for its own types, in those of a TOML file.
+WORDS = {
+    "missing": "expected a value, found none; add it",
+    "is_instance_of": "expected a text",
+    "path_type": "expected a text",
+    "string_type": "expected a text",
+    "tuple_type": "expected a whole number, or [height, width]",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "list_type": "expected a list",
+    "dict_type": "expected a table",
+}
 # Names become folders and make targets, so they stay within what both can take.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -32,15 +45,11 @@ class Config:
     """A whole configuration; every path in it is absolute."""
 
     path: Path
+    root_name: str
     data: DataSpec
     bases: dict[str, BaseSpec]
     cache: CacheSpec
     heads: dict[str, HeadEntry]
-
-    @property
-    def several_bases(self) -> bool:
-        """Whether the configuration has ``[bases.NAME]`` tables with more than one base."""
-        return len(self.bases) > 1
 
 
 def load_config(path: Path | str) -> Config:
@@ -63,6 +72,7 @@ def load_config(path: Path | str) -> Config:
     bases = _bases(path, raw, folder)
     return Config(
         path=path.absolute(),
+        root_name=str(raw["data"].get("root")),
         data=_validated(path, "data", DataSpec, data),
         bases=bases,
         cache=_validated(path, "cache", CacheSpec, cache),
@@ -144,7 +154,7 @@ def _validated(path: Path, where: str, spec: Any, table: Any) -> Any:
         first, *others = error.errors()
         # The discriminator of a union stands in the location but not in the file.
         names = [str(part) for part in first["loc"] if part not in HEAD_KINDS]
-        message = first["msg"].removeprefix("Value error, ")
+        message = WORDS.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
         found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
         more = f" (and {len(others)} more)" if others else ""
         raise ConfigError(

@@ -19,44 +19,42 @@ class Terminal:
                 reconfigure(errors="backslashreplace")
 
     def say(self, line: str) -> None:
-        """Print one line as it is."""
-        print(line, file=sys.stderr, flush=True)
+        """Print one line, with what is not printable made visible."""
+        print(visible(line), file=sys.stderr, flush=True)
 
     @contextmanager
-    def task(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar with images per second and the time left; off a terminal, a line every ten seconds."""
-        if not what:
-            yield lambda done: None
-        elif sys.stderr.isatty():
-            with self._bar(what, total) as advance:
+    def task(self, what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
+        """A bar with things per second and the time left; off a terminal, a line every ten seconds."""
+        if sys.stderr.isatty():
+            with self._bar(what, total, unit) as advance:
                 yield advance
         else:
-            yield self._lines(what, total)
+            yield self._lines(what, total, unit)
 
     @contextmanager
-    def _bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    def _bar(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         start = perf_counter()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as progress:
             task = progress.add_task(what, total=total, rate="")
 
             def advance(done: int) -> None:
                 progress.advance(task, done)
                 rate = progress.tasks[0].completed / max(perf_counter() - start, 1e-9)
-                progress.update(task, rate=f"{rate:,.0f} images/s")
+                progress.update(task, rate=f"{rate:,.0f} {unit}/s")
 
             yield advance
 
-    def _lines(self, what: str, total: int) -> Callable[[int], None]:
+    def _lines(self, what: str, total: int, unit: str) -> Callable[[int], None]:
         start = perf_counter()
         state = {"done": 0, "said": start}
 
@@ -67,6 +65,11 @@ class Terminal:
                 state["said"] = now
                 rate = state["done"] / (now - start)
                 left = (total - state["done"]) / rate
-                self.say(f"{what}: {state['done']:,} of {total:,}, {rate:,.0f} images/s, {left:,.0f} s left")
+                self.say(f"{what}: {state['done']:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left")
 
         return advance
+
+
+def visible(line: str) -> str:
+    """The line without control characters, which a file name may hold and a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CacheError
+from cache.errors import CacheError, DataError
 from cache.files import digest_json
 from cache.manifest import Manifest
 from cache.skipped import SkippedImages
@@ -20,7 +20,7 @@ from pipeline.config import Config, HeadEntry
 from stages.progress import SILENT, Progress
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.results import read_result
-from stages.scan import scan
+from stages.scan import NoImagesError, scan
 from stages.specs import DECODE_POLICY, SCHEMA, BaseSpec, head_key
 from stages.splits import assign_splits
 from stages.weights import Weights
@@ -85,16 +85,13 @@ class Graph:
     def report_path(self) -> Path:
         return self.config.cache.dir / "report" / "index.html"
 
-    @property
-    def heads_folder(self) -> Path:
-        return self.config.cache.dir / "heads"
-
     @cached_property
     def report_parts(self) -> dict[str, Any]:
         """What the report shows, as digests: the parts of its key."""
         return {
             "page": PAGE_VERSION,
             "data": self.manifest.digest,
+            "images": self.images_here,
             "bases": {name: base.key for name, base in self.bases.items()},
             # The results and not their keys: what a head was trained to again is shown again.
             "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
@@ -107,6 +104,8 @@ class Graph:
         if written is None:
             return ("never written",)
         reasons = [why for part, why in PART_REASONS.items() if written.get(part) != self.report_parts[part]]
+        if self.images_here and not written.get("images"):
+            reasons.append("the images are here again")  # without them a page is written without thumbnails
         before, now = written.get("heads", {}), self.report_parts["heads"]
         reasons += [f"head {name} was removed" for name in before if name not in now]
         reasons += [f"head {name} was added" for name in now if name not in before]
@@ -131,12 +130,25 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
 
 
 def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Progress) -> tuple[Manifest, bool]:
-    path = config.cache.dir / "manifest.json"
-    if not config.data.root.exists() and path.exists():
-        stored = Manifest.load(path)
-        records, _ = assign_splits(config.data, [(r.path, r.sha256, r.label, r.declared) for r in stored.records])
-        return replace(stored, records=tuple(records)), False
-    return scan(config.data, config.cache.dir, skipped.reasons, rehash, progress), True
+    """The manifest, and whether the images are here. Where they are not, that of the last scan stands in."""
+    folder = config.cache.dir
+    try:
+        return scan(config.data, folder, skipped.reasons, rehash, progress, config.root_name), True
+    except NoImagesError as error:
+        problem: DataError = error
+    except DataError as error:
+        if config.data.root.exists():
+            raise
+        problem = error
+    if not (folder / "manifest.json").exists():
+        raise problem
+    stored = Manifest.load(folder / "manifest.json")
+    if stored.root != config.root_name:
+        raise DataError(f"{problem} (the cache in {folder} is of {stored.root!r})")
+    progress.say(f"data: no images in {config.data.root}; the manifest of the last scan stands in")
+    records, _ = assign_splits(config.data, [(r.path, r.sha256, r.label, r.declared) for r in stored.records])
+    same = tuple(records) == stored.records
+    return stored if same else replace(stored, records=tuple(records)), False
 
 
 def _base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
@@ -200,7 +212,7 @@ def _head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: M
     elif result["key"] != key:
         if result["base_key"] != base.key:
             reasons.append(f"the base changed ({base.spec.name}, {base.spec.cut})")
-        if result["spec"] != entry.spec.slice():
+        if result["spec"] != entry.spec.parameters():
             reasons.append(_spec_changes(result["spec"], entry.spec))
         if result["rows_digest"] != manifest.rows_digest:
             reasons.append(_data_changes(folder, manifest))
@@ -209,7 +221,7 @@ def _head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: M
 
 
 def _spec_changes(before: dict[str, Any], spec: Any) -> str:
-    now = spec.slice()
+    now = spec.parameters()
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {json.dumps(before.get(name))} → {json.dumps(now.get(name))}" for name in names)
 

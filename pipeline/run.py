@@ -1,12 +1,13 @@
 """What each command does: bring features, heads and the report up to date, in words that can be printed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.errors import CacheError, DataError, HeadError
-from cache.files import digest_json
+from cache.files import digest_json, lock
 from cache.store import FeatureStore
 from pipeline.config import Config
 from pipeline.graph import BaseTarget, Graph, HeadTarget, load_graph
@@ -27,7 +28,9 @@ def features(config: Config, progress: Progress, rehash: bool = False, allow_dri
     stale = [base for base in graph.bases.values() if base.stale]
     if any(base.missing for base in stale):
         _check_heads(graph)
-    extracted = sum(_bring_up_to_date(graph, base, progress, allow_drift) for base in stale)
+    # All are built before the first runs, so that a mistake in the last is not found an hour later.
+    built = {target.name: _frozen_base(graph, target, progress) for target in stale if target.missing}
+    extracted = sum(_bring_up_to_date(graph, each, built.get(each.name), progress, allow_drift) for each in stale)
     if not stale:
         progress.say("features: up to date")
     else:
@@ -36,13 +39,9 @@ def features(config: Config, progress: Progress, rehash: bool = False, allow_dri
     return extracted
 
 
-def _bring_up_to_date(graph: Graph, target: BaseTarget, progress: Progress, allow_drift: bool) -> int:
-    if target.missing and not graph.images_here:
-        raise DataError(
-            f"{graph.config.data.root}: {len(target.missing)} images are to be extracted ({'; '.join(target.reasons)}), "
-            "but the folder is not here; extract where the images are, and copy the cache"
-        )
-    base = _frozen_base(target, progress) if target.missing else None
+def _bring_up_to_date(
+    graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool
+) -> int:
     if target.store is None:
         target = _with_key(graph, target)
     from stages.features import Stage
@@ -88,12 +87,21 @@ def _extract(stage: "Stage", target: BaseTarget, base: "FrozenBase", wanted: lis
     return done.extracted
 
 
-def _frozen_base(target: BaseTarget, progress: Progress) -> "FrozenBase":
-    from stages.bases import FrozenBase
-    from stages.weights import PACKAGED_NOTE
+def _frozen_base(graph: Graph, target: BaseTarget, progress: Progress) -> "FrozenBase":
+    if not graph.images_here:
+        raise DataError(
+            f"{graph.config.data.root}: {len(target.missing)} images are to be extracted ({'; '.join(target.reasons)}), "
+            "but the folder is not here; extract where the images are, and copy the cache"
+        )
+    return _build(target, progress)
 
-    if target.spec.weights == "packaged":
-        progress.say(PACKAGED_NOTE)
+
+def _build(target: BaseTarget, progress: Progress) -> "FrozenBase":
+    from stages.bases import FrozenBase
+    from stages.weights import NOTES
+
+    if target.spec.weights in NOTES:
+        progress.say(NOTES[target.spec.weights])
     base = FrozenBase(target.spec, target.weights)
     height, width = target.spec.input_size
     progress.say(
@@ -123,35 +131,44 @@ def _check_heads(graph: Graph) -> None:
 
 
 def heads(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
-    """Stage two: train the heads that are stale, all in this process. Returns how many were trained."""
+    """Stage two: train the heads that are stale, all in this process. Returns how many were trained.
+
+    A head that cannot be trained does not keep the others from it; HeadError is raised at the end.
+    """
+    if not config.heads:
+        example = '[heads.linear] kind = "dense" units = []'
+        raise HeadError(f"{config.path}: expected at least one [heads.NAME], found none; add one, such as {example}")
     graph = load_graph(config, progress=progress)
     for name in names:
         _known_head(graph, name)
-    stale = [head for head in graph.heads.values() if head.stale and (not names or head.name in names)]
-    if not graph.heads:
-        raise HeadError(
-            f'{config.path}: expected at least one [heads.NAME], found none; add one, such as [heads.linear] kind = "dense" units = []'
-        )
-    for base in dict.fromkeys(head.entry.base for head in stale):
-        if graph.bases[base].stale:
-            raise CacheError(
-                f"features of {graph.bases[base].spec.name} are not up to date: {'; '.join(graph.bases[base].reasons)}; run `make features`"
-            )
-    if stale:
-        for note in graph.manifest.notes:
-            progress.say(f"data: {note}")
-        _check_heads(graph)
-        _train(graph, stale, progress)
-    else:
+    if not _stale(graph, names):
         progress.say("heads: up to date")
-    return len(stale)
+        return 0
+    with lock(config.cache.dir / "heads", progress.say):
+        # Another process may have trained some of them while this one waited.
+        graph = load_graph(config)
+        stale = _stale(graph, names)
+        for base in dict.fromkeys(head.entry.base for head in stale):
+            target = graph.bases[base]
+            if target.stale:
+                why = "; ".join(target.reasons)
+                raise CacheError(f"features of {target.spec.name} are not up to date: {why}; run `make features`")
+        for line in _first([f"data: {note}" for note in graph.manifest.notes], 5):
+            progress.say(line)
+        _check_heads(graph)
+        return _train(graph, stale, progress)
 
 
-def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> None:
+def _stale(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
+    return [head for head in graph.heads.values() if head.stale and (not names or head.name in names)]
+
+
+def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int:
     from stages.dataset import Dataset
     from stages.train import HeadTask, train_head
 
     data: dict[str, Dataset] = {}
+    failures: list[HeadError] = []
     for head in stale:
         base = graph.bases[head.entry.base]
         assert base.store is not None and base.key is not None and head.key is not None
@@ -160,15 +177,24 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
         task = HeadTask(
             head.name, head.entry.spec, head.key, base.name, base.key, graph.manifest.rows_digest, head.folder
         )
-        result = train_head(task, data[base.name], progress)
+        try:
+            result = train_head(task, data[base.name], progress)
+        except HeadError as error:
+            progress.say(f"failed: {error}")
+            failures.append(error)
+            continue
         found = result["metrics"]["validation"]
         low, high = found["accuracy_interval"]
-        progress.say(
-            f"trained: {head.name} in {result['seconds']:.1f} s, validation accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f})"
-        )
+        score = f"validation accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+        progress.say(f"trained: {head.name} in {result['seconds']:.1f} s, {score}")
         for warning in result["warnings"]:
             progress.say(f"warning: {head.name}: {warning}")
-    progress.say(f"heads: {len(stale)} trained, {len(graph.heads) - len(stale)} up to date")
+    trained = len(stale) - len(failures)
+    progress.say(f"heads: {trained} trained of {len(graph.heads)}")
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
+        raise HeadError(f"{failures[0]}{more}; mend or remove it in {graph.config.path.name}")
+    return trained
 
 
 def report(config: Config, progress: Progress) -> Graph:
@@ -195,29 +221,31 @@ def predict(config: Config, paths: Sequence[Path], head: str | None, progress: P
     from stages.train import load_head
 
     graph = load_graph(config, progress=progress)
-    chosen = _known_head(graph, head) if head else None
-    if chosen is None:
-        ready = {h.name: h.result for h in graph.heads.values() if h.result and not h.stale}
-        if not ready:
-            raise HeadError("no head is up to date; run `make heads`")
-        chosen = graph.heads[best_on_validation(list(ready.values()))["head"]]
-    elif chosen.result is None:
-        raise HeadError(f"head {chosen.name!r} is not trained yet; run `make heads`")
-    elif chosen.stale:
-        progress.say(f"warning: head {chosen.name} is not up to date: {'; '.join(chosen.reasons)}")
+    usable = {h.name: h.result for h in graph.heads.values() if h.result and _predicts(graph, h)}
+    if head is None and not usable:
+        raise HeadError("no head is trained for this configuration; run `make heads`")
+    chosen = _known_head(graph, head or best_on_validation(list(usable.values()))["head"])
     result, target = chosen.result, graph.bases[chosen.entry.base]
-    assert result is not None
-    if result["base_key"] != target.key or result["spec"] != chosen.entry.spec.slice():
-        raise HeadError(
-            f"head {chosen.name!r} was trained with another configuration: {'; '.join(chosen.reasons)}; run `make heads`"
-        )
+    if result is None:
+        raise HeadError(f"head {chosen.name!r} is not trained yet; run `make heads`")
+    if not _predicts(graph, chosen):
+        why = "; ".join(chosen.reasons)
+        raise HeadError(f"head {chosen.name!r} was trained with another configuration: {why}; run `make heads`")
+    if chosen.stale:
+        progress.say(f"warning: head {chosen.name} is not up to date: {'; '.join(chosen.reasons)}")
     files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
     if not files:
         raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
     progress.say(f"head: {chosen.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
     model = load_head(chosen.folder, chosen.entry.spec, tuple(result["classes"]))
     assert target.store is not None
-    return predict_images(files, model, target.store, lambda: _frozen_base(target, progress), progress)
+    return predict_images(files, model, target.store, lambda: _build(target, progress), progress)
+
+
+def _predicts(graph: Graph, head: HeadTarget) -> bool:
+    """Whether a trained head is of the base and the parameters that the configuration has now."""
+    result, base = head.result, graph.bases[head.entry.base]
+    return bool(result and result["base_key"] == base.key and result["spec"] == head.entry.spec.parameters())
 
 
 def _known_head(graph: Graph, name: str) -> HeadTarget:
@@ -236,16 +264,25 @@ def data_lines(graph: Graph) -> list[str]:
     lines = [
         f"data: {len(manifest.records):,} images in {len(manifest.classes)} classes, layout {manifest.layout!r} ({splits})"
     ]
-    if not graph.images_here:
-        lines.append(f"data: {graph.config.data.root} is not here; the manifest of the last scan stands in")
+    classes = [f"{name} {n:,}" for name, n in sum(counts.values(), Counter()).items()]
+    shown = sorted(classes)[:12]
+    lines.append(
+        f"data: classes {', '.join(shown)}" + (f" … and {len(classes) - 12} more" if len(classes) > 12 else "")
+    )
     if manifest.unlabelled:
         lines.append(
             f"data: {len(manifest.unlabelled):,} images without a label, such as {manifest.unlabelled[0]} (for predict)"
         )
     if copies := len(manifest.records) - len(manifest.by_digest):
-        lines.append(f"data: {copies:,} files are copies of others; each content is extracted once")
+        lines.append(f"data: {copies:,} of them copies of others; each content is extracted once")
     if manifest.ignored:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
         lines.append(f"data: ignored files that are not images: {kinds}")
-    lines += [f"data: {note}" for note in manifest.notes]
-    return lines + [f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()]
+    lines += _first([f"data: {note}" for note in manifest.notes], 5)
+    return lines + _first([f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()], 50)
+
+
+def _first(lines: list[str], most: int) -> list[str]:
+    """The first lines of a long list, and where the rest can be read."""
+    more = len(lines) - most
+    return [*lines[:most], f"… and {more:,} more of these, all in the report"] if more > 0 else lines

@@ -8,7 +8,7 @@ from pipeline.graph import BaseTarget, Graph
 from pipeline.run import data_lines
 from stages.report.data import BaseSummary, HeadSummary, ReportData
 from stages.results import ranking
-from stages.weights import PACKAGED_NOTE
+from stages.weights import NOTES
 
 if TYPE_CHECKING:
     from stages.predict import Prediction
@@ -82,7 +82,7 @@ def leaderboard_lines(graph: Graph) -> list[str]:
     """The trained heads, best on validation first, with 95% intervals."""
     results = sorted((head.result for head in graph.heads.values() if head.result and not head.stale), key=ranking)
     if not results:
-        return ["no head is trained yet; run `make heads`"]
+        return ["no head is trained yet; run `make report`"]
     width = max(len("head"), *(len(result["head"]) for result in results))
     lines = [f"{'head':{width}}  {'validation (chooses)':>22}  {'test':>22}  {'seconds':>8}"]
     for result in results:
@@ -125,7 +125,7 @@ def _base_summary(base: BaseTarget) -> BaseSummary:
         bytes_on_disk=store.size(),
         precisions=sorted({info.precision for info in infos}),
         devices=sorted({info.device for info in infos}),
-        note=PACKAGED_NOTE if base.spec.weights == "packaged" else None,
+        note=NOTES.get(base.spec.weights),
     )
 
 

@@ -87,6 +87,7 @@ class SklearnHead:
         X_validation: NDArray[np.float32],
         y_validation: NDArray[np.int64],
         progress: Progress = SILENT,
+        name: str = "head",
     ) -> "SklearnHead":
         """Fit on (n, …) features; validation is scored, for the history, and never fitted on."""
         import joblib
@@ -96,20 +97,20 @@ class SklearnHead:
         steps = [StandardScaler()] if self.spec.scale else []
         self._pipeline = make_pipeline(*steps, classifier(self.spec))
         X = pool_features(X, self.spec.pool)
-        with progress.task("", 1), joblib.parallel_config(n_jobs=-1), warnings.catch_warnings(record=True) as caught:
+        row = {"epoch": 1.0}
+        with joblib.parallel_config(n_jobs=-1), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             # What later versions of a library will change is no news to who trains a head.
             for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
                 warnings.simplefilter("ignore", category)
             try:
                 self._pipeline.fit(X, y)
+                for prefix, features, labels in (("", X, y), ("val_", X_validation, y_validation)):
+                    found = scores(labels, self.predict_proba(features), list(self.classes_))
+                    row |= {f"{prefix}loss": found["log_loss"], f"{prefix}accuracy": found["accuracy"]}
             except (ValueError, TypeError) as error:  # InvalidParameterError is a ValueError
                 raise HeadError(f"{self.spec.estimator}: cannot be fitted: {' '.join(str(error).split())}") from error
         self.warnings_ = sorted({f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in caught})
-        row = {"epoch": 1.0}
-        for prefix, features, labels in (("", X, y), ("val_", X_validation, y_validation)):
-            found = scores(labels, self.predict_proba(features), list(self.classes_))
-            row |= {f"{prefix}loss": found["log_loss"], f"{prefix}accuracy": found["accuracy"]}
         self.history_ = [row]
         return self
 

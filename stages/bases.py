@@ -12,6 +12,7 @@ from stages.specs import BaseSpec
 from stages.table import BASES, nearest
 from stages.weights import Weights
 
+OTHER_GRAPH = "EfficientNetB"
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -47,13 +48,19 @@ def preprocessing(name: str) -> Any:
 
 def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
     """The whole base without its top, with its weights, for ``spec.input_size``."""
+    if spec.weights not in ("imagenet", "packaged", "random") and spec.name.startswith(OTHER_GRAPH):
+        raise BaseError(
+            f"{spec.name}: Keras builds it differently for its ImageNet weights, so that a file of them does not fit; "
+            'expected weights "imagenet" or "random"; or choose EfficientNetV2'
+        )
     keras = backend.load_keras()
     keras.config.set_image_data_format("channels_last")
     # Layers without a name of their own are numbered; starting afresh gives them the same names each time.
     keras.utils.clear_session()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES[precision])
-    fetch = spec.weights == "imagenet" and not weights.fetched
+    # Keras gives the first EfficientNets another graph with "imagenet" than without: they are built by it each time.
+    fetch = spec.weights == "imagenet" and (spec.name.startswith(OTHER_GRAPH) or not weights.fetched)
     try:
         constructor = getattr(keras.applications, spec.name)
         model = constructor(include_top=False, weights="imagenet" if fetch else None, input_shape=(*spec.input_size, 3))
@@ -65,10 +72,6 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
         raise BaseError(f"{spec.name} at {height}×{width}: cannot be built ({reason}); mend input_size") from error
     finally:
         keras.config.set_dtype_policy(before)
-    if spec.weights == "packaged" and spec.name != "VGG16":
-        raise BaseError(
-            f'weights "packaged": expected base VGG16, found {spec.name}; set weights = "imagenet", "random" or a file'
-        )
     weights.load(model)
     model.trainable = False
     return model

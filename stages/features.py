@@ -25,7 +25,8 @@ from stages.progress import SILENT, Progress
 from stages.scan import bad_image
 from stages.specs import BaseSpec, CacheSpec, DataSpec
 
-FLOAT16_MAX = 65504.0
+# Rounding to float16 costs 2⁻¹¹ at most, relatively; more is lost only where values over- or underflow.
+FLOAT16_LOSS = 1e-3
 # Batches that are decoded ahead of the base: enough that it never waits, few enough that memory stays bounded.
 BATCHES_AHEAD = 4
 
@@ -65,7 +66,7 @@ def extract(stage: Stage, base: FrozenBase, key: str, spec: dict[str, Any], want
     """
     stage.store.create(spec)
     info = ShardInfo(key, spec, base.precision, base.device, backend.versions(), _compare(stage, base))
-    writer = _Writer(stage, info, len(wanted))
+    writer = _Writer(stage, info)
     done = Extraction()
     start = perf_counter()
     records = [stage.manifest.by_digest[digest] for digest in wanted]
@@ -110,7 +111,7 @@ def _compare(stage: Stage, base: FrozenBase) -> dict[str, Any]:
 class _Writer:
     """Collects rows and writes a shard whenever one is full."""
 
-    def __init__(self, stage: Stage, info: ShardInfo, total: int) -> None:
+    def __init__(self, stage: Stage, info: ShardInfo) -> None:
         self._stage = stage
         self._info = info
         self._features: list[NDArray[np.float32]] = []
@@ -144,11 +145,14 @@ class _Writer:
     def _as_stored(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
         if self._stage.cache.dtype == "float32":
             return features
-        largest = float(np.abs(features).max(initial=0.0))
-        if largest <= FLOAT16_MAX:
-            return features.astype(np.float16)
+        with np.errstate(over="ignore"):
+            stored = features.astype(np.float16)
+        lost = float(np.linalg.norm(stored.astype(np.float32) - features) / max(float(np.linalg.norm(features)), 1e-30))
+        if lost <= FLOAT16_LOSS:  # not for infinity, nor for what underflowed
+            return stored
+        low, high = float(np.abs(features).min()), float(np.abs(features).max())
         self._stage.progress.say(
-            f"warning: features reach {largest:.3g}, more than float16 holds (65504): this shard is stored as float32"
+            f"warning: features from {low:.2g} to {high:.2g} do not fit float16 (65504): this shard is stored as float32"
         )
         return features
 

@@ -40,6 +40,7 @@ class DenseHead:
         X_validation: NDArray[np.float32],
         y_validation: NDArray[np.int64],
         progress: Progress = SILENT,
+        name: str = "head",
     ) -> "DenseHead":
         """Train on (n, …) features; the epoch with the lowest validation loss is kept.
 
@@ -53,7 +54,7 @@ class DenseHead:
         keras.utils.set_random_seed(spec.seed)
         self._core = build_core(spec, X.shape[1], len(self.classes_))
         self._core.compile(optimizer=optimizer(spec), loss=loss(spec, len(self.classes_)), metrics=["accuracy"])
-        with progress.task("", spec.epochs) as advance:
+        with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
             stop = keras.callbacks.EarlyStopping(
                 monitor="val_loss", patience=spec.patience or spec.epochs, restore_best_weights=True
             )

@@ -7,7 +7,6 @@ to the input size, without keeping the aspect ratio. ``predict`` uses the same c
 
 import io
 import warnings
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8
                 if size is not None and rgb.size != (size[1], size[0]):
                     rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
                 return np.asarray(rgb, dtype=np.uint8)
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise BadImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
@@ -56,22 +55,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """A Pillow image of any mode, as 8-bit RGB by the policy. Raises BadImageError for a mode without a defined white."""
     image.load()
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):
-        upright = _scaled_to_8_bits(upright)
-    if upright.mode == "F":
-        raise BadImageError("floating-point pixels, which have no defined white; convert the file to 8 or 16 bits")
+    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
+        upright = Image.fromarray(np.round(np.asarray(upright) / 257.0).astype(np.uint8))
+    if upright.mode in ("I", "F"):
+        raise BadImageError("32-bit pixels, which have no defined white; convert the file to 8 or 16 bits")
     if "A" in upright.getbands() or "a" in upright.getbands() or "transparency" in upright.info:
         upright = upright.convert("RGBA")
         white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, upright).convert("RGB")
     return upright.convert("RGB")
-
-
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    values: NDArray[Any] = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise BadImageError("32-bit pixels, which have no defined white; convert the file to 8 or 16 bits")
-    return Image.fromarray(np.round(values / 257.0).astype(np.uint8))
 
 
 def thumbnail(data: bytes, edge: int) -> bytes:

@@ -10,7 +10,7 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -47,7 +47,7 @@ def detect(paths: Sequence[str], root: Path, labels: Path | None) -> str:
     """The layout that the image paths (relative to the root, with ``/``) look like. Raises DataError for none."""
     if labels is not None or (root / CSV_NAME).is_file():
         return "csv"
-    parts = [PurePosixPath(path).parts for path in paths]
+    parts = [path.split("/") for path in paths]
     tops = {p[0].lower() for p in parts if len(p) > 1}
     below_train = [p for p in parts if len(p) > 1 and SPLIT_NAMES.get(p[0].lower()) == "train"]
     split_folders = tops & SPLIT_NAMES.keys()
@@ -59,6 +59,12 @@ def detect(paths: Sequence[str], root: Path, labels: Path | None) -> str:
     if any(len(p) == 1 and _label_of_name(p[0]) for p in parts) and not tops - SPLIT_NAMES.keys():
         return "names"
     if tops:
+        if split_folders:
+            raise DataError(
+                f"{root}: found folders named like splits ({', '.join(sorted(split_folders))}) beside others "
+                f"({', '.join(sorted(tops - split_folders)[:3]) or 'none'}); expected train/, validation/, test/ and no others, "
+                'or set data.layout = "classes" if these are classes'
+            )
         return "classes"
     raise DataError(
         f"{root}: expected one of the layouts {DESCRIPTION}; found {len(paths)} images that no layout labels, "
@@ -66,16 +72,21 @@ def detect(paths: Sequence[str], root: Path, labels: Path | None) -> str:
     )
 
 
-def place(layout: str, paths: Sequence[str], root: Path, labels: Path | None) -> list[Placed]:
-    """Label and declared split of every image. Raises DataError where the layout does not fit the files."""
+def place(
+    layout: str, paths: Sequence[str], root: Path, labels: Path | None, skipped: Collection[str] = ()
+) -> list[Placed]:
+    """Label and declared split of every image. Raises DataError where the layout does not fit the files.
+
+    ``skipped`` are images that are there and cannot be used; a CSV may name them.
+    """
     if layout == "csv":
-        return _from_csv(paths, root, labels or root / CSV_NAME)
+        return _from_csv(paths, root, labels or root / CSV_NAME, skipped)
     function = {"splits": _from_splits, "classes": _from_classes, "names": _from_name}[layout]
     return [function(path) for path in paths]
 
 
 def _from_splits(path: str) -> Placed:
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     split = SPLIT_NAMES.get(parts[0].lower())
     if split is None or len(parts) < 3:
         return Placed(path, None, None)
@@ -83,12 +94,12 @@ def _from_splits(path: str) -> Placed:
 
 
 def _from_classes(path: str) -> Placed:
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     return Placed(path, parts[0] if len(parts) > 1 else None, None)
 
 
 def _from_name(path: str) -> Placed:
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     in_train = len(parts) == 1 or SPLIT_NAMES.get(parts[0].lower()) != "test"
     return Placed(path, _label_of_name(parts[-1]) if in_train else None, None)
 
@@ -98,9 +109,9 @@ def _label_of_name(name: str) -> str | None:
     return match["label"] if match else None
 
 
-def _from_csv(paths: Sequence[str], root: Path, labels: Path) -> list[Placed]:
+def _from_csv(paths: Sequence[str], root: Path, labels: Path, skipped: Collection[str]) -> list[Placed]:
     found = _read_csv(labels)
-    known = set(paths)
+    known = {*paths, *skipped}
     if missing := [name for name in found if name not in known]:
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise DataError(

@@ -1,6 +1,7 @@
 """A trained head put to use on image files."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -45,7 +46,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(walk(path).files)
+            walked = walk(path)
+            inside = sorted([*walked.files, *walked.skipped])
             if not inside:
                 raise DataError(f"{path}: expected images ({' '.join(sorted(EXTENSIONS))}), found none in this folder")
             found += [path / name for name in inside]
@@ -80,6 +82,9 @@ def predict_images(
 def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
     digests, reasons = {}, {}
     for path in files:
+        if not path.is_file():  # a broken link, or a pipe that would never end
+            reasons[path] = "not a regular file" if path.exists() else "a link to a file that does not exist"
+            continue
         try:
             digests[path] = sha256_file(path)
         except OSError as error:
@@ -117,15 +122,20 @@ def _predict(
     return [Prediction(path, classes, found.get(path, ()), reasons.get(path)) for path in files]
 
 
-def write_submission(path: Path, predictions: Sequence[Prediction]) -> None:
-    """``id,label`` in the order of the ids: the file's stem, and the label, for two classes the probability of the second.
+def write_submission(path: Path, predictions: Sequence[Prediction]) -> int:
+    """Write ``id,label`` in the order of the ids, for two classes with the probability of the second; says how many.
 
-    Ids that are all numbers are ordered as numbers, as the cats-and-dogs competition wants them.
+    An id is the file's stem, or its whole path where two files share a stem. Ids that are all numbers are ordered as
+    numbers, as the cats-and-dogs competition wants them. Files that could not be read have no line.
     """
+    read = [p for p in predictions if not p.reason]
+    stems = Counter(p.path.stem for p in read)
     rows = [
-        (p.path.stem, f"{p.probabilities[1]:.6f}" if len(p.classes) == 2 else p.label)
-        for p in predictions
-        if not p.reason
+        (
+            p.path.stem if stems[p.path.stem] == 1 else str(p.path),
+            f"{p.probabilities[1]:.6f}" if len(p.classes) == 2 else p.label,
+        )
+        for p in read
     ]
     numbers = all(name.isdecimal() for name, _ in rows)
     rows.sort(key=lambda row: (int(row[0]) if numbers else 0, row[0]))
@@ -136,3 +146,4 @@ def write_submission(path: Path, predictions: Sequence[Prediction]) -> None:
         writer = csv.writer(file)
         writer.writerow(("id", "label"))
         writer.writerows(rows)
+    return len(rows)

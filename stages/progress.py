@@ -11,15 +11,15 @@ class Progress(Protocol):
     def say(self, line: str) -> None:
         """Show one line."""
 
-    def task(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show a bar over ``total`` images; the function that it gives is called with how many more are done."""
+    def task(self, what: str, total: int, unit: str = "images") -> AbstractContextManager[Callable[[int], None]]:
+        """Show a bar over ``total`` things; the function that it gives is called with how many more are done."""
 
 
 class _Silent:
     def say(self, line: str) -> None:
         pass
 
-    def task(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    def task(self, what: str, total: int, unit: str = "images") -> AbstractContextManager[Callable[[int], None]]:
         return nullcontext(lambda done: None)
 
 

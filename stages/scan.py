@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from cache.errors import DataError
@@ -18,6 +19,11 @@ from stages.specs import DataSpec
 from stages.splits import assign_splits
 from stages.walk import EXTENSIONS, Walk, walk
 
+
+class NoImagesError(DataError):
+    """There is a data folder, and no image in it."""
+
+
 # Raised when the same files would give another manifest.
 SCAN_VERSION = 1
 # Too few to be worth a thread pool and a progress bar.
@@ -25,26 +31,34 @@ FEW = 64
 
 
 def scan(
-    data: DataSpec, folder: Path, undecodable: Mapping[str, str], rehash: bool = False, progress: Progress = SILENT
+    data: DataSpec,
+    folder: Path,
+    undecodable: Mapping[str, str],
+    rehash: bool = False,
+    progress: Progress = SILENT,
+    root_name: str = "",
 ) -> Manifest:
     """Look at the data folder, say what is in it, and keep that as ``folder/manifest.json``.
 
     Digests are remembered by size, mtime and inode; ``rehash`` reads every file all the same. ``undecodable`` has
     the reason for each content (SHA-256) that an earlier run could not decode: those images are skipped.
+    ``root_name`` is how the configuration spells the data folder; the manifest remembers it.
     Raises DataError for a folder without images, with fewer than two classes, or with a class that has no training image.
     """
-    found = walk(data.root)
+    found = walk(data.root, folder)
     if not found.files:
-        what = ", ".join(f"{n} {kind}" for kind, n in found.ignored.most_common(3)) or "nothing"
-        raise DataError(
+        kinds = [f"{n} {kind}" for kind, n in found.ignored.most_common(3)]
+        kinds += [f"{len(found.skipped)} skipped ({reason})" for reason in list(found.skipped.values())[:1]]
+        what = ", ".join(kinds) or "nothing"
+        raise NoImagesError(
             f"{data.root}: expected images ({' '.join(sorted(EXTENSIONS))}), found {what}; set data.root to your photos"
         )
-    memory = ScanMemory(folder, _inputs(data, found, undecodable))
+    memory = ScanMemory(folder, _inputs(data, root_name, found, undecodable))
     if not rehash and (manifest := memory.manifest()):
         return manifest
     memo = StatMemo(folder / "scan-memo.json")
     digests = _digests(data.root, found, memo, rehash, progress)
-    manifest = label(data, digests, found, undecodable)
+    manifest = replace(label(data, digests, found, undecodable), root=root_name)
     try:
         memo.save()
         manifest.save(folder / "manifest.json")
@@ -54,12 +68,12 @@ def scan(
     return manifest
 
 
-def _inputs(data: DataSpec, found: Walk, undecodable: Mapping[str, str]) -> str:
+def _inputs(data: DataSpec, root_name: str, found: Walk, undecodable: Mapping[str, str]) -> str:
     """Digest of everything that a manifest is made of, but for the content of files whose stat stands as it was."""
     labels = data.labels or data.root / layouts.CSV_NAME
     csv = sha256_file(labels) if labels.is_file() else ""
     walked = marshal.dumps((found.files, found.skipped, dict(found.ignored)), 2)
-    spec = canonical_json([SCAN_VERSION, data.model_dump(mode="json"), dict(undecodable), csv])
+    spec = canonical_json([SCAN_VERSION, root_name, data.model_dump(mode="json"), dict(undecodable), csv])
     return hashlib.sha256(spec.encode() + walked).hexdigest()
 
 
@@ -101,7 +115,7 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
     """Labels and splits for hashed images: the manifest, checked."""
     paths = list(digests)
     layout = data.layout or layouts.detect(paths, data.root, data.labels)
-    placed = layouts.place(layout, paths, data.root, data.labels)
+    placed = layouts.place(layout, paths, data.root, data.labels, found.skipped)
     unlabelled = [p.path for p in placed if p.label is None]
     labelled = [(p.path, p.label, p.declared) for p in placed if p.label is not None]
     everything, notes = assign_splits(data, [(path, digests[path], name, split) for path, name, split in labelled])
@@ -153,6 +167,8 @@ def check(manifest: Manifest, root: Path) -> None:
         )
     if len(manifest.classes) < 2:
         what = f"one class only ({manifest.classes[0]})" if manifest.classes else "no labelled image"
+        if manifest.layout == "classes" and all(record.path.count("/") > 1 for record in manifest.records):
+            what += f', whose images lie in folders of their own: perhaps data.root = "{root / manifest.classes[0]}"'
         raise DataError(
             f"{root}: expected images of at least two classes, found {what} in layout {manifest.layout!r}; "
             f"the layouts are {layouts.DESCRIPTION} (or set data.layout)"

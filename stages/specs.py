@@ -18,6 +18,8 @@ SCHEMA = 1
 DECODE_POLICY = "pillow-1: exif applied, alpha over white, first frame, 16-bit scaled to 8, RGB"
 RESIZE_POLICY = "pillow bilinear antialiased to (height, width), aspect ratio not kept"
 
+WEIGHTS_SUFFIXES = (".weights.h5", ".keras", ".h5")
+
 Pool = Literal["flatten", "avg", "max"]
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -33,13 +35,15 @@ def _size(value: Any) -> Any:
     """``150`` means 150×150; ``[120, 160]`` is height and width."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list) and len(value) == 2:
+        return tuple(value)
+    raise ValueError(f"expected a whole number, or [height, width], found {value!r}")
 
 
 def _base_name(value: Any) -> Any:
     if isinstance(value, str) and value not in BASES:
         raise ValueError(
-            f"no such base in keras.applications{nearest(value, BASES)}; there are {', '.join(sorted(BASES))}"
+            f"no base {value!r} in keras.applications{nearest(value, BASES)}; there are {', '.join(sorted(BASES))}"
         )
     return value
 
@@ -76,6 +80,20 @@ class BaseSpec(Spec):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
     batch_size: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "BaseSpec":
+        known = ("imagenet", "packaged", "random")
+        if self.weights == "packaged" and self.name != "VGG16":
+            raise ValueError(
+                f'weights "packaged" are of VGG16, found base {self.name}; set "imagenet", "random" or a file'
+            )
+        if self.weights not in known and not self.weights.endswith(WEIGHTS_SUFFIXES):
+            raise ValueError(
+                f"weights: expected {', '.join(known)} or a file ({', '.join(WEIGHTS_SUFFIXES)}), "
+                f"found {self.weights!r}{nearest(self.weights, known)}"
+            )
+        return self
 
     @property
     def cut(self) -> str:
@@ -119,9 +137,18 @@ class _Head(Spec):
     pool: Pool
     seed: int = 0
 
-    def slice(self) -> dict[str, Any]:
-        """The part of the configuration that the head's key is made of."""
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter of the head, whether it was set or is a default; not the base that it is trained on."""
         return self.model_dump(mode="json", exclude={"base"})
+
+    def slice(self) -> dict[str, Any]:
+        """The part of the configuration that the head's key is made of: what differs from the defaults.
+
+        So a new parameter leaves the heads that do not use it as they are. Whoever changes a default raises ``SCHEMA``.
+        """
+        return {"kind": self.parameters()["kind"]} | self.model_dump(
+            mode="json", exclude={"base"}, exclude_defaults=True
+        )
 
 
 class DenseSpec(_Head):

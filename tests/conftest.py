@@ -115,7 +115,9 @@ class Project:
         # The checkout stands in front, so that the tests test it and not another installation.
         full = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         full.pop("MAKEFLAGS", None)
-        done = subprocess.run(command, cwd=self.folder, env=full, capture_output=True, errors="backslashreplace")
+        done = subprocess.run(
+            command, cwd=self.folder, env=full, capture_output=True, errors="backslashreplace", timeout=150
+        )
         return Outcome(done.returncode, done.stdout + done.stderr)
 
     def edit(self, old: str, new: str) -> None:

@@ -21,7 +21,7 @@ class Counting:
         print(line, flush=True)
 
     @contextmanager
-    def task(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    def task(self, what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
         def advance(done: int) -> None:
             if what == "Extracting features":
                 os.write(self.log, b"%d\n" % done)

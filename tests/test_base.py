@@ -119,7 +119,7 @@ def test_weights_that_do_not_fit_are_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_packaged_weights_are_for_vgg16(tmp_path: Path) -> None:
-    with pytest.raises(BaseError, match="expected base VGG16, found MobileNetV2"):
+    with pytest.raises(ValueError, match="are of VGG16, found base MobileNetV2"):
         base(tmp_path, name="MobileNetV2", weights="packaged")
 
 
@@ -193,3 +193,16 @@ def test_other_bases_build_cut_and_extract(tmp_path: Path, name: str) -> None:
     features = other(images(2, 32))
     assert features.shape == (2, *other.feature_shape)
     assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("name", ["MobileNet", "Xception"])
+def test_random_weights_keep_the_scale_of_features_in_depthwise_bases(tmp_path: Path, name: str) -> None:
+    """Depthwise kernels have another fan-in; features that vanish would be stored as zeros."""
+    size = 80 if name == "Xception" else 32
+    features = base(tmp_path, name=name, input_size=size, batch_size=2)(images(2, size))
+    assert np.abs(features).max() > 1e-2
+
+
+def test_a_file_does_not_fit_a_base_that_keras_builds_differently(tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match="Keras builds it differently"):
+        base(tmp_path, name="EfficientNetB0", weights=str(tmp_path / "x.weights.h5"))

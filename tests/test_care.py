@@ -25,7 +25,7 @@ def test_verify_names_a_changed_model_a_changed_result_and_a_changed_spec(projec
     store_of(project).create(store_of(project).spec | {"base": "VGG19"})
     outcome = project.headstart("verify")
     assert outcome.code == 1 and "3 heads" not in outcome.out
-    assert f"{model}: its digest does not match; run `make heads`" in outcome.out
+    assert f"{model}: its digest does not match; delete {model.parent} and run `make heads`" in outcome.out
     assert "heads/logreg: expected a whole head, found none or a damaged result.json" in outcome.out
     assert outcome.out.count("belongs to another base") == 3
 

@@ -3,13 +3,14 @@
 import csv
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import Project, write_image, write_photos
+from conftest import HEADSTART, ROOT, Project, write_image, write_photos
 
 from cache import FeatureStore, Manifest
 from cache.errors import HeadstartError
@@ -38,7 +39,9 @@ def test_commands_in_the_wrong_order_say_which_comes_first(empty: Callable[[], P
     write_photos(project.photos, {"cat": 20, "dog": 20})
     assert "40 images never extracted with this base; run `make features`" in only_line(project.headstart("heads"))
     assert "head 'logreg' is not up to date: never trained; run `make heads`" in only_line(project.headstart("report"))
-    assert "no head is up to date; run `make heads`" in only_line(project.headstart("predict", "photos"))
+    assert "no head is trained for this configuration; run `make heads`" in only_line(
+        project.headstart("predict", "photos")
+    )
 
 
 def test_a_misspelt_estimator_is_found_before_anything_is_extracted(empty: Callable[[], Project]) -> None:
@@ -126,7 +129,7 @@ def test_predict_files_and_folders_with_the_best_head_or_one_by_name(project: Pr
     (tmp_path / "new" / "bad.png").write_bytes(b"")
     cached = project.photos / "dog" / "dog3.png"
     outcome = project.headstart("predict", str(new.parent), str(cached), "--head", "ridge")
-    assert outcome.code == 0, outcome.out
+    assert outcome.code == 1, outcome.out  # one of them could not be read
     lines = outcome.out.splitlines()
     assert "head: ridge (validation accuracy" in outcome.out
     assert any(line.startswith(f"{tmp_path}/new/bad.png: skipped: the file is empty") for line in lines)
@@ -164,7 +167,7 @@ def test_predict_says_what_is_wrong(project: Project) -> None:
     )
     assert "expected image files or folders to predict, found none" in only_line(project.headstart("predict"))
     project.edit("input_size = 32", "input_size = 40")
-    assert "no head is up to date" in only_line(project.headstart("predict", "photos"))
+    assert "no head is trained for this configuration" in only_line(project.headstart("predict", "photos"))
     assert "was trained with another configuration: the base changed" in only_line(
         project.headstart("predict", "photos", "--head", "ridge")
     )
@@ -195,3 +198,79 @@ def test_every_error_of_ours_is_a_headstart_error() -> None:
 
     kinds = [value for value in vars(cache.errors).values() if isinstance(value, type)]
     assert all(issubclass(kind, HeadstartError) for kind in kinds)
+
+
+def test_make_without_an_environment_says_what_it_would_do_and_does_not_recurse(empty: Callable[[], Project]) -> None:
+    project = empty()
+    done = subprocess.run(["make", "-n", "report"], cwd=project.folder, capture_output=True, text=True, timeout=20)
+    assert "-m venv" in done.stdout and "pip install" in done.stdout
+    assert not (project.folder / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["with space.toml", "pct%.toml", "eq=x.toml", "semi;x.toml", "hash#x.toml", "quo'te.toml"]
+)
+def test_any_name_of_a_configuration(project: Project, name: str) -> None:
+    shutil.copy(project.config, project.folder / name)
+    assert project.make("-q", "report", f"CONFIG={name}").code == 0
+    project.edit('estimator = "RidgeClassifierCV"', 'estimator = "RidgeClassifier"')
+    shutil.copy(project.config, project.folder / name)
+    assert project.make("-q", "report", f"CONFIG={name}").code == 1
+
+
+def test_a_misspelt_root_is_an_error_and_a_root_that_is_gone_is_not(project: Project) -> None:
+    project.photos.rename(project.folder / "away")
+    outcome = project.make("report")
+    assert outcome.code == 0 and "the manifest of the last scan stands in" in outcome.out
+    project.photos.mkdir()  # an empty mount point
+    assert project.make("-q", "heads").code == 0
+    project.edit('root = "photos"', 'root = "photso"')
+    outcome = project.make("report")
+    assert outcome.code != 0 and "photso: expected a folder of images, found nothing" in outcome.out
+    assert "is of 'photos'" in outcome.out
+
+
+def test_a_head_that_cannot_be_trained_does_not_keep_the_others_from_it(project: Project) -> None:
+    project.config.write_text(
+        project.config.read_text().replace(
+            "[heads.logreg]", '[heads.nb]\nkind = "sklearn"\nestimator = "MultinomialNB"\n[heads.logreg]'
+        )
+        + '[heads.knn]\nkind = "sklearn"\nestimator = "KNeighborsClassifier"\nparams = { n_neighbors = 1000 }\n'
+        + '[heads.svm]\nkind = "sklearn"\nestimator = "LinearSVC"\n'
+    )
+    outcome = project.headstart("heads")
+    assert outcome.trained == ["svm"]
+    assert "head 'nb': MultinomialNB: cannot be fitted: Negative values" in only_line(outcome)
+    assert "failed: head 'knn': KNeighborsClassifier: cannot be fitted: Expected n_neighbors" in outcome.out
+
+
+def test_a_users_own_files_beside_a_head_survive(project: Project) -> None:
+    notes = project.artifacts / "heads" / "ridge" / "notes.txt"
+    notes.write_text("mine")
+    project.edit('estimator = "RidgeClassifierCV"', 'estimator = "RidgeClassifier"')
+    assert project.headstart("heads").trained == ["ridge"]
+    assert notes.read_text() == "mine"
+
+
+def test_a_renamed_file_keeps_its_head_and_shows_its_new_name(project: Project) -> None:
+    for path in sorted(project.photos.glob("cat/*")):
+        path.rename(path.with_name(f"renamed_{path.name}"))
+    outcome = project.make("report")
+    assert outcome.reported and outcome.trained == []
+    page = (project.artifacts / "report" / "index.html").read_text()
+    assert "the file is no longer there" not in page
+
+
+def test_a_layer_that_is_misspelt_in_the_second_base_is_found_before_the_first_runs(project: Project) -> None:
+    text = project.config.read_text()
+    base = text[text.index("[base]") : text.index("[cache]")]
+    other = base.replace("[base]", "[bases.b]").replace("input_size = 32", 'input_size = 40\nlayer = "block6_pool"')
+    first = base.replace("[base]", "[bases.a]").replace("input_size = 32", "input_size = 48")
+    project.config.write_text(text.replace(base, first + other))
+    outcome = project.headstart("features")
+    assert "layer 'block6_pool': VGG16 has no such layer" in only_line(outcome) and outcome.extracted == 0
+
+
+def test_the_version_is_told() -> None:
+    done = subprocess.run([*HEADSTART, "--version"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("headstart 0.")

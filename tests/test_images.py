@@ -128,7 +128,7 @@ PNG = encode(Image.fromarray(smooth(200, 200)), "PNG")
         (PNG[: len(PNG) // 2], "damaged: "),
         (PNG[:40] + bytes(200) + PNG[240:], "damaged: its header cannot be read"),
         (PNG[:400] + bytes(200) + PNG[600:], "damaged: "),
-        (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point pixels, which have no defined white"),
+        (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "32-bit pixels, which have no defined white"),
         (encode(Image.fromarray(np.full((4, 4), 100_000, np.int32)), "TIFF"), "32-bit pixels"),
     ],
     ids=["empty", "text", "truncated JPEG", "truncated PNG", "damaged header", "damaged PNG", "float TIFF", "32-bit TIFF"],

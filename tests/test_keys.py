@@ -25,8 +25,8 @@ def test_base_keys_are_pinned() -> None:
 def test_head_keys_are_pinned() -> None:
     dense = DenseSpec.model_validate({"kind": "dense"})
     baseline = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LinearSVC"})
-    assert head_key(dense, "b", "r") == "527c3648c8ee8f11cd03eb023a03d3a67d782484530483f13babc15f9953b1ee"
-    assert head_key(baseline, "b", "r") == "482af3f0c13a0d81f80a5ed967d41878d4035d1227b4c653e4cec66f7cc7f0c5"
+    assert head_key(dense, "b", "r") == "cf44358ef897e9f88195e724a51326cca82cdfd31ba7c01e6ca537da177455fb"
+    assert head_key(baseline, "b", "r") == "ddb73cf132cf8b787c9adf77883483f8aa0b990c15255655feea2d63c7d9bd33"
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from cache.shard import ShardInfo
 from cache.store import FeatureStore
 from stages.dataset import Dataset
 from stages.report.data import BaseSummary, HeadSummary, ReportData
+from stages.report.outcomes import read_outcome
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.report.render import write_report
+from stages.report.text import visible
 from stages.specs import BaseSpec, SklearnSpec
 from stages.train import HeadTask, train_head
 
@@ -226,6 +228,43 @@ def test_mistakes_are_the_most_confident_first(data: ReportData, seen: Seen) -> 
     assert len(images) == len(found) and all("predicted as" in (attrs["alt"] or "") for attrs in images)
 
 
+def mistakes_of(found: Seen) -> list[tuple[str, str | None]]:
+    """Name and thumbnail of each mistake that is shown."""
+    images = [attrs for tag, attrs in found.tags if tag == "img"]
+    return [((attrs["alt"] or "").split(": ")[0], attrs["src"]) for attrs in images]
+
+
+def test_a_renamed_file_has_its_new_name_and_its_thumbnail(data: ReportData, seen: Seen, tmp_path: Path) -> None:
+    before = mistakes_of(seen)
+    copy = tmp_path / "photos"
+    copy.mkdir()
+    assert data.root
+    # Half get another name, the other half the old name of one of these: a path may belong to another image now.
+    records = list(data.manifest.records)
+    paths = [f"new {i}.png" if i % 2 else records[i + 1].path for i in range(len(records))]
+    for record, path in zip(records, paths, strict=True):
+        (copy / path).write_bytes((data.root / record.path).read_bytes())
+    moved = [replace(record, path=path) for record, path in zip(records, paths, strict=True)]
+    moved.sort(key=lambda record: record.path)
+    found = page(replace(data, manifest=replace(data.manifest, records=tuple(moved)), root=copy), tmp_path / "i.html")
+    now = {visible(record.path): visible(path) for record, path in zip(records, paths, strict=True)}
+    assert before and sorted(mistakes_of(found)) == sorted((now[name], source) for name, source in before)
+
+
+def test_renamed_copies_of_one_image_are_told_apart(data: ReportData, tmp_path: Path) -> None:
+    names = {"kept.png": CLASSES[0], "old.png": CLASSES[0], "other label.png": CLASSES[1]}
+    header = ["path", "split", "true", "predicted", "sha256", *(f"p_{name}" for name in CLASSES)]
+    rows = [[path, "test", label, CLASSES[2], "a", "0", "0", "1"] for path, label in names.items()]
+    rows.append(["gone.png", "test", CLASSES[0], CLASSES[2], "b", "0", "0", "1"])
+    with open(tmp_path / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    now = {"a new name.png": CLASSES[0], "an other label.png": CLASSES[1], "kept.png": CLASSES[0]}
+    records = tuple(ImageRecord(path, "a", label, "test") for path, label in now.items())
+    outcome = read_outcome(tmp_path, replace(data.manifest, records=records), CLASSES, "test")
+    shown = [(mistake.path, mistake.true) for mistake in outcome.mistakes]
+    assert shown == sorted([*now.items(), ("gone.png", CLASSES[0])])
+
+
 def test_thumbnails_of_files_that_are_gone_or_broken(data: ReportData, tmp_path: Path) -> None:
     copy = tmp_path / "photos"
     copy.mkdir()
@@ -257,9 +296,10 @@ def test_no_heads(data: ReportData, tmp_path: Path) -> None:
 def test_no_mistakes(data: ReportData, tmp_path: Path) -> None:
     folder = tmp_path / "perfect"
     folder.mkdir()
-    header = ["path", "split", "true", "predicted", *(f"p_{name}" for name in CLASSES)]
+    header = ["path", "split", "true", "predicted", "sha256", *(f"p_{name}" for name in CLASSES)]
     rows = [
-        ["a.png", "test", name, name, *("1.0" if name == other else "0.0" for other in CLASSES)] for name in CLASSES
+        ["a.png", "test", name, name, "0" * 64, *("1.0" if name == other else "0.0" for other in CLASSES)]
+        for name in CLASSES
     ]
     with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
@@ -274,6 +314,21 @@ def test_many_classes_become_an_image_and_lists_fold(tmp_path: Path) -> None:
     assert "Images of all 25 classes" in found.text and "Most frequent confusions on test" in found.text
 
 
+def test_many_notices_fold_and_end(data: ReportData, tmp_path: Path) -> None:
+    def shown(n: int) -> Seen:
+        notes = tuple(f"identical files with different labels: note {i};" for i in range(n))
+        return page(replace(data, heads=[], manifest=replace(data.manifest, notes=notes)), tmp_path / "index.html")
+
+    # The note of the base is the first notice.
+    few = shown(3)
+    assert "note 2;" in few.text and "more notice" not in few.text and "details" not in {tag for tag, _ in few.tags}
+    full = shown(199).text
+    assert "196 more notices" in full and "note 198;" in full and not re.search(r"and \d+ more", full)
+    many = shown(1500).text
+    assert many.index("note 2;") < many.index("1,497 more notices") < many.index("note 3;")
+    assert "note 198; and 1,301 more" in many and "note 199;" not in many
+
+
 def test_the_same_data_gives_the_same_bytes(data: ReportData, tmp_path: Path) -> None:
     for name in ("one.html", "two.html"):
         write_report(tmp_path / name, data)
@@ -281,7 +336,7 @@ def test_the_same_data_gives_the_same_bytes(data: ReportData, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "history.csv"])
-@pytest.mark.parametrize("content", [None, b"", b"epoch,loss\n1\n", b"path,split,true,predicted\n\0,,\n"])
+@pytest.mark.parametrize("content", [None, b"", b"epoch,loss\n1\n", b"path,split,true,predicted,sha256\n\0,,\n"])
 def test_a_damaged_file_is_one_line(data: ReportData, name: str, content: bytes | None, tmp_path: Path) -> None:
     head = as_dense(data.heads[0], "damaged")
     (head.folder / name).unlink() if content is None else (head.folder / name).write_bytes(content)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cache import DataError, ImageRecord, Manifest
 from stages.scan import scan
 from stages.specs import DataSpec
-from stages.splits import draw
+from stages.splits import assign_splits, position
 
 digests = st.integers(min_value=0).map(lambda n: hashlib.sha256(str(n).encode()).hexdigest())
 
@@ -33,9 +33,11 @@ def splits(manifest: Manifest) -> dict[str, str]:
 # Splits
 
 
-@given(digests, st.integers(0, 1000))
-def test_a_split_depends_on_content_and_seed_alone(sha256: str, seed: int) -> None:
-    assert draw(sha256, seed, 0.2, 0.2) == draw(sha256, seed, 0.2, 0.2) in ("train", "validation", "test")
+def draw(sha256: str, seed: int, test: float, validation: float) -> str:
+    """The split of one image among many of its class."""
+    others = [(f"{i}", hashlib.sha256(f"other {i}".encode()).hexdigest(), "a", None) for i in range(30)]
+    data = DataSpec(root=Path("/"), seed=seed, test=test, validation=validation)
+    return assign_splits(data, [("x", sha256, "a", None), *others])[0][0].split
 
 
 @given(digests, st.integers(0, 1000), st.floats(0, 0.4), st.floats(0.01, 0.4), st.floats(0.01, 0.15))
@@ -47,15 +49,39 @@ def test_a_larger_validation_share_moves_images_out_of_train_alone(
 
 
 def test_shares_are_what_was_asked_in_every_class() -> None:
-    drawn = [draw(hashlib.sha256(str(i).encode()).hexdigest(), 0, 0.2, 0.3) for i in range(10_000)]
-    for split, share in (("test", 0.2), ("validation", 0.3), ("train", 0.5)):
-        assert drawn.count(split) / 10_000 == pytest.approx(share, abs=0.02)
+    rows = [(f"{i}", hashlib.sha256(str(i).encode()).hexdigest(), "ab"[i % 2], None) for i in range(10_000)]
+    records, notes = assign_splits(DataSpec(root=Path("/"), test=0.2, validation=0.3), rows)
+    assert notes == []
+    for name in "ab":
+        drawn = [record.split for record in records if record.label == name]
+        for split, share in (("test", 0.2), ("validation", 0.3), ("train", 0.5)):
+            assert drawn.count(split) / len(drawn) == pytest.approx(share, abs=0.02)
 
 
-def test_the_drawn_splits_are_pinned() -> None:
+@given(st.lists(digests, min_size=1, max_size=5, unique=True), st.integers(0, 100))
+def test_a_small_class_has_a_training_image(few: list[str], seed: int) -> None:
+    many = [(f"m{i}", hashlib.sha256(f"many {i}".encode()).hexdigest(), "many", None) for i in range(30)]
+    data = DataSpec(root=Path("/"), seed=seed, test=0.4, validation=0.4)
+    records, notes = assign_splits(data, [*many, *((f"f{i}", sha, "few", None) for i, sha in enumerate(few))])
+    mine = [record for record in records if record.label == "few"]
+    assert any(record.split == "train" for record in mine)
+    alone = [record.split for record in assign_splits(data, many)[0]]
+    assert [record.split for record in records if record.label == "many"] == alone
+    drawn = [
+        "test" if position(r.sha256, seed) < 0.4 else "validation" if position(r.sha256, seed) < 0.8 else "train"
+        for r in mine
+    ]
+    if "train" in drawn:
+        assert [record.split for record in mine] == drawn
+    else:
+        assert "drawn into train, as their classes had none: few" in notes[0]
+        assert sum(a != r.split for a, r in zip(drawn, mine, strict=True)) == 1
+
+
+def test_the_drawn_positions_are_pinned() -> None:
     """Another way of drawing would silently move images between splits on everybody's machine."""
-    drawn = "".join(draw(hashlib.sha256(str(i).encode()).hexdigest(), 0, 0.2, 0.2)[1] for i in range(40))
-    assert drawn == "rrrraerreerrrrrraeerrrrrrrreeerarerreare"
+    found = [round(position(hashlib.sha256(str(i).encode()).hexdigest(), 0), 6) for i in range(3)]
+    assert found == [0.82538, 0.909784, 0.712756]
 
 
 @settings(max_examples=20, deadline=None)
@@ -216,7 +242,7 @@ def test_unknown_extensions_and_hidden_files_are_counted(tmp_path: Path) -> None
     write_photos(tmp_path / "p", {"a": 20, "b": 20})
     for name in ("a/x.heic", "a/y.HEIC", "b/README", "a/.DS_Store"):
         (tmp_path / "p" / name).write_text("x")
-    assert look(tmp_path / "p").ignored == {".heic": 2, "hidden": 1, "no extension": 1}
+    assert look(tmp_path / "p").ignored == {".heic": 2, "no extension": 1}
 
 
 def test_links_are_followed_within_the_folder_alone(tmp_path: Path) -> None:
@@ -286,3 +312,47 @@ def test_the_digest_of_rows_knows_no_names_and_no_order(rows: list[ImageRecord],
     relabelled = ImageRecord(first.path, first.sha256, "b" if first.label == "a" else "a", first.split)
     assert Manifest("classes", ("a", "b"), (relabelled, *rows[1:])).rows_digest != before.rows_digest
     assert Manifest("classes", ("a", "b", "c"), tuple(rows)).rows_digest != before.rows_digest
+
+
+def test_folders_named_like_splits_beside_others_are_an_error(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p" / "train", {"cats": 5, "dogs": 5})
+    write_photos(tmp_path / "p" / "samples", {"cats": 5, "dogs": 5}, first=100)
+    with pytest.raises(
+        DataError, match=r"folders named like splits \(train\) beside others \(samples\).*set data.layout"
+    ):
+        look(tmp_path / "p")
+
+
+def test_a_csv_with_splits_for_some_draws_the_others(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    for i in range(40):
+        write_image(root / f"{i}.jpg", i)
+    given = {0: "test", 1: "test", 2: "validation", 3: "validation"}
+    write_csv(root, ["filename,label,split", *(f"{i}.jpg,{'ab'[i % 2]},{given.get(i, '')}" for i in range(40))])
+    found = look(root)
+    counts = {split: sum(c.values()) for split, c in found.counts().items()}
+    assert counts["test"] == 2 and counts["train"] > 20 and found.notes == ()
+
+
+def test_a_csv_may_name_a_file_that_is_skipped(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    for i in range(30):
+        write_image(root / f"{i}.jpg", i)
+    (root / "broken.jpg").symlink_to(root / "nothing")
+    write_csv(root, ["filename,label", "broken.jpg,a", *(f"{i}.jpg,{'ab'[i % 2]}" for i in range(30))])
+    assert list(look(root).skipped) == ["broken.jpg"]
+
+
+def test_the_cache_inside_the_data_folder_is_no_data(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p", {"a": 20, "b": 20})
+    write_image(tmp_path / "p" / "artifacts" / "x.png", 700)
+    found = scan(DataSpec(root=tmp_path / "p", seed=1), tmp_path / "p" / "artifacts", {})
+    assert found.classes == ("a", "b")
+
+
+def test_a_folder_in_between_is_suggested_as_the_root(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p" / "animals", {"cat": 20, "dog": 20})
+    with pytest.raises(
+        DataError, match=r'one class only \(animals\), whose images lie in folders.*data.root = ".*/p/animals"'
+    ):
+        look(tmp_path / "p")

@@ -156,6 +156,16 @@ def test_the_image_folder_is_gone(project: Project) -> None:
     assert table(project) == (0, ["ridge"], True)
 
 
+def test_images_that_come_back_are_shown_again(project: Project) -> None:
+    project.photos.rename(project.folder / "away")
+    project.edit('estimator = "RidgeClassifierCV"', 'estimator = "RidgeClassifier"')
+    assert table(project) == (0, ["ridge"], True)
+    (project.folder / "away").rename(project.photos)
+    assert "the images are here again" in reasons(project)
+    assert table(project) == (0, [], True)
+    assert up_to_date(project)
+
+
 def test_the_image_folder_is_gone_and_images_are_to_be_extracted(project: Project) -> None:
     shutil.rmtree(project.photos)
     project.edit("input_size = 32", "input_size = 48")

@@ -104,7 +104,7 @@ def test_values_beyond_float16_are_stored_as_float32_and_said(tmp_path: Path) ->
     base.save_weights(tmp_path / "large.weights.h5")
     write_photos(project.photos, {"cat": 20, "dog": 20})
     outcome = project.headstart("features")
-    assert outcome.code == 0 and "more than float16 holds (65504): this shard is stored as float32" in outcome.out, (
+    assert outcome.code == 0 and "do not fit float16 (65504): this shard is stored as float32" in outcome.out, (
         outcome.out
     )
     store = store_of(project)

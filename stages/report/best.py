@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from cache.manifest import Manifest
 from stages.report.board import Row
 from stages.report.figures import confusion_image
 from stages.report.outcomes import Outcome, read_outcome
@@ -63,11 +64,11 @@ class Best:
     pictures: list[Picture]
 
 
-def describe_best(row: Row, root: Path | None) -> Best:
+def describe_best(row: Row, manifest: Manifest, root: Path | None) -> Best:
     """Read the best head's predictions; on test where there is a test split, else on validation."""
     split = "test" if row.test else "validation"
     classes: list[str] = row.result["classes"]
-    outcome = read_outcome(row.head.folder, classes, split)
+    outcome = read_outcome(row.head.folder, manifest, classes, split)
     of_class = _class_scores(row, split, outcome.counts)
     many = len(classes) > TABLE_CLASSES
     label = f"confusion matrix of {row.name} on {split}, {len(classes)} classes; a table of confusions follows"

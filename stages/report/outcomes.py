@@ -1,21 +1,25 @@
 """What heads left behind, read back: the history of their training, and what they predicted on one split."""
 
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import HeadError
+from cache.manifest import Manifest
 
-_COLUMNS = ["path", "split", "true", "predicted"]
+_COLUMNS = ["path", "split", "true", "predicted", "sha256"]
 _MEASURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose predicted class is not its label, with the probability of the predicted class."""
+    """An image whose predicted class is not its label, with the probability of the predicted class.
+
+    ``path`` is where the image lies now; it may have been renamed since the head was trained.
+    """
 
     path: str
     true: str
@@ -36,25 +40,68 @@ class Outcome:
         return self.counts.total()
 
 
-def read_outcome(folder: Path, classes: Sequence[str], split: str) -> Outcome:
-    """What ``predictions.csv`` says of a split. Raises HeadError for a file that is not as training writes it."""
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    path: str
+    true: str
+    predicted: str
+    sha256: str
+    probability: float
+
+
+def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split: str) -> Outcome:
+    """What ``predictions.csv`` says of a split, with the names that the manifest has for the images now.
+
+    Raises HeadError for a file that is not as training writes it.
+    """
+    rows = _read_predictions(folder / "predictions.csv", classes, split)
+    paths = _current_paths(rows, manifest, split)
+    mistakes = [
+        Mistake(path, row.true, row.predicted, row.probability)
+        for path, row in zip(paths, rows, strict=True)
+        if row.true != row.predicted
+    ]
+    counts = Counter((row.true, row.predicted) for row in rows)
+    return Outcome(split, counts, sorted(mistakes, key=lambda m: (-m.probability, m.path)))
+
+
+def _read_predictions(path: Path, classes: Sequence[str], split: str) -> list[_Prediction]:
     column = {name: len(_COLUMNS) + i for i, name in enumerate(classes)}
     header = [*_COLUMNS, *(f"p_{name}" for name in classes)]
-    counts: Counter[tuple[str, str]] = Counter()
-    mistakes = []
-    with _rows(folder / "predictions.csv", "the predictions of a head") as rows:
+    out = []
+    with _rows(path, "the predictions of a head") as rows:
         if next(rows, None) != header:
-            raise ValueError(f"its first line is not path, split, true, predicted and the {len(classes)} classes")
+            raise ValueError(f"its first line is not {', '.join(_COLUMNS)} and the {len(classes)} classes")
         for row in rows:
-            path, found, true, predicted = row[:4]
+            name, found, true, predicted, sha256 = row[: len(_COLUMNS)]
             if len(row) != len(header) or true not in column or predicted not in column:
                 raise ValueError("a line that does not fit the first")
-            if found != split:
-                continue
-            counts[true, predicted] += 1
-            if true != predicted:
-                mistakes.append(Mistake(path, true, predicted, float(row[column[predicted]])))
-    return Outcome(split, counts, sorted(mistakes, key=lambda m: (-m.probability, m.path)))
+            if found == split:
+                out.append(_Prediction(name, true, predicted, sha256, float(row[column[predicted]])))
+    return out
+
+
+def _current_paths(rows: Sequence[_Prediction], manifest: Manifest, split: str) -> list[str]:
+    """Where the images of a split lie now: a head is not trained again when a file is renamed within its class.
+
+    Copies of one content are told apart: each row whose file is gone gets one that no other row names.
+    """
+    there = {(record.path, record.sha256) for record in manifest.records}
+    kept = {row.path for row in rows if (row.path, row.sha256) in there}
+    renamed: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in reversed(manifest.records):
+        if record.split == split and record.path not in kept:
+            renamed[record.sha256, record.label].append(record.path)
+
+    def current(row: _Prediction) -> str:
+        if (row.path, row.sha256) in there:
+            return row.path
+        if paths := renamed[row.sha256, row.true]:
+            return paths.pop()
+        record = manifest.by_digest.get(row.sha256)
+        return record.path if record else row.path
+
+    return [current(row) for row in rows]
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:

@@ -32,7 +32,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "title": data.title,
         "parts": Markup(embed_parts(data.parts)),
         "board": board,
-        "best": describe_best(board.best, data.root) if board.best else None,
+        "best": describe_best(board.best, data.manifest, data.root) if board.best else None,
         "data": describe_data(data, split),
         "bases": describe_bases(data.bases, board),
         "curves": describe_curves(board.rows),

@@ -13,6 +13,8 @@ from stages.report.figures import accuracy_limits, curve
 from stages.report.outcomes import read_history
 
 Counts = dict[str, Counter[str]]
+# So many notices stand on the page, the first of them unfolded.
+NOTICES, NOTICES_OPEN = 200, 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,15 @@ class DataSection:
 
 
 @dataclass(frozen=True)
+class Notices:
+    """What a reader must know before any number: the first remarks, the folded ones, and how many are left out."""
+
+    shown: list[str]
+    folded: list[str]
+    left_out: int
+
+
+@dataclass(frozen=True)
 class BaseSection:
     """A base, and the best of its heads by validation."""
 
@@ -70,10 +81,7 @@ class Curves:
 
 def describe_data(data: ReportData, split: str) -> DataSection:
     """What the data is; the reference is that of ``split``."""
-    counts: Counts = {name: Counter() for name in SPLITS}
-    for record in data.manifest.records:
-        if record.path not in data.skipped:
-            counts[record.split][record.label] += 1
+    counts = data.manifest.counts()
     ignored = sorted(data.manifest.ignored.items(), key=lambda item: (-item[1], item[0]))
     return DataSection(
         manifest=data.manifest,
@@ -99,10 +107,11 @@ def describe_bases(bases: Sequence[BaseSummary], board: Board) -> list[BaseSecti
     return [BaseSection(base, best.get(base.name)) for base in bases]
 
 
-def notices(data: ReportData) -> list[str]:
-    """What a reader must know before any number: remarks on the weights and on the data."""
+def notices(data: ReportData) -> Notices:
+    """Remarks on the weights and on the data, as many as a page can hold."""
     notes = [f"{base.spec.name}: {base.note}" for base in data.bases if base.note]
-    return [*notes, *data.manifest.notes]
+    notes += data.manifest.notes
+    return Notices(notes[:NOTICES_OPEN], notes[NOTICES_OPEN:NOTICES], max(0, len(notes) - NOTICES))
 
 
 def describe_curves(rows: Sequence[Row]) -> list[Curves]:

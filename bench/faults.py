@@ -83,7 +83,7 @@ def main() -> None:
         killed, log = write_project(Path(name) / "killed", images), Path(name) / "log"
         kills = 0
         for i in range(arguments.kills):
-            kills += kill_once(killed, log, rng.uniform(0.0, 0.12))
+            kills += kill_once(killed, log, rng.uniform(0.0, 0.5))
             store = store_of(killed)
             wrong = store.verify()
             print(f"kill {i + 1}: {len(store):,} of {images:,} rows, {len(wrong)} damaged shards", flush=True)

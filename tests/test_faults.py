@@ -139,7 +139,7 @@ def read_everything(artifacts: Path) -> dict[str, object]:
     attempt("manifest.json", lambda: Manifest.load(artifacts / "manifest.json"))
     attempt("scan-memo.json", lambda: StatMemo(artifacts / "scan-memo.json")._old or "detected")
     attempt("skipped.json", lambda: SkippedImages(artifacts / "skipped.json", DECODE_POLICY).reasons or "detected")
-    for head in sorted((artifacts / "heads").iterdir()):
+    for head in sorted((artifacts / "heads").glob("*/")):
         result = read_result(head)
         found[f"{head.name}/result.json"] = result or "detected"
         for name in result["files"] if result else ():
@@ -155,7 +155,7 @@ def test_200_random_flips_are_detected_or_change_nothing_that_is_read(built: Pro
     reasons.reasons = {"ab" * 32: "damaged: truncated"}
     reasons.save()
     expected = read_everything(pristine)
-    assert "detected" not in expected.values()
+    assert [name for name, value in expected.items() if value == "detected"] == []
     # Weights' records and the report hold nothing that a head or a feature is made of.
     files = [
         p

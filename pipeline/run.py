@@ -285,4 +285,4 @@ def data_lines(graph: Graph) -> list[str]:
 def _first(lines: list[str], most: int) -> list[str]:
     """The first lines of a long list, and where the rest can be read."""
     more = len(lines) - most
-    return [*lines[:most], f"… and {more:,} more of these, all in the report"] if more > 0 else lines
+    return [*lines[:most], f"… and {more:,} more of these, see the report"] if more > 0 else lines

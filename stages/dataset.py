@@ -10,8 +10,6 @@ from cache.manifest import ImageRecord, Manifest
 from cache.store import FeatureStore
 from stages.specs import Pool
 
-EVALUATED = ("train", "validation", "test")
-
 
 def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float32]:
     """Feature maps (n, height, width, channels) → (n, d), float32: flattened, or their mean or maximum over the places.

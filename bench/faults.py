@@ -77,13 +77,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    images = arguments.kills * SHARD * 2
+    images = arguments.kills * SHARD * 4  # enough that no run comes to its end before the last kill
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         killed, log = write_project(Path(name) / "killed", images), Path(name) / "log"
         kills = 0
         for i in range(arguments.kills):
-            kills += kill_once(killed, log, rng.uniform(0.0, 0.5))
+            kills += kill_once(killed, log, rng.uniform(0.0, 0.35))
             store = store_of(killed)
             wrong = store.verify()
             print(f"kill {i + 1}: {len(store):,} of {images:,} rows, {len(wrong)} damaged shards", flush=True)

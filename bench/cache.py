@@ -3,7 +3,8 @@
     python -m bench.cache STORE [--rounds 5]
 
 STORE is a folder under artifacts/features that was really extracted. Its rows are written as shards in each compression and in the
-other formats, as float16, and read back into one float16 array; rounds are interleaved. Prints bytes per image, rates against
+other formats, as float16, and read back into one float16
+array, and into one float32 array; rounds are interleaved. Prints bytes per image, rates against
 uncompressed HDF5, and the share of the machine's memory bandwidth (a copy of an array of the same size, bytes read and written)
 that loading reaches. Files are in the page cache when they are read: this is the cost of the format, not of the disk.
 """
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -49,9 +51,9 @@ class Ours:
                 ]
                 store.append(X[start : start + ROWS], rows, ["a"], self.info, self.compression)  # type: ignore[arg-type]
 
-    def read(self) -> NDArray[np.float32]:
+    def read(self, dtype: str = "float16") -> NDArray[Any]:
         store = FeatureStore(self.folder)
-        return store.read(store.digests())
+        return store.read(store.digests(), dtype=dtype)
 
 
 class Plain:
@@ -66,8 +68,8 @@ class Plain:
         self.folder.mkdir()
         self._write(self.path, X)
 
-    def read(self) -> NDArray[np.float16]:
-        return self._read(self.path)
+    def read(self, dtype: str = "float16") -> NDArray[Any]:
+        return self._read(self.path).astype(dtype, copy=False)
 
 
 def write_hdf5(path: Path, X: NDArray[np.float16]) -> None:
@@ -107,6 +109,7 @@ def main() -> None:
     X = load(source)
     writes: dict[str, list[float]] = {}
     reads: dict[str, list[float]] = {}
+    wide: dict[str, list[float]] = {}
     sizes: dict[str, float] = {}
     for round_ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as name:
@@ -125,6 +128,7 @@ def main() -> None:
             for what, kind in kinds.items():
                 writes.setdefault(what, []).append(timed(lambda kind=kind: kind.write(X)))  # type: ignore[misc]
                 reads.setdefault(what, []).append(timed(kind.read))
+                wide.setdefault(what, []).append(timed(lambda kind=kind: kind.read("float32")))  # type: ignore[misc]
                 sizes[what] = sum(p.stat().st_size for p in kind.folder.rglob("*") if p.is_file()) / len(X)
                 if round_ == 0:
                     np.testing.assert_array_equal(kind.read()[:64], X[:64])
@@ -134,14 +138,15 @@ def main() -> None:
         f"{len(X):,} rows of {X.shape[1:]} from {arguments.store.name}, {zeros:.0f}% zeros; medians of {arguments.rounds}"
     )
     print(f"memory bandwidth (copy, read and written): {peak / 1e9:.1f} GB/s")
-    print(f"{'':20} {'bytes/image':>12} {'size':>6} {'write':>7} {'read':>7} {'of peak bandwidth':>18}")
+    print(f"{'':20} {'bytes/image':>12} {'size':>6} {'write':>7} {'read':>7} {'float32':>8} {'of peak bandwidth':>18}")
     first = "HDF5, uncompressed"
     for what in sizes:
         write, read = statistics.median(writes[what]), statistics.median(reads[what])
         share = (X.nbytes / read) / peak
         print(
             f"{what:20} {sizes[what]:12,.0f} {sizes[what] / sizes[first]:6.2f} {statistics.median(writes[first]) / write:6.2f}x "
-            f"{statistics.median(reads[first]) / read:6.2f}x {share:18.3f}"
+            f"{statistics.median(reads[first]) / read:6.2f}x {statistics.median(wide[first]) / statistics.median(wide[what]):7.2f}x "
+            f"{share:18.3f}"
         )
 
 

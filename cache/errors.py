@@ -4,6 +4,8 @@ Each message is one line: the thing, what was expected, what was found, what to 
 it and exits with 1; a traceback is shown with ``--debug`` only.
 """
 
+from pathlib import Path
+
 
 class HeadstartError(Exception):
     """Base of every error that a user can do something about."""
@@ -19,6 +21,14 @@ class DataError(HeadstartError):
 
 class CacheError(HeadstartError):
     """What is in the cache is missing, damaged or of another kind than expected."""
+
+
+class DamageError(CacheError):
+    """A file of the cache, ``path``, does not hold what was written."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class SchemaError(CacheError):

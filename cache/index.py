@@ -1,7 +1,7 @@
 """The index of a store: a memo of its shards' tables, so that a no-op opens no shard. Losing it costs time, nothing else."""
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def load(folder: Path) -> dict[str, ShardEntry]:
 
 def save(folder: Path, entries: dict[str, ShardEntry]) -> None:
     """Keep the entries; a folder that cannot be written to goes without."""
-    shards = {name: asdict(entry) for name, entry in entries.items()}
+    shards = {name: vars(entry) for name, entry in entries.items()}
     with suppress(OSError):
         write_text(folder / "index.json", seal(canonical_json({"version": VERSION, "shards": shards})))
 
@@ -47,7 +47,7 @@ def read_entry(path: Path) -> ShardEntry:
     from cache.shard import read_table
 
     status = path.stat()
-    return ShardEntry(status.st_size, status.st_mtime_ns, **asdict(read_table(path)))
+    return ShardEntry(status.st_size, status.st_mtime_ns, **vars(read_table(path)))
 
 
 def agrees(entry: ShardEntry, manifest: Manifest) -> bool:

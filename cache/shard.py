@@ -18,12 +18,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from cache.errors import CacheError, SchemaError
+from cache.errors import DamageError, SchemaError
 from cache.files import atomic_path, canonical_json
 
 SCHEMA = 1
 CHECKSUM = "xxh3_128"
 CHUNK_BYTES = 1 << 20
+DENSE = 0.3  # the share of values other than zero from which zstd gains by the shuffle, measured
 ZSTD = "32015"  # the number of the filter in HDF5's registry
 ATTRIBUTES = ("schema_version", "key", "spec", "class_names", "precision", "device", "versions", "drift")
 
@@ -65,17 +66,14 @@ def write_shard(
 ) -> None:
     """Write ``features`` (n, …) and their table as the shard ``path``, atomically.
 
-    Raises ValueError where the lengths differ and CacheError where the file does not read back as written.
+    Raises ValueError where the lengths differ and DamageError where the file does not read back as written.
     """
     if not len(features) == len(table.sha256) == len(table.labels) == len(table.paths):
         raise ValueError(f"{path.name}: features, sha256, labels and paths differ in length")
     features = np.ascontiguousarray(features)
 
     def write(file: h5py.File) -> None:
-        rows = max(1, min(len(features), CHUNK_BYTES // max(1, features[0].nbytes)))
-        dataset = file.create_dataset(
-            "features", data=features, chunks=(rows, *features.shape[1:]), **_filters(compression)
-        )
+        dataset = file.create_dataset("features", data=features, **_layout(features, compression))
         dataset.attrs[CHECKSUM] = _checksum(features)
         _write_table(file, table)
         _write_attributes(file, table, info)
@@ -106,22 +104,26 @@ def _write_file(path: Path, write: Callable[[h5py.File], None]) -> None:
 
 
 def read_table(path: Path) -> ShardTable:
-    """The table of a shard, checked. Raises CacheError for a damaged file or another schema."""
+    """The table of a shard, checked. Raises DamageError for a damaged file, SchemaError for another schema."""
     return _guarded(path, _read_table)
 
 
 def read_info(path: Path) -> ShardInfo:
-    """The attributes of a shard, checked. Raises CacheError for a damaged file or another schema."""
+    """The attributes of a shard, checked. Raises DamageError for a damaged file, SchemaError for another schema."""
     return _guarded(path, lambda file: (_read_table(file), _read_info(file))[1])
 
 
-def read_shard(path: Path) -> tuple[NDArray[Any], ShardTable]:
-    """Features (n, …) as stored, and the table, both checked. Raises CacheError for a damaged file."""
+def read_shard(path: Path, out: NDArray[Any] | None = None) -> tuple[NDArray[Any], ShardTable]:
+    """Features (n, …) as stored, and the table, both checked. Raises DamageError for a damaged file.
+
+    They are read into ``out`` where its shape and dtype are theirs, which spares the copy.
+    """
 
     def read(file: h5py.File) -> tuple[NDArray[Any], ShardTable]:
         table = _read_table(file)
         dataset = file["features"]
-        features = np.empty(dataset.shape, dataset.dtype)
+        fits = out is not None and (out.shape, out.dtype) == (dataset.shape, dataset.dtype)
+        features = out if out is not None and fits else np.empty(dataset.shape, dataset.dtype)
         dataset.read_direct(features)
         if len(features) != len(table.sha256):
             raise ValueError("features and sha256 differ in length")
@@ -153,20 +155,29 @@ def _guarded(path: Path, read: Callable[[h5py.File], _T]) -> _T:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CacheError(
-            f"{path}: damaged shard ({reason}); run `make features` to extract its images again"
+        raise DamageError(
+            path, f"{path}: damaged shard ({reason}); run `make features` to extract its images again"
         ) from error
 
 
-def _filters(compression: Compression) -> dict[str, Any]:
+def shape_of(path: Path) -> tuple[int, ...]:
+    """Shape (n, …) of the features of a shard. Raises DamageError for a damaged file."""
+    shape: tuple[int, ...] = _guarded(path, lambda file: file["features"].shape)
+    return shape
+
+
+def _layout(features: NDArray[Any], compression: Compression) -> dict[str, Any]:
+    if compression == "none":
+        return {}  # contiguous: HDF5 reads it straight into the caller's array
+    chunks = (max(1, min(len(features), CHUNK_BYTES // max(1, features[0].nbytes))), *features.shape[1:])
+    # The byte shuffle pays for dense features; behind a ReLU most are zero, and long runs of zeros pack better whole.
+    shuffle = np.count_nonzero(features) > DENSE * features.size
     if compression == "zstd":
         import hdf5plugin
 
-        # Level 1 behind the byte shuffle: on convolutional features higher levels are slower and no smaller.
-        return {**hdf5plugin.Zstd(clevel=1), "shuffle": True}
-    if compression == "lzf":
-        return {"compression": "lzf", "shuffle": True}
-    return {}
+        # Level 1: on convolutional features higher levels are slower and no smaller.
+        return {**hdf5plugin.Zstd(clevel=1), "shuffle": shuffle, "chunks": chunks}
+    return {"compression": "lzf", "shuffle": shuffle, "chunks": chunks}
 
 
 def _register_filters(file: h5py.File) -> None:

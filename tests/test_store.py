@@ -197,3 +197,39 @@ def test_leftovers_of_killed_writers_are_cleared(store: FeatureStore) -> None:
     with store.writing():
         pass
     assert not list(store.folder.glob(".tmp-*"))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    wanted=st.lists(st.integers(0, 11), max_size=15),
+    dtype=st.sampled_from(["float16", "float32"]),
+    pooled=st.booleans(),
+)
+def test_rows_come_in_the_order_asked_for_whatever_the_shards(
+    tmp_path_factory: pytest.TempPathFactory, wanted: list[int], dtype: str, pooled: bool
+) -> None:
+    store = FeatureStore(tmp_path_factory.mktemp("order"))
+    store.create(SPEC)
+    with store.writing():
+        for start in (0, 5, 10):
+            numbers = range(start, min(start + 5, 12))
+            store.append(rows(*numbers), records(*numbers), ["cat"], INFO)
+    pool = (lambda X: X.mean(axis=(1, 2))) if pooled else None
+    X = store.read((sha(i) for i in wanted), pool, dtype=dtype)
+    assert X.dtype == dtype
+    assert len(X) == len(wanted)
+    if wanted:
+        expected = rows(*wanted).astype(np.float32)
+        np.testing.assert_array_equal(X, expected.mean(axis=(1, 2)) if pooled else expected)
+
+
+def test_features_that_are_mostly_zero_pack_smaller_than_dense_ones(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dense = np.abs(rng.normal(size=(64, 4, 4, 64))).astype(np.float16)
+    sparse = np.where(rng.random(dense.shape) < 0.9, np.float16(0), dense)
+    for name, features in (("dense", dense), ("sparse", sparse)):
+        table = ShardTable([sha(i) for i in range(64)], [0] * 64, [f"{i}" for i in range(64)], ["cat"])
+        write_shard(tmp_path / f"{name}.h5", features, table, INFO)
+        np.testing.assert_array_equal(read_shard(tmp_path / f"{name}.h5")[0], features)
+    assert (tmp_path / "dense.h5").stat().st_size < 0.99 * dense.nbytes
+    assert (tmp_path / "sparse.h5").stat().st_size < 0.25 * sparse.nbytes

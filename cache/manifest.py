@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from cache.errors import CacheError
 from cache.files import canonical_json, digest_text, read_sealed_with_digest, seal, write_if_changed
@@ -16,9 +17,8 @@ SPLITS = ("train", "validation", "test")
 SCHEMA = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One labelled image file.
+class ImageRecord(NamedTuple):
+    """One labelled image file. A named tuple, as a no-op makes one for each image, and they are made quickly.
 
     ``path`` is relative to the data root, with ``/`` between folders; ``declared`` is the split that the
     layout gives, or None where it is drawn; ``split`` is the one in force.

@@ -9,7 +9,6 @@ A notebook can use it without TensorFlow::
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +161,8 @@ class FeatureStore:
         are asked for in their order, no copy. Raises CacheError for a content that is not there and for a damaged
         shard, which is moved aside so that the next extraction replaces it.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         import numpy as np
 
         wanted = list(digests)

@@ -4,7 +4,6 @@ import functools
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +66,8 @@ def _with_debug(function: Callable[..., None]) -> Any:
 
 def _stop(message: str, code: int, debug: bool) -> None:
     if debug:
+        import traceback
+
         traceback.print_exc()
     from pipeline.console import visible
 

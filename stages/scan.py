@@ -5,7 +5,6 @@ import marshal
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +100,8 @@ def _hash_all(root: Path, paths: Sequence[str], progress: Progress) -> Iterator[
     if len(paths) <= FEW:
         yield from ((path, hash_one(path)) for path in paths)
         return
+    from concurrent.futures import ThreadPoolExecutor  # a no-op does without
+
     # Reading waits for the disk and hashing releases the GIL, so threads serve both.
     with (
         ThreadPoolExecutor(max_workers=4 * (os.cpu_count() or 1)) as pool,

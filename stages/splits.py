@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 
 from cache.manifest import SPLITS, ImageRecord
 from stages.specs import DataSpec
@@ -67,7 +66,7 @@ def _train_every_class(records: list[ImageRecord], seed: int) -> tuple[list[Imag
     promoted = {sha256 for _, sha256 in nearest.values()}
     if not promoted:
         return records, []
-    moved = [replace(r, split="train") if r.sha256 in promoted and r.declared is None else r for r in records]
+    moved = [r._replace(split="train") if r.sha256 in promoted and r.declared is None else r for r in records]
     return moved, [
         f"{len(promoted)} images were drawn into train, as their classes had none: {', '.join(sorted(nearest)[:5])}"
     ]

@@ -244,7 +244,7 @@ def test_a_renamed_file_has_its_new_name_and_its_thumbnail(data: ReportData, see
     paths = [f"new {i}.png" if i % 2 else records[i + 1].path for i in range(len(records))]
     for record, path in zip(records, paths, strict=True):
         (copy / path).write_bytes((data.root / record.path).read_bytes())
-    moved = [replace(record, path=path) for record, path in zip(records, paths, strict=True)]
+    moved = [record._replace(path=path) for record, path in zip(records, paths, strict=True)]
     moved.sort(key=lambda record: record.path)
     found = page(replace(data, manifest=replace(data.manifest, records=tuple(moved)), root=copy), tmp_path / "i.html")
     now = {visible(record.path): visible(path) for record, path in zip(records, paths, strict=True)}

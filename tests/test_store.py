@@ -225,11 +225,11 @@ def test_rows_come_in_the_order_asked_for_whatever_the_shards(
 
 def test_features_that_are_mostly_zero_pack_smaller_than_dense_ones(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    dense = np.abs(rng.normal(size=(64, 4, 4, 64))).astype(np.float16)
+    dense = np.abs(rng.normal(size=(64, 4, 4, 512))).astype(np.float16)
     sparse = np.where(rng.random(dense.shape) < 0.9, np.float16(0), dense)
     for name, features in (("dense", dense), ("sparse", sparse)):
         table = ShardTable([sha(i) for i in range(64)], [0] * 64, [f"{i}" for i in range(64)], ["cat"])
         write_shard(tmp_path / f"{name}.h5", features, table, INFO)
         np.testing.assert_array_equal(read_shard(tmp_path / f"{name}.h5")[0], features)
-    assert (tmp_path / "dense.h5").stat().st_size < 0.99 * dense.nbytes
+    assert (tmp_path / "dense.h5").stat().st_size < 0.85 * dense.nbytes
     assert (tmp_path / "sparse.h5").stat().st_size < 0.25 * sparse.nbytes

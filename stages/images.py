@@ -7,14 +7,21 @@ to the input size, without keeping the aspect ratio. ``predict`` uses the same c
 
 import io
 import warnings
+from contextlib import nullcontext
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, at which it speaks of a decompression bomb
+HUGE_PIXELS = 40_000_000  # decoded one at a time, however many threads there are: each takes up to 7 bytes a pixel
+STRIP = 1024  # rows
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+_ONE_HUGE_IMAGE = Lock()
 
 
 class BadImageError(Exception):
@@ -34,10 +41,8 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
-                rgb = to_rgb(image)
-                if size is not None and rgb.size != (size[1], size[0]):
-                    rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-                return np.asarray(rgb, dtype=np.uint8)
+                with _ONE_HUGE_IMAGE if image.width * image.height > HUGE_PIXELS else nullcontext():
+                    return _decoded(image, size)
     except (BadImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -51,19 +56,38 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8
         raise BadImageError(f"damaged: {reason[:200]}") from error
 
 
+def _decoded(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    rgb = to_rgb(image)
+    if size is not None and rgb.size != (size[1], size[0]):
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(rgb, dtype=np.uint8)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A Pillow image of any mode, as 8-bit RGB by the policy. Raises BadImageError for a mode without a defined white."""
+    """A Pillow image of any mode as 8-bit RGB by the policy; ``image`` itself is turned upright.
+
+    Raises BadImageError for a mode without a defined white.
+    """
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    upright = image
     if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
         upright = Image.fromarray(np.round(np.asarray(upright) / 257.0).astype(np.uint8))
     if upright.mode in ("I", "F"):
         raise BadImageError("32-bit pixels, which have no defined white; convert the file to 8 or 16 bits")
     if "A" in upright.getbands() or "a" in upright.getbands() or "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-        white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, upright).convert("RGB")
+        return _over_white(upright)
     return upright.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """A transparent image laid over white, strip by strip: whole, a huge one would be in memory four times."""
+    out = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        out.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return out
 
 
 def thumbnail(data: bytes, edge: int) -> bytes:

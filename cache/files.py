@@ -123,6 +123,18 @@ def remove_temporaries(folder: Path) -> int:
     return removed
 
 
+def is_alive(temporary: Path) -> bool:
+    """Whether the process that made a temporary file still runs here."""
+    with suppress(ValueError, OSError):
+        pid = int(temporary.name.removeprefix(TEMPORARY_PREFIX).split("-")[0])
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            return True
+        return True
+    return False
+
+
 @contextmanager
 def lock(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """Hold ``folder`` for one writer; where another process holds it, say for whom through ``waiting``, and wait.

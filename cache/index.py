@@ -9,7 +9,7 @@ from cache.errors import CacheError
 from cache.files import canonical_json, read_sealed, seal, write_text
 from cache.manifest import Manifest
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class ShardEntry:
 
     size: int
     mtime_ns: int
+    key: str
     sha256: list[str]
     labels: list[int]
     paths: list[str]
@@ -44,10 +45,11 @@ def save(folder: Path, entries: dict[str, ShardEntry]) -> None:
 
 def read_entry(path: Path) -> ShardEntry:
     """The entry of a shard, from the shard itself. Raises CacheError where it is damaged."""
-    from cache.shard import read_table
+    from cache.shard import read_table_and_key
 
     status = path.stat()
-    return ShardEntry(status.st_size, status.st_mtime_ns, **vars(read_table(path)))
+    table, key = read_table_and_key(path)
+    return ShardEntry(status.st_size, status.st_mtime_ns, key, **vars(table))
 
 
 def agrees(entry: ShardEntry, manifest: Manifest) -> bool:

@@ -8,6 +8,7 @@ reading (about 1.5 GB/s against memory speed).
 
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,11 @@ def write_shard(
 
 
 def relabel_shard(path: Path, table: ShardTable) -> None:
-    """Give a shard other labels, paths and class names; the compressed features are copied as they stand."""
+    """Give a shard other labels, paths and class names; the compressed features are copied as they stand.
+
+    Raises DamageError where they are not what was written.
+    """
+    read_shard(path)
     with h5py.File(path, "r", locking="best-effort") as old:
 
         def write(new: h5py.File) -> None:
@@ -103,9 +108,9 @@ def _write_file(path: Path, write: Callable[[h5py.File], None]) -> None:
         read_shard(temporary)
 
 
-def read_table(path: Path) -> ShardTable:
-    """The table of a shard, checked. Raises DamageError for a damaged file, SchemaError for another schema."""
-    return _guarded(path, _read_table)
+def read_table_and_key(path: Path) -> tuple[ShardTable, str]:
+    """The table of a shard and its base key, checked. Raises DamageError for a damaged file, SchemaError for another schema."""
+    return _guarded(path, lambda file: (_read_table(file), str(file.attrs["key"])))
 
 
 def read_info(path: Path) -> ShardInfo:
@@ -151,13 +156,19 @@ def _guarded(path: Path, read: Callable[[h5py.File], _T]) -> _T:
                 )
             _register_filters(file)
             return read(file)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DamageError(
-            path, f"{path}: damaged shard ({reason}); run `make features` to extract its images again"
-        ) from error
+    except OSError as error:
+        # HDF5 gives a reason of its own for a file that does not hold what it should, and an errno for everything else:
+        # too many open files, another process that holds it, a disk that does not answer. Those shards may be whole.
+        if error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise _damage(path, error) from error
+    except (KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
+        raise _damage(path, error) from error
+
+
+def _damage(path: Path, error: Exception) -> DamageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DamageError(path, f"{path}: damaged shard ({reason}); run `make features` to extract its images again")
 
 
 def shape_of(path: Path) -> tuple[int, ...]:

@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cache import index
-from cache.errors import CacheError, DamageError, SchemaError
+from cache.errors import CacheError, DamageError
 from cache.files import (
     canonical_json,
     digest_json,
@@ -25,13 +25,18 @@ from cache.files import (
     write_if_changed,
 )
 from cache.index import ShardEntry
-from cache.manifest import ImageRecord, Manifest
+from cache.manifest import SPLITS, ImageRecord, Manifest
+
+_T = TypeVar("_T")
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
     from cache.shard import Compression, ShardInfo
+
+
+FLOAT16_MAX = 65504.0
 
 
 class FeatureStore:
@@ -55,6 +60,11 @@ class FeatureStore:
         if not path.exists():
             raise CacheError(f"{self.folder}: expected a feature store, found no spec.json; run `make features`")
         return read_sealed(path, "the spec of a feature store")
+
+    @property
+    def spec_is_whole(self) -> bool:
+        """Whether there is a spec, undamaged."""
+        return self._key() is not None
 
     def create(self, spec: dict[str, Any]) -> None:
         """Make the folder and write its spec."""
@@ -90,13 +100,23 @@ class FeatureStore:
         """What the attributes of each shard say: spec, and precision, device and versions really used."""
         from cache.shard import read_info
 
-        return [read_info(path) for path in self.shards()]
+        return [self._checked(read_info, path) for path in self.shards()]
+
+    def _checked(self, read: "Callable[[Path], _T]", path: Path) -> "_T":
+        """What ``read`` finds in a shard; a damaged one is moved aside."""
+        try:
+            return read(path)
+        except DamageError:
+            self._set_aside(path.name)
+            raise
 
     def refresh(self) -> None:
-        """Look at the shards again. A shard that cannot be read is listed in ``damaged`` and holds nothing."""
+        """Look at the shards again. One that cannot be read, or is of another base, is in ``damaged`` and holds nothing."""
         remembered = index.load(self.folder)
-        self._entries, self.damaged = {}, {}
+        entries: dict[str, ShardEntry] = {}
+        damaged: dict[str, str] = {}
         changed = False
+        key = self._key()
         for path in sorted(self.folder.glob("shard-*.h5")):
             status = path.stat()
             entry = remembered.pop(path.name, None)
@@ -104,17 +124,25 @@ class FeatureStore:
                 changed = True
                 try:
                     entry = index.read_entry(path)
-                except SchemaError:
-                    raise
-                except CacheError as error:
-                    self.damaged[path.name] = str(error)
+                except DamageError as error:
+                    damaged[path.name] = str(error)
                     continue
-            self._entries[path.name] = entry
-        self._rows = {
-            digest: (name, row) for name, entry in self._entries.items() for row, digest in enumerate(entry.sha256)
-        }
+            if key and entry.key != key:
+                damaged[path.name] = f"{path}: belongs to another base; run `make features` to extract its images again"
+                continue
+            entries[path.name] = entry
+        # Swapped whole, so that a reader in another thread sees the old state or the new one.
+        self._rows = {digest: (name, row) for name, entry in entries.items() for row, digest in enumerate(entry.sha256)}
+        self._entries, self.damaged = entries, damaged
         if changed or remembered:
             index.save(self.folder, self._entries)
+
+    def _key(self) -> str | None:
+        """The base key that the shards should have, where the spec is whole."""
+        try:
+            return digest_json(self.spec)
+        except (CacheError, OSError):
+            return None
 
     def append(
         self,
@@ -144,7 +172,7 @@ class FeatureStore:
         )
         write_shard(path, features, table, info, compression)
         status = path.stat()
-        self._entries[path.name] = ShardEntry(status.st_size, status.st_mtime_ns, **vars(table))
+        self._entries[path.name] = ShardEntry(status.st_size, status.st_mtime_ns, info.key, **vars(table))
         self._rows |= {digest: (path.name, row) for row, digest in enumerate(table.sha256)}
         return path
 
@@ -157,29 +185,36 @@ class FeatureStore:
         """Features of ``digests``, in that order, as an array (n, …) of ``dtype``.
 
         ``transform`` is applied to each shard's rows, as float32, before they are kept (pooling, say), so that memory
-        holds no more than the result and two shards. ``dtype="float16"`` takes half the memory and, where whole shards
-        are asked for in their order, no copy. Raises CacheError for a content that is not there and for a damaged
-        shard, which is moved aside so that the next extraction replaces it.
+        holds no more than the result and two shards; it is called from two threads, and once on a row of zeros, to see
+        its shape. ``dtype`` is float16, float32 or float64; float16 takes half the memory and, where whole shards are
+        asked for in their order, no copy. Raises CacheError for a content that is not there, for values that do not fit
+        float16, and for a damaged shard, which is moved aside so that the next extraction replaces it.
         """
         from concurrent.futures import ThreadPoolExecutor
 
         import numpy as np
 
+        if np.dtype(dtype) not in (np.float16, np.float32, np.float64):
+            raise ValueError(f"dtype: expected float16, float32 or float64, found {dtype}")
+        rows, entries = self._rows, self._entries  # as they are now, whatever another thread finds damaged
         wanted = list(digests)
-        if absent := self.missing(wanted):
+        if absent := [digest for digest in wanted if digest not in rows]:
             raise CacheError(f"{self.folder}: lacks {len(absent)} of {len(wanted)} images; run `make features`")
         by_shard: dict[str, list[tuple[int, int]]] = {}
         for position, digest in enumerate(wanted):
-            name, row = self._rows[digest]
+            name, row = rows[digest]
             by_shard.setdefault(name, []).append((position, row))
-        if not by_shard:
+        names = sorted(by_shard) or sorted(entries)[:1]
+        if not names:
             return np.empty((0,), dtype)
-        names = sorted(by_shard)
         try:
             out = self._allocate(names[0], len(wanted), transform, dtype)
             # HDF5 reads one shard at a time; meanwhile the other thread checks and converts the one before.
             with ThreadPoolExecutor(2) as threads:
-                jobs = [threads.submit(self._read_into, out, name, by_shard[name], transform) for name in names]
+                jobs = [
+                    threads.submit(self._read_into, out, entries[name], name, places, transform)
+                    for name, places in by_shard.items()
+                ]
                 try:
                     for job in jobs:
                         job.result()
@@ -188,6 +223,8 @@ class FeatureStore:
         except DamageError as error:
             self._set_aside(error.path.name)
             raise
+        except FileNotFoundError as error:
+            raise CacheError(f"{error.filename}: went away while the store was in use; open it again") from error
         return out
 
     def _allocate(
@@ -204,6 +241,7 @@ class FeatureStore:
     def _read_into(
         self,
         out: "NDArray[Any]",
+        entry: ShardEntry,
         name: str,
         places: list[tuple[int, int]],
         transform: "Callable[[NDArray[Any]], NDArray[Any]] | None",
@@ -214,16 +252,18 @@ class FeatureStore:
         from cache.shard import read_shard
 
         positions, rows = map(list, zip(*places, strict=True))
-        whole = rows == list(range(len(self._entries[name].sha256)))
+        whole = rows == list(range(len(entry.sha256)))
         run = positions == list(range(positions[0], positions[0] + len(positions)))
         target = out[positions[0] : positions[0] + len(positions)] if run else None
         features, table = read_shard(self.folder / name, target if whole and transform is None else None)
-        if table.sha256 != self._entries[name].sha256:
+        if table.sha256 != entry.sha256:
             raise CacheError(f"{self.folder / name}: changed while it was read; run again")
         if target is not None and np.may_share_memory(features, target):
             return
         values = features if whole else features[rows]
         values = values if transform is None else transform(values.astype(np.float32))
+        if out.dtype == np.float16 and values.dtype != np.float16 and np.abs(values).max(initial=0) > FLOAT16_MAX:
+            raise CacheError(f"{self.folder / name}: holds values that do not fit float16; read them as float32")
         if target is not None:
             target[...] = values
         else:
@@ -232,9 +272,13 @@ class FeatureStore:
     def arrays(self, manifest: Manifest, split: str) -> "tuple[NDArray[np.float32], NDArray[np.int64]]":
         """Features (n, …) float32 and labels (n,) int64, which index ``manifest.classes``, of a whole split.
 
-        Rows are in order of the manifest's paths. Raises CacheError where an image has no features yet.
+        Rows are in order of the manifest's paths. Raises CacheError where an image has no features yet, ValueError for
+        a split of another name.
         """
         import numpy as np
+
+        if split not in SPLITS:
+            raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
 
         records = [record for record in manifest.records if record.split == split]
         labels = [manifest.classes.index(record.label) for record in records]
@@ -259,19 +303,25 @@ class FeatureStore:
         return [name for name, entry in self._entries.items() if not index.agrees(entry, manifest)]
 
     def relabel(self, manifest: Manifest) -> int:
-        """Rewrite the shards that disagree with the manifest; nothing is extracted. Returns how many."""
+        """Rewrite the shards that disagree with the manifest; nothing is extracted. Returns how many.
+
+        One that turns out to be damaged is moved aside, and its images are missing then.
+        """
         from cache.shard import ShardTable, relabel_shard
 
         names = self.outdated(manifest)
         for name in names:
             table = ShardTable(**index.table_from(self._entries[name], manifest))
-            relabel_shard(self.folder / name, table)
+            try:
+                relabel_shard(self.folder / name, table)
+            except DamageError:
+                self._move_aside(name)
         if names:
             self.refresh()
         return len(names)
 
     def discard_damaged(self) -> int:
-        """Remove the shards that cannot be read, so that their images are extracted again. Returns how many."""
+        """Remove the shards that cannot be used, so that their images are extracted again. Returns how many."""
         names = [*self.damaged, *self.set_aside()]
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
@@ -285,14 +335,18 @@ class FeatureStore:
     def drop(self, unwanted: Iterable[str]) -> int:
         """Remove the rows of ``unwanted`` contents; shards are rewritten or, when empty, removed. Returns how many rows.
 
-        Call it while holding ``writing()``.
+        Call it while holding ``writing()``. A damaged shard is moved aside.
         """
         from cache.shard import ShardTable, compression_of, read_info, read_shard, write_shard
 
         gone = set(unwanted) & self._rows.keys()
         for name in {self._rows[digest][0] for digest in gone}:
             path = self.folder / name
-            features, table = read_shard(path)
+            try:
+                features, table = read_shard(path)
+            except DamageError:
+                self._move_aside(name)
+                continue
             rows = [i for i, digest in enumerate(table.sha256) if digest not in gone]
             if not rows:
                 path.unlink()
@@ -309,28 +363,30 @@ class FeatureStore:
         return sum(entry.size for entry in self._entries.values())
 
     def verify(self) -> dict[str, str]:
-        """Read every shard whole and check it; returns what is wrong, by name of the shard."""
-        from cache.shard import read_info, read_shard
+        """Read every shard whole and check it; returns what is wrong, by name of the file.
+
+        A damaged shard is moved aside, so that the next extraction replaces it.
+        """
+        from cache.shard import read_shard
 
         wrong = dict(self.damaged)
-        if self._entries:
-            try:
-                key = digest_json(self.spec)
-                wrong |= {
-                    path.name: f"{path}: belongs to another base"
-                    for path in self.shards()
-                    if read_info(path).key != key
-                }
-            except CacheError as error:
-                wrong["spec.json"] = str(error)
+        if self._entries and not self.spec_is_whole:
+            wrong["spec.json"] = f"{self.folder / 'spec.json'}: damaged or gone; run `make features`"
         for path in self.shards():
             try:
                 read_shard(path)
-            except CacheError as error:
+            except DamageError as error:
                 wrong[path.name] = str(error)
+                self._move_aside(path.name)
+            except FileNotFoundError:
+                continue  # another process has replaced it
+        self.refresh()
         return wrong
 
-    def _set_aside(self, name: str) -> None:
+    def _move_aside(self, name: str) -> None:
         with suppress(OSError):
             os.replace(self.folder / name, self.folder / f"{name}.damaged")
+
+    def _set_aside(self, name: str) -> None:
+        self._move_aside(name)
         self.refresh()

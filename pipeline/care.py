@@ -1,11 +1,12 @@
 """Looking after a cache: check everything in it, and remove what nothing refers to."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import CacheError, ConfigError
-from cache.files import TEMPORARY_PREFIX
+from cache.files import TEMPORARY_PREFIX, is_alive, lock
 from cache.manifest import Manifest
 from cache.store import FeatureStore
 from pipeline.config import Config, load_config
@@ -21,8 +22,9 @@ def verify(config: Config, progress: Progress) -> list[str]:
     shards = rows = 0
     for path in sorted((folder / "features").glob("*/")):
         store = FeatureStore(path)
-        wrong += [f"damaged: {path.name}/{name}: {reason}" for name, reason in store.verify().items()]
-        wrong += [f"damaged: {path.name}/{name}: set aside; run `make features`" for name in store.set_aside()]
+        before = store.set_aside()
+        wrong += [f"damaged: {reason}" for reason in store.verify().values()]
+        wrong += [f"damaged: {path / name}: set aside before; run `make features`" for name in before]
         shards, rows = shards + len(store.shards()), rows + len(store)
     heads = sorted((folder / "heads").glob("*/"))
     for path in heads:
@@ -63,11 +65,21 @@ def garbage(config: Config) -> list[Garbage]:
     heads = {name for graph in graphs for name in graph.heads}
     found = [_folder(path, "features of no configured base") for path in _others(folder / "features", stores)]
     found += [_folder(path, "a head that is not configured") for path in _others(folder / "heads", heads)]
-    found += [_file(path, "a temporary file of a killed run") for path in folder.rglob(f"{TEMPORARY_PREFIX}*")]
-    found += [_file(path, "a damaged shard that was set aside") for path in folder.glob("features/*/*.damaged")]
-    if all(graph.images_here for graph in graphs):
+    left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
+    found += [_file(path, "a temporary file of a killed run") for path in left]
+    # What is left of a damaged shard is kept until its images are extracted again.
+    whole = {base.store.folder for graph in graphs for base in graph.bases.values() if base.store and not base.missing}
+    damaged = [path for path in folder.glob("features/*/*.damaged") if path.parent in whole]
+    found += [_file(path, "a damaged shard that was set aside") for path in damaged]
+    if all(graph.images_here and not _unreachable(graph) for graph in graphs):
         found += _rows(folder, stores, graphs)
     return found
+
+
+def _unreachable(graph: Graph) -> bool:
+    """Whether there are files or folders that could not be looked into: their images may not be gone."""
+    undecodable = set(graph.skipped.reasons.values())
+    return any(reason not in undecodable for reason in graph.manifest.skipped.values())
 
 
 def _configurations(config: Config) -> list[Config]:
@@ -96,16 +108,13 @@ def _others(folder: Path, known: set[str]) -> list[Path]:
 
 
 def _folder(path: Path, what: str) -> Garbage:
-    files = [file for file in path.rglob("*") if file.is_file()]
-
     def remove() -> None:
-        for file in files:
-            file.unlink(missing_ok=True)
-        for empty in sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True):
-            empty.rmdir()
-        path.rmdir()
+        # A process that still writes there is waited for.
+        with lock(path, lambda line: None):
+            shutil.rmtree(path)
 
-    return Garbage(f"{path}: {what}", sum(file.stat().st_size for file in files), remove)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Garbage(f"{path}: {what}", size, remove)
 
 
 def _file(path: Path, what: str) -> Garbage:

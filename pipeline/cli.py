@@ -221,10 +221,10 @@ def prune(
     from pipeline.summary import garbage_lines
 
     found = care.garbage(load_config(config))
-    _print(garbage_lines(found, removed=yes))
     if yes:
         for each in found:
             each.remove()
+    _print(garbage_lines(found, removed=yes))
 
 
 @command()

@@ -182,6 +182,8 @@ def _feature_reasons(
         reasons += [_count(n, f"image {what}", f"images {what}") for n, what in told if n]
     elif damaged:
         reasons.append(f"{', '.join(damaged)} is damaged, and not needed")
+    if len(store) and not store.spec_is_whole:
+        reasons.append("spec.json is damaged (nothing to extract)")
     if outdated:
         reasons.append(f"labels or names changed in {_count(outdated, 'shard')} (nothing to extract)")
     return tuple(reasons)

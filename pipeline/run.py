@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheError, DataError, HeadError
 from cache.files import digest_json, lock
@@ -44,31 +44,38 @@ def _bring_up_to_date(
 ) -> int:
     if target.store is None:
         target = _with_key(graph, target)
-    from stages.features import Stage
+    from stages.features import Stage, compare
 
     store = target.store
     assert store is not None
+    stage = Stage(graph.config.data, graph.manifest, store, graph.skipped, graph.config.cache, progress, allow_drift)
     with store.writing(progress.say):
+        store.create(target.identity)
         store.discard_damaged()
         graph.skipped.refresh()
-        # Another process may have worked on the store since the graph was made, so look again under the lock.
-        wanted = [sha for sha in store.missing(graph.manifest.by_digest) if sha not in graph.skipped.reasons]
         if rewritten := store.relabel(graph.manifest):
             progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
-        stage = Stage(
-            graph.config.data, graph.manifest, store, graph.skipped, graph.config.cache, progress, allow_drift
-        )
-        return _extract(stage, target, base, wanted) if base and wanted else 0
+        store.discard_damaged()  # what relabelling found
+        # Another process may have worked on the store since the graph was made, so look again under the lock.
+        if not _wanted(stage):
+            return 0
+        base = base or _frozen_base(graph, target, progress)
+        compared = compare(stage, base)
+        return _extract(stage, target, base, compared)
 
 
-def _extract(stage: "Stage", target: BaseTarget, base: "FrozenBase", wanted: list[str]) -> int:
+def _wanted(stage: "Stage") -> list[str]:
+    return [sha for sha in stage.store.missing(stage.manifest.by_digest) if sha not in stage.skipped.reasons]
+
+
+def _extract(stage: "Stage", target: BaseTarget, base: "FrozenBase", compared: dict[str, Any]) -> int:
     from stages.features import extract
 
     assert target.key is not None
     store, progress = stage.store, stage.progress
-    before = len(store)
+    before, wanted = len(store), _wanted(stage)
     try:
-        done = extract(stage, base, target.key, target.identity, wanted)
+        done = extract(stage, base, target.key, target.identity, wanted, compared)
     except KeyboardInterrupt:
         kept = len(store) - before
         progress.say(f"features: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import BaseError, DataError
+from cache.errors import BaseError, DamageError, DataError
 from cache.manifest import ImageRecord, Manifest
 from cache.shard import ShardInfo
 from cache.skipped import SkippedImages
@@ -57,15 +57,17 @@ class Stage:
     allow_drift: bool = False
 
 
-def extract(stage: Stage, base: FrozenBase, key: str, spec: dict[str, Any], wanted: Sequence[str]) -> Extraction:
+def extract(
+    stage: Stage, base: FrozenBase, key: str, spec: dict[str, Any], wanted: Sequence[str], compared: dict[str, Any]
+) -> Extraction:
     """Run ``base`` over the contents ``wanted`` (SHA-256) and write their features as shards.
 
     Images that cannot be decoded are recorded in ``stage.skipped`` with the reason. On Ctrl-C the rows that are ready are
-    written as a shard of their own before KeyboardInterrupt goes on. Raises BaseError for features that are not finite,
+    written as a shard of their own before KeyboardInterrupt goes on. ``compared`` is what ``compare`` found.
+    Raises BaseError for features that are not finite,
     CacheError for features that differ from those stored, and DataError for a bad image where the data spec says to fail.
     """
-    stage.store.create(spec)
-    info = ShardInfo(key, spec, base.precision, base.device, backend.versions(), _compare(stage, base))
+    info = ShardInfo(key, spec, base.precision, base.device, backend.versions(), compared)
     writer = _Writer(stage, info)
     done = Extraction()
     start = perf_counter()
@@ -93,11 +95,20 @@ def extract(stage: Stage, base: FrozenBase, key: str, spec: dict[str, Any], want
     return done
 
 
-def _compare(stage: Stage, base: FrozenBase) -> dict[str, Any]:
-    """Compare with what is stored before adding to it; what shards record of it."""
-    if not len(stage.store):
-        return {}
-    found = drift.measure(stage.store, stage.manifest, stage.data.root, base)
+def compare(stage: Stage, base: FrozenBase) -> dict[str, Any]:
+    """Compare with what is stored before adding to it; what shards record of it.
+
+    A shard that turns out to be damaged is removed, and its images are missing then. Raises CacheError where features
+    computed here differ from those stored, unless drift is allowed.
+    """
+    while True:
+        if not len(stage.store):
+            return {}
+        try:
+            found = drift.measure(stage.store, stage.manifest, stage.data.root, base)
+            break
+        except DamageError:
+            stage.store.discard_damaged()
     if found is None:
         stage.progress.say("features: none of the images that are stored is here, so nothing can be compared")
         return {}
@@ -147,14 +158,20 @@ class _Writer:
             return features
         with np.errstate(over="ignore"):
             stored = features.astype(np.float16)
-        lost = float(np.linalg.norm(stored.astype(np.float32) - features) / max(float(np.linalg.norm(features)), 1e-30))
-        if lost <= FLOAT16_LOSS:  # not for infinity, nor for what underflowed
+        if _largest_loss(features, stored) <= FLOAT16_LOSS:  # not for infinity, nor for what underflowed
             return stored
         low, high = float(np.abs(features).min()), float(np.abs(features).max())
         self._stage.progress.say(
             f"warning: features from {low:.2g} to {high:.2g} do not fit float16 (65504): this shard is stored as float32"
         )
         return features
+
+
+def _largest_loss(features: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
+    """The relative error of the row that rounding changes most; infinite where a value overflowed."""
+    rows = features.reshape(len(features), -1).astype(np.float64)
+    lost = np.linalg.norm(stored.reshape(len(stored), -1).astype(np.float64) - rows, axis=1)
+    return float((lost / np.maximum(np.linalg.norm(rows, axis=1), 1e-300)).max())
 
 
 def decoded_batches(

@@ -72,7 +72,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     ImageOps.exif_transpose(image, in_place=True)
     upright = image
     if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
-        upright = Image.fromarray(np.round(np.asarray(upright) / 257.0).astype(np.uint8))
+        deep = np.asarray(upright)
+        grey = np.round(deep / 257.0).astype(np.uint8)
+        grey[deep == image.info.get("transparency", -1)] = 255
+        upright = Image.fromarray(grey)
+    key = upright.info.get("transparency")
+    if upright.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        # Of a file with 16 bits a channel; Pillow has cut the pixels to 8 bits and left this as it was.
+        upright.info["transparency"] = tuple(value >> 8 for value in key)
     if upright.mode in ("I", "F"):
         raise BadImageError("32-bit pixels, which have no defined white; convert the file to 8 or 16 bits")
     if "A" in upright.getbands() or "a" in upright.getbands() or "transparency" in upright.info:

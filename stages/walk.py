@@ -38,13 +38,12 @@ def walk(root: Path, without: Path | None = None) -> Walk:
         prefix, folder, above = stack.pop()
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                stack += _list_folder(descriptor, prefix, folder, above, real_root, excluded, found)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             found.skipped[prefix.rstrip("/")] = f"the folder cannot be listed: {error.strerror}"
-            continue
-        try:
-            stack += _list_folder(descriptor, prefix, folder, above, real_root, excluded, found)
-        finally:
-            os.close(descriptor)
     return found
 
 
@@ -60,7 +59,7 @@ def _list_folder(
     """Take the files of one folder; returns the folders in it. Through a descriptor a stat costs a quarter less."""
     below: list[_Folder] = []
     files = found.files
-    for entry in os.scandir(descriptor):
+    for entry in list(os.scandir(descriptor)):
         # Most entries are image files, and a no-op comes through here for each of them: they are asked about first.
         name = entry.name
         if entry.is_file(follow_symlinks=False) and name[name.rfind(".") :].lower() in EXTENSIONS and name[0] != ".":
@@ -99,7 +98,7 @@ def _follow(
         found.skipped[name] = "a link out of the data folder, not followed"
     elif not os.path.isdir(target):
         _take(entry, name, found)
-    elif any(folder == target or folder.startswith(target + os.sep) for folder in above):
+    elif any(f == target or f.startswith(target + os.sep) for f in (*above, os.path.dirname(path))):
         found.skipped[name] = "a link to a folder that contains it, not followed"
     else:
         below.append((name + "/", target, above | {target}))

@@ -1,6 +1,7 @@
 """verify and prune: what is wrong is named, and what nothing refers to can be removed."""
 
 import json
+import os
 from pathlib import Path
 
 from conftest import Project, write_photos
@@ -85,6 +86,20 @@ def test_rows_are_kept_while_the_images_are_elsewhere(project: Project) -> None:
     assert "nothing to remove" in project.headstart("prune").out
     write_photos(project.photos, {"cat": 20, "dog": 20}, first=8000)
     assert "40 rows of images that are gone" in project.headstart("prune").out
+
+
+def test_rows_are_kept_while_a_folder_cannot_be_looked_into(project: Project) -> None:
+    for path in sorted(project.photos.glob("cat/*"))[:5]:
+        path.unlink()
+    (project.photos / "cat" / "away.png").symlink_to("/mnt/not/mounted.png")
+    assert "nothing to remove" in project.headstart("prune").out
+
+
+def test_prune_leaves_what_a_living_process_is_writing(project: Project) -> None:
+    (project.artifacts / f".tmp-{os.getpid()}-ab-manifest.json").write_text("half")
+    (project.artifacts / ".tmp-999999999-ab-manifest.json").write_text("half")
+    out = project.headstart("prune").out
+    assert ".tmp-999999999-ab-manifest.json: a temporary file of a killed run" in out and str(os.getpid()) not in out
 
 
 def test_a_split_as_arrays(project: Project) -> None:

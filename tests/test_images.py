@@ -81,6 +81,9 @@ def test_grey_with_alpha_and_transparent_palette_and_transparent_colour() -> Non
     assert (decode(encode(palette, "PNG", transparency=1)) == 255).all()
     assert (decode(encode(palette, "GIF", transparency=1)) == 255).all()
     assert (decode(encode(Image.new("RGB", (4, 4), (1, 2, 3)), "PNG", transparency=(1, 2, 3))) == 255).all()
+    deep = Image.fromarray(np.full((4, 4), 20000, np.uint16))
+    assert (decode(encode(deep, "PNG", transparency=20000)) == 255).all()
+    assert (decode(encode(deep, "PNG", transparency=20001)) == 78).all()
 
 
 def test_16_bits_are_scaled_and_not_clipped() -> None:

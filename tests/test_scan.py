@@ -253,11 +253,14 @@ def test_links_are_followed_within_the_folder_alone(tmp_path: Path) -> None:
     (root / "a" / "out.png").symlink_to(tmp_path / "outside.png")
     (root / "a" / "broken.png").symlink_to(root / "nothing.png")
     (root / "a" / "loop").symlink_to(root)
+    (root / "a" / "more").mkdir()
+    (root / "a" / "more" / "up").symlink_to("..")
     found = look(root)
     assert labels(found)["a/in.png"] == "a" and len(found.records) == 41
     assert found.skipped == {
         "a/broken.png": "a link to a file that does not exist",
         "a/loop": "a link to a folder that contains it, not followed",
+        "a/more/up": "a link to a folder that contains it, not followed",
         "a/out.png": "a link out of the data folder, not followed",
     }
 

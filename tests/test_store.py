@@ -2,7 +2,10 @@
 
 import json
 import os
+import resource
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from cache import CacheError, FeatureStore, ImageRecord, Manifest
 from cache.files import digest_json
-from cache.shard import ShardInfo, ShardTable, read_info, read_shard, read_table, write_shard
+from cache.shard import ShardInfo, ShardTable, read_info, read_shard, write_shard
 
 SPEC = {"base": "VGG16"}
 INFO = ShardInfo(digest_json(SPEC), SPEC, "float32", "CPU", {"keras": "3"}, {"largest": 0.001})
@@ -69,7 +72,7 @@ def test_a_shard_comes_back_as_it_was(
     found, found_table = read_shard(path)
     np.testing.assert_array_equal(found, features)
     assert found.dtype == features.dtype
-    assert found_table == table and read_table(path) == table and read_info(path) == INFO
+    assert found_table == table and read_info(path) == INFO
 
 
 def test_a_shard_opens_with_h5py_alone(tmp_path: Path) -> None:
@@ -184,9 +187,9 @@ def test_labels_follow_the_manifest_without_touching_features(store: FeatureStor
     with store.writing():
         assert store.relabel(manifest) == 2
     assert store.outdated(manifest) == [] and FeatureStore(store.folder).outdated(manifest) == []
-    table = read_table(store.folder / "shard-00000.h5")
+    table = read_shard(store.folder / "shard-00000.h5")[1]
     assert table.labels == [0, 1, 1] and table.paths[0] == "ant/zero.jpg" and table.class_names == ["ant", "cat"]
-    other = read_table(store.folder / "shard-00001.h5")  # of images that this manifest does not have
+    other = read_shard(store.folder / "shard-00001.h5")[1]  # of images that this manifest does not have
     assert other.labels == [2, 2] and other.class_names == ["ant", "cat", "dog"]
     np.testing.assert_array_equal(store.read(store.digests()), before)
     assert read_info(store.folder / "shard-00000.h5") == INFO
@@ -233,3 +236,64 @@ def test_features_that_are_mostly_zero_pack_smaller_than_dense_ones(tmp_path: Pa
         np.testing.assert_array_equal(read_shard(tmp_path / f"{name}.h5")[0], features)
     assert (tmp_path / "dense.h5").stat().st_size < 0.85 * dense.nbytes
     assert (tmp_path / "sparse.h5").stat().st_size < 0.25 * sparse.nbytes
+
+
+def test_a_reader_beside_others_that_find_damage_gets_rows_or_a_clear_error(store: FeatureStore) -> None:
+    path = store.folder / "shard-00001.h5"
+    data = bytearray(path.read_bytes())
+    data[data.index(rows(3).tobytes()[:16]) if rows(3).tobytes()[:16] in data else len(data) // 2] ^= 1
+    path.write_bytes(data[: len(data) // 2])
+
+    def read(i: int) -> str:
+        try:
+            return str(store.read([sha(i % 5)]).shape)
+        except CacheError as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(8) as threads:
+        found = set(threads.map(read, range(200)))
+    assert found <= {"(1, 4, 4, 8)", "DamageError", "CacheError"} and "(1, 4, 4, 8)" in found
+    assert store.set_aside() == ["shard-00001.h5.damaged"]
+
+
+def test_what_is_no_damage_is_not_called_so(store: FeatureStore) -> None:
+    """Where too many files are open, a shard may be whole, and stays where it is."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = os.open(os.devnull, os.O_RDONLY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held + 1, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"Too many open files.*shard-0000"):
+            store.read(store.digests())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        os.close(held)
+    assert store.set_aside() == [] and len(store.read(store.digests())) == 5
+
+
+def test_a_shard_of_another_base_is_not_read(store: FeatureStore, tmp_path: Path) -> None:
+    table = ShardTable([sha(7)], [0], ["7.jpg"], ["cat"])
+    write_shard(store.folder / "shard-00002.h5", rows(7), table, replace(INFO, key="0" * 64))
+    store.refresh()
+    assert sha(7) not in store
+    assert "belongs to another base" in store.damaged["shard-00002.h5"]
+
+
+def test_values_that_float16_cannot_hold_are_not_read_as_float16(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "wide")
+    store.create(SPEC)
+    with store.writing():
+        store.append(rows(0, 1, dtype="float32") * 1e6, records(0, 1), ["cat"], INFO)
+    with pytest.raises(CacheError, match="do not fit float16"):
+        store.read(store.digests(), dtype="float16")
+    assert store.read(store.digests()).max() == 1e6
+    with pytest.raises(ValueError, match="expected float16, float32 or float64, found int8"):
+        store.read(store.digests(), dtype="int8")
+
+
+def test_what_a_notebook_gets_wrong(store: FeatureStore) -> None:
+    with pytest.raises(ValueError, match="split: expected one of train, validation, test, found 'trian'"):
+        store.arrays(Manifest("classes", ("cat",), ()), "trian")
+    assert store.read([]).shape == (0, 4, 4, 8)
+    (store.folder / "shard-00001.h5").unlink()
+    with pytest.raises(CacheError, match=r"shard-00001\.h5: went away"):
+        store.read(store.digests())

@@ -58,7 +58,7 @@ def build(folder: Path, images: int) -> None:
 
 def fill(graph: object) -> None:
     """Made-up features for every image, through the store's own writer."""
-    (base,) = graph.bases.values()  # type: ignore[attr-defined]
+    (base,) = next(iter(graph.bases.values())).layers  # type: ignore[attr-defined]
     base.store.create(base.identity)
     records = list(graph.manifest.by_digest.values())  # type: ignore[attr-defined]
     rng = np.random.default_rng(0)

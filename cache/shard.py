@@ -28,6 +28,8 @@ CHUNK_BYTES = 1 << 20
 DENSE = 0.3  # the share of values other than zero from which zstd gains by the shuffle, measured
 ZSTD = "32015"  # the number of the filter in HDF5's registry
 ATTRIBUTES = ("schema_version", "key", "spec", "class_names", "precision", "device", "versions", "drift")
+# Attributes that shards of before have not.
+LATER_ATTRIBUTES = ("seconds",)
 
 Compression = Literal["zstd", "lzf", "none"]
 _T = TypeVar("_T")
@@ -51,7 +53,7 @@ class ShardInfo:
     """What the attributes of a shard say: base key, its spec, and what really computed the features.
 
     ``drift`` is how far features computed then were from those already stored, see ``stages.drift``; empty where nothing
-    was compared.
+    was compared. ``seconds`` is how long the rows took to extract, decoding included.
     """
 
     key: str
@@ -60,6 +62,7 @@ class ShardInfo:
     device: str
     versions: dict[str, str]
     drift: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def write_shard(
@@ -219,8 +222,9 @@ def _write_attributes(file: h5py.File, table: ShardTable, info: ShardInfo) -> No
         "device": info.device,
         "versions": canonical_json(info.versions),
         "drift": canonical_json(info.drift),
+        "seconds": info.seconds,
     }
-    for name in ATTRIBUTES:
+    for name in (*ATTRIBUTES, *LATER_ATTRIBUTES):
         file.attrs[name] = values[name]
     file.attrs[CHECKSUM] = _checksum_of_attributes(file)
 
@@ -251,6 +255,7 @@ def _read_info(file: h5py.File) -> ShardInfo:
         device=str(file.attrs["device"]),
         versions=json.loads(file.attrs["versions"]),
         drift=json.loads(file.attrs["drift"]),
+        seconds=float(file.attrs.get("seconds", 0.0)),
     )
 
 
@@ -268,7 +273,8 @@ def _checksum_of_column(values: NDArray[Any] | Sequence[bytes]) -> str:
 
 
 def _checksum_of_attributes(file: h5py.File) -> str:
-    return xxhash.xxh3_128(canonical_json([str(file.attrs[name]) for name in ATTRIBUTES]).encode()).hexdigest()
+    names = (*ATTRIBUTES, *(name for name in LATER_ATTRIBUTES if name in file.attrs))
+    return xxhash.xxh3_128(canonical_json([str(file.attrs[name]) for name in names]).encode()).hexdigest()
 
 
 def _check(dataset: h5py.Dataset, found: str) -> None:

@@ -161,8 +161,7 @@ class FeatureStore:
         for record in records:
             if record.sha256 in self._rows:
                 raise CacheError(f"{record.path}: is in the store {self.folder} already")
-        numbers = [int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.h5")]
-        path = self.folder / f"shard-{max(numbers, default=-1) + 1:05d}.h5"
+        (path,) = self.new_shards(1)
         ids = {name: i for i, name in enumerate(classes)}
         table = ShardTable(
             sha256=[record.sha256 for record in records],
@@ -175,6 +174,12 @@ class FeatureStore:
         self._entries[path.name] = ShardEntry(status.st_size, status.st_mtime_ns, info.key, **vars(table))
         self._rows |= {digest: (path.name, row) for row, digest in enumerate(table.sha256)}
         return path
+
+    def new_shards(self, count: int) -> list[Path]:
+        """Paths for so many new shards. Call it while holding ``writing()``."""
+        numbers = [int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.h5")]
+        first = max(numbers, default=-1) + 1
+        return [self.folder / f"shard-{number:05d}.h5" for number in range(first, first + count)]
 
     def read(
         self,

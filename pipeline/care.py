@@ -61,14 +61,15 @@ def garbage(config: Config) -> list[Garbage]:
     """
     graphs = [load_graph(each) for each in _configurations(config)]
     folder = config.cache.dir
-    stores = {base.store.folder.name for graph in graphs for base in graph.bases.values() if base.store}
+    layers = [layer for graph in graphs for base in graph.bases.values() for layer in base.layers]
+    stores = {layer.store.folder.name for layer in layers if layer.store}
     heads = {name for graph in graphs for name in graph.heads}
     found = [_folder(path, "features of no configured base") for path in _others(folder / "features", stores)]
     found += [_folder(path, "a head that is not configured") for path in _others(folder / "heads", heads)]
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
     found += [_file(path, "a temporary file of a killed run") for path in left]
     # What is left of a damaged shard is kept until its images are extracted again.
-    whole = {base.store.folder for graph in graphs for base in graph.bases.values() if base.store and not base.missing}
+    whole = {layer.store.folder for layer in layers if layer.store and not layer.missing}
     damaged = [path for path in folder.glob("features/*/*.damaged") if path.parent in whole]
     found += [_file(path, "a damaged shard that was set aside") for path in damaged]
     if all(graph.images_here and not _unreachable(graph) for graph in graphs):

@@ -14,6 +14,9 @@ from cache.errors import HeadstartError
 
 CONFIG = Path("headstart.toml")
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration.")]
+OnOption = Annotated[
+    str | None, typer.Option("--on", help="Work on the Dask cluster of this scheduler.", metavar="tcp://HOST:PORT")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 app = typer.Typer(
@@ -113,26 +116,47 @@ def features(
     allow_drift: Annotated[
         bool, typer.Option("--allow-drift", help="Add to a cache whose features come out differently here.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would do, how long it would take and how much space.")
+    ] = False,
+    on: OnOption = None,
 ) -> None:
     """Stage one: extract what the cache lacks."""
     from pipeline import run
     from pipeline.config import load_config
     from pipeline.console import Terminal
 
-    run.features(load_config(config), Terminal(), rehash or _rehash(), allow_drift)
+    if dry_run:
+        _print(run.plan(load_config(config), Terminal()))
+    else:
+        run.features(load_config(config), Terminal(), rehash or _rehash(), allow_drift, on)
+
+
+@command()
+def layers(
+    name: Annotated[str, typer.Argument(help="A constructor of keras.applications, or file:model.keras.")],
+    input_size: Annotated[
+        str, typer.Option("--input-size", help="Pixels a side, or HEIGHTxWIDTH.", metavar="N")
+    ] = "150",
+) -> None:
+    """List where a base can be cut: layers, the shape of their output, and bytes for one image."""
+    from pipeline.summary import layer_lines
+
+    _print(layer_lines(name, input_size))
 
 
 @command()
 def heads(
     names: Annotated[list[str] | None, typer.Argument(help="Heads to train; without any, all that are stale.")] = None,
     config: ConfigOption = CONFIG,
+    on: OnOption = None,
 ) -> None:
     """Stage two: train the heads that are stale."""
     from pipeline import run
     from pipeline.config import load_config
     from pipeline.console import Terminal
 
-    run.heads(load_config(config), Terminal(), names or ())
+    run.heads(load_config(config), Terminal(), names or (), on)
 
 
 @command()

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import ConfigError
-from stages.specs import BaseSpec, CacheSpec, DataSpec, DenseSpec, HeadSpec, SklearnSpec
+from stages.specs import FILE, BaseSpec, CacheSpec, DataSpec, DenseSpec, HeadSpec, SklearnSpec
 from stages.table import nearest
 
 SECTIONS = ("data", "base", "bases", "cache", "heads")
@@ -33,10 +33,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class HeadEntry:
-    """One head on one base: what is trained, and has a folder of its own. ``name`` is ``head`` or ``head@base``."""
+    """One head on one base: what is trained, and has a folder of its own. ``name`` is ``head`` or ``head@base``.
+
+    ``layers`` are those of the base whose features it is trained on.
+    """
 
     name: str
     base: str
+    layers: tuple[str, ...]
     spec: DenseSpec | SklearnSpec
 
 
@@ -76,7 +80,7 @@ def load_config(path: Path | str) -> Config:
         data=_validated(path, "data", DataSpec, data),
         bases=bases,
         cache=_validated(path, "cache", CacheSpec, cache),
-        heads=_heads(path, _table(path, raw, "heads"), list(bases)),
+        heads=_heads(path, _table(path, raw, "heads"), bases),
     )
 
 
@@ -98,13 +102,24 @@ def _bases(path: Path, raw: dict[str, Any], folder: Path) -> dict[str, BaseSpec]
         where = f"bases.{name}" if "bases" in raw else "base"
         _check_name(path, where, name)
         spec = _validated(path, where, BaseSpec, table)
-        if spec.weights not in ("imagenet", "packaged", "random"):
+        if spec.own_file:
+            # Weights and structure are one file, so that the file is what the key holds.
+            spec = spec.model_copy(update={"weights": str(folder / spec.own_file.expanduser())})
+        elif spec.weights not in ("imagenet", "packaged", "random"):
             spec = spec.model_copy(update={"weights": str(folder / Path(spec.weights).expanduser())})
         found[name] = spec
     return found
 
 
-def _heads(path: Path, tables: dict[str, Any], bases: list[str]) -> dict[str, HeadEntry]:
+def base_of(name: str, size: tuple[int, int]) -> BaseSpec:
+    """A base that no configuration names, with random weights, or those of its own file. Raises ConfigError."""
+    own = name.startswith(FILE)
+    table: dict[str, Any] = {"name": name, "input_size": list(size)} | ({} if own else {"weights": "random"})
+    spec: BaseSpec = _validated(Path("headstart layers"), "base", BaseSpec, table)
+    return spec.model_copy(update={"weights": str(spec.own_file)}) if spec.own_file else spec
+
+
+def _heads(path: Path, tables: dict[str, Any], bases: dict[str, BaseSpec]) -> dict[str, HeadEntry]:
     entries = {}
     for name, table in tables.items():
         where = f"heads.{name}"
@@ -114,15 +129,26 @@ def _heads(path: Path, tables: dict[str, Any], bases: list[str]) -> dict[str, He
             raise ConfigError(f"{path}: [{where}] kind: expected one of {', '.join(HEAD_KINDS)}, found {kind!r}")
         _check_keys(path, where, table, HEAD_KINDS[table["kind"]].model_fields)
         spec: DenseSpec | SklearnSpec = _validated(path, where, HeadSpec, table)
-        asked = [spec.base] if isinstance(spec.base, str) else spec.base or bases[:1]
+        asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
         for base in asked:
             if base not in bases:
                 raise ConfigError(
                     f"{path}: [{where}] base: no base {base!r}{nearest(base, bases)}; there are {', '.join(bases)}"
                 )
             full = f"{name}@{base}" if len(asked) > 1 else name
-            entries[full] = HeadEntry(full, base, spec)
+            entries[full] = HeadEntry(full, base, _layers(path, where, spec.layers, bases[base]), spec)
     return entries
+
+
+def _layers(path: Path, where: str, asked: list[str] | None, base: BaseSpec) -> tuple[str, ...]:
+    """The layers that a head is trained on: those that it names, else the last that the base names."""
+    for layer in asked or ():
+        if layer not in base.cuts:
+            raise ConfigError(
+                f"{path}: [{where}] layers: the base extracts no layer {layer!r}{nearest(layer, base.cuts)}; "
+                f"it extracts {', '.join(base.cuts)}; add it to the base's layers"
+            )
+    return tuple(asked) if asked else base.cuts[-1:]
 
 
 def _check_name(path: Path, where: str, name: str) -> None:

@@ -6,6 +6,7 @@ header. Nothing heavy is imported.
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,11 @@ from cache.skipped import SkippedImages
 from cache.store import FeatureStore
 from pipeline.config import Config, HeadEntry
 from stages.progress import SILENT, Progress
+from stages.quantise import QuantisedBase
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.results import read_result
 from stages.scan import NoImagesError, scan
-from stages.specs import DECODE_POLICY, SCHEMA, BaseSpec, head_key
+from stages.specs import DECODE_POLICY, SCHEMA, BaseSpec, head_key, joint_key
 from stages.splits import assign_splits
 from stages.weights import Weights
 
@@ -33,12 +35,13 @@ PART_REASONS = {
 
 
 @dataclass(frozen=True)
-class BaseTarget:
-    """The features of one base: its store (None: the weights were not fetched, so that the key is not known yet)."""
+class LayerTarget:
+    """The features of one layer of a base: their key and store, and why they are stale.
 
-    name: str
-    spec: BaseSpec
-    weights: Weights
+    Key and store are None while the weights were not fetched or quantised, as the key is not known then.
+    """
+
+    layer: str
     key: str | None
     identity: dict[str, Any]
     store: FeatureStore | None
@@ -46,9 +49,42 @@ class BaseTarget:
     outdated: int
     reasons: tuple[str, ...]
 
+
+@dataclass(frozen=True)
+class BaseTarget:
+    """One base, and the features of each of its layers."""
+
+    name: str
+    spec: BaseSpec
+    weights: Weights
+    layers: tuple[LayerTarget, ...]
+
     @property
     def stale(self) -> bool:
-        return bool(self.reasons)
+        return any(layer.reasons for layer in self.layers)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is stale; layers are named where they differ."""
+        if len({layer.reasons for layer in self.layers}) == 1:
+            return self.layers[0].reasons
+        return tuple(f"{layer.layer}: {reason}" for layer in self.layers for reason in layer.reasons)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The contents that one of the layers lacks."""
+        return tuple(dict.fromkeys(digest for layer in self.layers for digest in layer.missing))
+
+    @property
+    def stores(self) -> dict[str, FeatureStore]:
+        """The stores that are known, by layer."""
+        return {layer.layer: layer.store for layer in self.layers if layer.store is not None}
+
+    def key(self, layers: Sequence[str] = ()) -> str | None:
+        """The key of the features of some of the layers together, of all of them where none is named."""
+        keys = {layer.layer: layer.key for layer in self.layers}
+        found = [keys[layer] for layer in layers or keys]
+        return joint_key([key for key in found if key]) if all(found) else None
 
 
 @dataclass(frozen=True)
@@ -92,7 +128,7 @@ class Graph:
             "page": PAGE_VERSION,
             "data": self.manifest.digest,
             "images": self.images_here,
-            "bases": {name: base.key for name, base in self.bases.items()},
+            "bases": {name: base.key() for name, base in self.bases.items()},
             # The results and not their keys: what a head was trained to again is shown again.
             "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
         }
@@ -124,7 +160,7 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     """
     skipped = SkippedImages(config.cache.dir / "skipped.json", DECODE_POLICY)
     manifest, here = _manifest(config, skipped, rehash, progress)
-    bases = {name: _base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
+    bases = {name: base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
     heads = {name: _head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
     return Graph(config, manifest, skipped, bases, heads, here)
 
@@ -151,19 +187,31 @@ def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Pr
     return stored if same else replace(stored, records=tuple(records)), False
 
 
-def _base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
+def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
+    """A base, what its stores hold, and what they lack."""
     weights = Weights(spec, config.cache.dir / "weights")
-    digest = weights.digest()
+    digest = base_digest(spec, weights)
+    layers = tuple(_layer_target(config, spec, digest, layer, manifest) for layer in spec.cuts)
+    return BaseTarget(name, spec, weights, layers)
+
+
+def base_digest(spec: BaseSpec, weights: Weights) -> str | None:
+    """What stands for the weights in the base keys: their SHA-256, or that of the quantised model."""
+    return QuantisedBase(spec, weights).digest() if spec.precision == "int8" else weights.digest()
+
+
+def _layer_target(config: Config, spec: BaseSpec, digest: str | None, layer: str, manifest: Manifest) -> LayerTarget:
     if digest is None:
-        reason = f"the {spec.weights} weights of {spec.name} are not fetched yet"
-        return BaseTarget(name, spec, weights, None, {}, None, tuple(manifest.by_digest), 0, (reason,))
-    identity = spec.identity(digest, config.cache.dtype)
+        what = "is not quantised" if spec.precision == "int8" else f"has its {spec.weights} weights not fetched"
+        return LayerTarget(layer, None, {}, None, tuple(manifest.by_digest), 0, (f"{spec.name} {what} yet",))
+    identity = spec.identity(digest, config.cache.dtype, layer)
     key = digest_json(identity)
-    store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key))
+    store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key, layer))
     missing = tuple(store.missing(manifest.by_digest))
     outdated = len(store.outdated(manifest))
-    reasons = _feature_reasons(store, manifest, missing, outdated)
-    return BaseTarget(name, spec, weights, key, identity, store, missing, outdated, reasons)
+    return LayerTarget(
+        layer, key, identity, store, missing, outdated, _feature_reasons(store, manifest, missing, outdated)
+    )
 
 
 def _feature_reasons(
@@ -205,15 +253,16 @@ def _older_schemas(store: FeatureStore) -> list[str]:
 def _head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest) -> HeadTarget:
     folder = config.cache.dir / "heads" / entry.name
     result = read_result(folder)
-    key = head_key(entry.spec, base.key, manifest.rows_digest) if base.key else None
+    base_key = base.key(entry.layers)
+    key = head_key(entry.spec, base_key, manifest.rows_digest) if base_key else None
     reasons: list[str] = []
     if result is None:
         reasons.append("never trained")
     elif key is None:
-        reasons.append("the base's weights are not fetched yet")
+        reasons += base.reasons
     elif result["key"] != key:
-        if result["base_key"] != base.key:
-            reasons.append(f"the base changed ({base.spec.name}, {base.spec.cut})")
+        if result["base_key"] != base_key:
+            reasons.append(f"the base changed ({base.spec.name}, {' + '.join(entry.layers)})")
         if result["spec"] != entry.spec.parameters():
             reasons.append(_spec_changes(result["spec"], entry.spec))
         if result["rows_digest"] != manifest.rows_digest:

@@ -21,7 +21,7 @@ def write_fragment(graph: Graph, fragment: Path) -> None:
     folder = fragment.with_suffix("")
     features = {"features": any(base.stale for base in graph.bases.values())}
     keys = {
-        "features": " ".join(str(base.key) for base in graph.bases.values()),
+        "features": " ".join(str(base.key()) for base in graph.bases.values()),
         "report": digest_json(graph.report_parts),
     }
     heads = {f"heads/{name}": head.stale for name, head in graph.heads.items()}

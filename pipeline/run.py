@@ -2,26 +2,31 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheError, DataError, HeadError
-from cache.files import digest_json, lock
-from cache.store import FeatureStore
+from cache.files import lock
+from cache.manifest import Manifest
 from pipeline.config import Config
-from pipeline.graph import BaseTarget, Graph, HeadTarget, load_graph
+from pipeline.graph import BaseTarget, Graph, HeadTarget, base_target, load_graph
 from stages.progress import Progress
 from stages.table import nearest
 
 if TYPE_CHECKING:
     from stages.bases import FrozenBase
-    from stages.features import Stage
+    from stages.features import LayerStore, Stage
     from stages.predict import Prediction
 
 
-def features(config: Config, progress: Progress, rehash: bool = False, allow_drift: bool = False) -> int:
-    """Stage one: extract what the cache lacks, bring labels in the shards up to date. Returns the images extracted."""
+def features(
+    config: Config, progress: Progress, rehash: bool = False, allow_drift: bool = False, on: str | None = None
+) -> int:
+    """Stage one: extract what the cache lacks, bring labels in the shards up to date. Returns the images extracted.
+
+    ``on`` is the address of a Dask scheduler whose workers extract; without it this process does.
+    """
     graph = load_graph(config, rehash, progress)
     for line in data_lines(graph):
         progress.say(line)
@@ -29,8 +34,10 @@ def features(config: Config, progress: Progress, rehash: bool = False, allow_dri
     if any(base.missing for base in stale):
         _check_heads(graph)
     # All are built before the first runs, so that a mistake in the last is not found an hour later.
-    built = {target.name: _frozen_base(graph, target, progress) for target in stale if target.missing}
-    extracted = sum(_bring_up_to_date(graph, each, built.get(each.name), progress, allow_drift) for each in stale)
+    built = {target.name: frozen_base(graph, target, progress) for target in stale if target.missing}
+    extracted = 0
+    for target in stale:
+        extracted += _bring_up_to_date(graph, target, built.get(target.name), progress, allow_drift, on)
     if not stale:
         progress.say("features: up to date")
     else:
@@ -40,92 +47,128 @@ def features(config: Config, progress: Progress, rehash: bool = False, allow_dri
 
 
 def _bring_up_to_date(
-    graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool
+    graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool, on: str | None
 ) -> int:
-    if target.store is None:
-        target = _with_key(graph, target)
-    from stages.features import Stage, compare
+    from stages.features import LayerStore, Stage, compare
 
-    store = target.store
-    assert store is not None
-    stage = Stage(graph.config.data, graph.manifest, store, graph.skipped, graph.config.cache, progress, allow_drift)
-    with store.writing(progress.say):
-        store.create(target.identity)
-        store.discard_damaged()
+    if not target.key():  # the weights have just been fetched or quantised
+        target = base_target(graph.config, target.name, target.spec, graph.manifest)
+    layers = {
+        layer.layer: LayerStore(layer.store, layer.key, layer.identity)
+        for layer in target.layers
+        if layer.store is not None and layer.key is not None
+    }
+    stage = Stage(graph.config.data, graph.manifest, layers, graph.skipped, graph.config.cache, progress, allow_drift)
+    with ExitStack() as held:
+        # Each process takes the locks in the same order, so that two of them never wait for one another.
+        for each in sorted(layers.values(), key=lambda each: each.store.folder):
+            held.enter_context(each.store.writing(progress.say))
         graph.skipped.refresh()
-        if rewritten := store.relabel(graph.manifest):
+        if rewritten := sum(_mend(each, graph.manifest) for each in layers.values()):
             progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
-        store.discard_damaged()  # what relabelling found
-        # Another process may have worked on the store since the graph was made, so look again under the lock.
-        if not _wanted(stage):
+        # Another process may have worked on the stores since the graph was made, so look again under the lock.
+        stage.layers = {layer: each for layer, each in layers.items() if stage.lacks(layer)}
+        if not stage.layers:
             return 0
-        base = base or _frozen_base(graph, target, progress)
-        compared = compare(stage, base)
-        return _extract(stage, target, base, compared)
+        if base is None or not set(stage.layers) <= set(base.layers):
+            base = frozen_base(graph, target, progress, list(stage.layers))
+        return _extract(stage, base, compare(stage, base), on)
 
 
-def _wanted(stage: "Stage") -> list[str]:
-    return [sha for sha in stage.store.missing(stage.manifest.by_digest) if sha not in stage.skipped.reasons]
+def _mend(each: "LayerStore", manifest: Manifest) -> int:
+    """Bring a store to what its spec and the manifest say; what is damaged goes. Returns the shards rewritten."""
+    each.store.create(each.identity)
+    each.store.discard_damaged()
+    rewritten = each.store.relabel(manifest)
+    each.store.discard_damaged()  # what relabelling found
+    return rewritten
 
 
-def _extract(stage: "Stage", target: BaseTarget, base: "FrozenBase", compared: dict[str, Any]) -> int:
+def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, Any]], on: str | None) -> int:
     from stages.features import extract
 
-    assert target.key is not None
-    store, progress = stage.store, stage.progress
-    before, wanted = len(store), _wanted(stage)
+    progress, wanted = stage.progress, stage.wanted()
+    before = stage.least_rows()
     try:
-        done = extract(stage, base, target.key, target.identity, wanted, compared)
+        if on is None:
+            done = extract(stage, base, wanted, compared)
+        else:
+            from stages.cluster import extract_on
+
+            done = extract_on(on, stage, base, wanted, compared)
     except KeyboardInterrupt:
-        kept = len(store) - before
+        kept = stage.least_rows() - before
         progress.say(f"features: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")
         raise
-    for sha, reason in done.skipped.items():
+    for sha, reason in done.rejected.skipped.items():
         progress.say(f"skipped: {stage.manifest.by_digest[sha].path}: {reason}")
     rate = done.extracted / done.seconds if done.seconds else 0.0
+    folders = ", ".join(str(each.store.folder) for each in stage.layers.values())
     progress.say(
         f"features: {done.extracted} images extracted in {done.seconds:.1f} s ({rate:.0f} images/s), "
-        f"{len(done.skipped)} skipped → {store.folder}"
+        f"{len(done.rejected.skipped)} skipped → {folders}"
     )
-    if done.changed:
-        raise DataError(
-            f"{done.changed[0]}: {len(done.changed)} images changed or went away while they were read; run again"
-        )
+    if changed := done.rejected.changed:
+        raise DataError(f"{changed[0]}: {len(changed)} images changed or went away while they were read; run again")
     return done.extracted
 
 
-def _frozen_base(graph: Graph, target: BaseTarget, progress: Progress) -> "FrozenBase":
+def plan(config: Config, progress: Progress) -> list[str]:
+    """What `features` would do, in words: images, bytes and the time they take by a timed batch or two. Writes no feature."""
+    from stages.plan import measure, plan_lines
+
+    graph = load_graph(config, progress=progress)
+    lines = data_lines(graph)[:1]
+    copies = len(graph.manifest.records) - len(graph.manifest.by_digest)
+    for target in graph.bases.values():
+        wanted = [sha for sha in target.missing if sha not in graph.skipped.reasons]
+        if not wanted:
+            lines.append(f"{target.name}: nothing to extract")
+            continue
+        base = frozen_base(graph, target, progress)
+        records = [graph.manifest.by_digest[sha] for sha in wanted]
+        found = measure(base, records, config.data.root, config.cache)
+        lines += plan_lines(target.name, found, len(wanted), copies, config.cache.dir)
+    return lines
+
+
+def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Sequence[str] = ()) -> "FrozenBase":
+    """The base of a target, for the layers that lack images or for those named. Raises DataError where no image is here."""
     if not graph.images_here:
         raise DataError(
             f"{graph.config.data.root}: {len(target.missing)} images are to be extracted ({'; '.join(target.reasons)}), "
             "but the folder is not here; extract where the images are, and copy the cache"
         )
-    return _build(target, progress)
+    if target.spec.precision == "int8":
+        _quantise(graph, target, progress)
+    return _build(target, progress, layers or [layer.layer for layer in target.layers if layer.missing])
 
 
-def _build(target: BaseTarget, progress: Progress) -> "FrozenBase":
+def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:
+    from stages.quantise import QuantisedBase, calibration_images
+
+    base = QuantisedBase(target.spec, target.weights)
+    if base.digest() is None:
+        progress.say(f"base: quantising {target.spec.name} to int8 (once, a minute or so)")
+        images = calibration_images(graph.manifest, graph.config.data.root, target.spec)
+        taken = base.make(images)
+        progress.say(f"base: quantised on {taken} training images; kept in {target.weights.folder}")
+
+
+def _build(target: BaseTarget, progress: Progress, layers: Sequence[str]) -> "FrozenBase":
     from stages.bases import FrozenBase
     from stages.weights import NOTES
 
     if target.spec.weights in NOTES:
         progress.say(NOTES[target.spec.weights])
-    base = FrozenBase(target.spec, target.weights)
+    base = FrozenBase(target.spec, target.weights, layers)
     height, width = target.spec.input_size
+    cuts = ", ".join(f"{layer} → {shape}" for layer, shape in base.feature_shapes.items())
     progress.say(
-        f"base: {target.spec.name} at {height}×{width}, cut at {target.spec.cut} → {base.feature_shape}, "
-        f"weights {Path(target.spec.weights).name}; on {base.device} in {base.precision}"
+        f"base: {target.spec.name} at {height}×{width}, cut at {cuts}, "
+        f"weights {Path(target.spec.weights).name}; on {base.device} in {base.precision}, batches of {base.batch_size}"
     )
     return base
-
-
-def _with_key(graph: Graph, target: BaseTarget) -> BaseTarget:
-    """A target whose weights have just been fetched, with the key that they give it."""
-    digest = target.weights.digest()
-    assert digest is not None
-    identity = target.spec.identity(digest, graph.config.cache.dtype)
-    key = digest_json(identity)
-    store = FeatureStore(graph.config.cache.dir / "features" / target.spec.folder_name(key))
-    return replace(target, key=key, identity=identity, store=store)
 
 
 def _check_heads(graph: Graph) -> None:
@@ -137,8 +180,10 @@ def _check_heads(graph: Graph) -> None:
             check_spec(head.name, head.entry.spec)
 
 
-def heads(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
-    """Stage two: train the heads that are stale, all in this process. Returns how many were trained.
+def heads(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> int:
+    """Stage two: train the heads that are stale. Returns how many were trained.
+
+    All are trained in this process; with the address of a Dask scheduler in ``on``, what scikit-learn does in parallel goes there.
 
     A head that cannot be trained does not keep the others from it; HeadError is raised at the end.
     """
@@ -157,13 +202,20 @@ def heads(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
         stale = _stale(graph, names)
         for base in dict.fromkeys(head.entry.base for head in stale):
             target = graph.bases[base]
+            if target.stale and not target.key():
+                raise CacheError(f"features: {'; '.join(target.reasons)}; run `make features`")
             if target.stale:
                 why = "; ".join(target.reasons)
                 raise CacheError(f"features of {target.spec.name} are not up to date: {why}; run `make features`")
         for line in _first([f"data: {note}" for note in graph.manifest.notes], 5):
             progress.say(line)
         _check_heads(graph)
-        return _train(graph, stale, progress)
+        if on is None:
+            return _train(graph, stale, progress)
+        from stages.cluster import cluster
+
+        with cluster(on):
+            return _train(graph, stale, progress)
 
 
 def _stale(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
@@ -177,13 +229,13 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int
     data: dict[str, Dataset] = {}
     failures: list[HeadError] = []
     for head in stale:
-        base = graph.bases[head.entry.base]
-        assert base.store is not None and base.key is not None and head.key is not None
+        entry, base = head.entry, graph.bases[head.entry.base]
+        base_key = base.key(entry.layers)
+        assert base_key is not None and head.key is not None
         if base.name not in data:
-            data[base.name] = Dataset(graph.manifest, base.store)
-        task = HeadTask(
-            head.name, head.entry.spec, head.key, base.name, base.key, graph.manifest.rows_digest, head.folder
-        )
+            data[base.name] = Dataset(graph.manifest, base.stores)
+        rows = graph.manifest.rows_digest
+        task = HeadTask(head.name, entry.spec, head.key, base.name, entry.layers, base_key, rows, head.folder)
         try:
             result = train_head(task, data[base.name], progress)
         except HeadError as error:
@@ -245,14 +297,15 @@ def predict(config: Config, paths: Sequence[Path], head: str | None, progress: P
         raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
     progress.say(f"head: {chosen.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
     model = load_head(chosen.folder, chosen.entry.spec, tuple(result["classes"]))
-    assert target.store is not None
-    return predict_images(files, model, target.store, lambda: _build(target, progress), progress)
+    stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
+    return predict_images(files, model, stores, lambda: _build(target, progress, list(stores)), progress)
 
 
 def _predicts(graph: Graph, head: HeadTarget) -> bool:
     """Whether a trained head is of the base and the parameters that the configuration has now."""
     result, base = head.result, graph.bases[head.entry.base]
-    return bool(result and result["base_key"] == base.key and result["spec"] == head.entry.spec.parameters())
+    key = base.key(head.entry.layers)
+    return bool(result and result["base_key"] == key and result["spec"] == head.entry.spec.parameters())
 
 
 def _known_head(graph: Graph, name: str) -> HeadTarget:

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache.errors import ConfigError
 from pipeline.care import Garbage
-from pipeline.graph import BaseTarget, Graph
+from pipeline.config import base_of
+from pipeline.graph import BaseTarget, Graph, LayerTarget
 from pipeline.run import data_lines
 from stages.report.data import BaseSummary, HeadSummary, ReportData
 from stages.results import ranking
-from stages.weights import NOTES
+from stages.weights import NOTES, Weights
 
 if TYPE_CHECKING:
     from stages.predict import Prediction
@@ -19,7 +21,9 @@ def status_lines(graph: Graph) -> list[str]:
     lines = [*data_lines(graph), _size_line(graph)]
     rows = []
     for name, base in graph.bases.items():
-        rows.append(("features" if len(graph.bases) == 1 else f"features {name}", base.reasons, _store_words(base)))
+        for layer in base.layers:
+            words = ["features", *([name] if len(graph.bases) > 1 else []), *([layer.layer] if base.layers[1:] else [])]
+            rows.append((" ".join(words), layer.reasons, _store_words(layer)))
     rows += [(f"head {name}", head.reasons, _score_words(head.result)) for name, head in graph.heads.items()]
     rows.append(("report", _report_reasons(graph), str(graph.report_path)))
     width = max(len(name) for name, *_ in rows)
@@ -37,10 +41,10 @@ def _report_reasons(graph: Graph) -> tuple[str, ...]:
     return graph.report_reasons
 
 
-def _store_words(base: BaseTarget) -> str:
-    if base.store is None:
+def _store_words(layer: LayerTarget) -> str:
+    if layer.store is None:
         return ""
-    return f"{len(base.store):,} images, {base.store.size() / 1e6:,.1f} MB in {base.store.folder}"
+    return f"{len(layer.store):,} images, {layer.store.size() / 1e6:,.1f} MB in {layer.store.folder}"
 
 
 def _score_words(result: dict[str, Any] | None) -> str:
@@ -51,7 +55,7 @@ def _size_line(graph: Graph) -> str:
     """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
     folder = graph.config.cache.dir
     sizes = {name: _bytes(folder / name) for name in ("features", "heads", "weights", "report")}
-    used = sum(_bytes(base.store.folder) for base in graph.bases.values() if base.store)
+    used = sum(_bytes(store.folder) for base in graph.bases.values() for store in base.stores.values())
     used += sum(_bytes(head.folder) for head in graph.heads.values())
     other = sizes["features"] + sizes["heads"] - used
     words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items() if size)
@@ -105,28 +109,50 @@ def report_data(graph: Graph) -> ReportData:
         manifest=graph.manifest,
         skipped=graph.manifest.skipped,
         root=graph.config.data.root if graph.images_here else None,
-        bases=[_base_summary(base) for base in graph.bases.values()],
+        bases=[_base_summary(base, layer) for base in graph.bases.values() for layer in base.stores],
         heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
         parts=graph.report_parts,
     )
 
 
-def _base_summary(base: BaseTarget) -> BaseSummary:
-    store = base.store
-    assert store is not None
+def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
+    store = base.stores[layer]
     infos = store.info()
-    shape = tuple(store.read(store.digests()[:1]).shape[1:])
     return BaseSummary(
         name=base.name,
         spec=base.spec,
+        layer=layer,
         folder=store.folder.name,
         rows=len(store),
-        feature_shape=shape,
+        feature_shape=tuple(store.read(()).shape[1:]),
         bytes_on_disk=store.size(),
+        seconds=sum(info.seconds for info in infos),
         precisions=sorted({info.precision for info in infos}),
         devices=sorted({info.device for info in infos}),
         note=NOTES.get(base.spec.weights),
     )
+
+
+def layer_lines(name: str, size: str) -> list[str]:
+    """The layers of a base with their shapes and sizes; the one that is kept where none is named is marked.
+
+    Raises ConfigError for a base or a size that there is not.
+    """
+    height, _, width = size.partition("x")
+    if not (height.isdecimal() and (width or height).isdecimal()):
+        raise ConfigError(f"--input-size: expected a whole number or HEIGHTxWIDTH, found {size!r}")
+    spec = base_of(name, (int(height), int(width or height)))
+    from stages.bases import layers_of
+
+    found = layers_of(spec, Weights(spec, Path("weights")))
+    default = found[-1].name if spec.own_file else spec.cuts[0]
+    columns = max(len(layer.name) for layer in found)
+    lines = [f"{'layer':{columns}}  {'kind':22}  {'output':>18}  {'kB/image':>9}"]
+    for layer in found:
+        shape = " × ".join(str(n) for n in layer.shape)
+        mark = "  ← the default" if layer.name == default else ""
+        lines.append(f"{layer.name:{columns}}  {layer.kind:22}  {shape:>18}  {layer.bytes() / 1e3:9,.1f}{mark}")
+    return [*lines, "kB/image: as float16, before compression; behind a ReLU that saves a half to nine tenths."]
 
 
 def prediction_lines(predictions: list["Prediction"]) -> list[str]:

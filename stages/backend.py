@@ -24,7 +24,7 @@ def load_keras() -> Any:
         return sys.modules["keras"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _without_chatter():
+        with without_chatter():
             import keras
     except ImportError as error:
         raise HeadstartError(
@@ -34,8 +34,8 @@ def load_keras() -> Any:
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Keep the native log lines of TensorFlow's start-up away; show them if it fails."""
+def without_chatter() -> Iterator[None]:
+    """Keep the native log lines of TensorFlow's start-up, and the bars of other libraries, away; show them if it fails."""
     if os.environ.get("HEADSTART_DEBUG"):
         yield
         return
@@ -54,8 +54,25 @@ def _without_chatter() -> Iterator[None]:
             os.close(kept)
 
 
-def device() -> str:
-    """The device that Keras computes on, in words: ``CPU`` or ``GPU (name)``."""
+@contextmanager
+def fresh_names(policy: str) -> Iterator[None]:
+    """Build a model with layers named as in a new process, computing in ``policy``, channels last."""
+    keras = load_keras()
+    keras.config.set_image_data_format("channels_last")
+    # Layers without a name of their own are numbered; starting afresh gives them the same names each time.
+    keras.utils.clear_session()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def device(engine: str = "keras") -> str:
+    """The device that is computed on, in words: ``CPU`` or ``GPU (name)``."""
+    if engine == "openvino":
+        return "CPU (OpenVINO)"
     names = _gpu_names()
     return f"GPU ({names[0]})" if names else "CPU"
 
@@ -78,10 +95,17 @@ def _gpu_names() -> list[str]:
     return []
 
 
-def precision_for(asked: str) -> str:
+def batch_size(engine: str = "keras") -> int:
+    """Images in a batch: few enough for a processor's caches, enough to fill a GPU."""
+    return 32 if engine == "openvino" or not _gpu_names() else 128
+
+
+def precision_for(asked: str, engine: str = "keras") -> str:
     """The precision to compute in: what was asked, or for ``auto`` what the hardware has units for."""
     if asked != "auto":
         return asked
+    if engine == "openvino":
+        return "bfloat16" if _cpu_has_bfloat16() else "float32"
     if _gpu_names():
         return "bfloat16" if _gpu_has_bfloat16() else "float16"
     # Only TensorFlow's CPU kernels (oneDNN) turn bfloat16 units into speed.

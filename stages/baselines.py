@@ -1,7 +1,7 @@
 """Baselines: any scikit-learn classifier by name, on pooled features, standardised unless told otherwise."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,8 @@ class SklearnHead:
         """The name of the most probable class of each row."""
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
-    def save(self, path: Path, feature_shape: tuple[int, ...]) -> None:
-        """Write the fitted pipeline, which takes pooled features (n, d), with skops."""
+    def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Write the fitted pipeline, which takes pooled features (n, d), those of several layers side by side, with skops."""
         import skops.io
 
         skops.io.dump(self._pipeline, path)

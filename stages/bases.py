@@ -1,5 +1,7 @@
-"""A frozen base: built, given its weights, cut at a layer, run over batches of images in inference mode."""
+"""A frozen base: built, given its weights, cut at its layers, run over batches of images in inference mode."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,7 +10,9 @@ from numpy.typing import NDArray
 
 from cache.errors import BaseError
 from stages import backend
-from stages.specs import BaseSpec
+from stages.engines import Engine, KerasEngine, OpenVINOEngine
+from stages.quantise import QuantisedBase
+from stages.specs import OUTPUT, BaseSpec
 from stages.table import BASES, nearest
 from stages.weights import Weights
 
@@ -17,64 +21,137 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 
 
 class FrozenBase:
-    """RGB images (n, height, width, 3) uint8 → features (n, …) float32.
+    """RGB images (n, height, width, 3) uint8 → the features (n, …) float32 of each of its ``layers``.
 
-    ``precision`` and ``device`` say what it really computes with. One function is compiled, for one batch shape; the last
-    batch is padded. Raises BaseError where the base cannot be built, cut or given its weights.
+    ``precision`` and ``device`` say what it really computes with, ``versions`` with which libraries. One function is
+    compiled, for batches of ``batch_size``; the last batch is padded. ``layers`` are some of the spec's cuts (left out:
+    all); what lies behind the last of them is not computed. Raises BaseError where the base cannot be built, cut or
+    given its weights.
     """
 
-    def __init__(self, spec: BaseSpec, weights: Weights) -> None:
+    def __init__(self, spec: BaseSpec, weights: Weights, layers: Sequence[str] = ()) -> None:
         self.spec = spec
-        self.precision = backend.precision_for(spec.precision)
-        self.device = backend.device()
-        self._preprocess = preprocessing(spec.name)
-        self._model = cut(build(spec, weights, self.precision), spec.cut, spec.name)
-        self.feature_shape: tuple[int, ...] = tuple(self._model.output.shape[1:])
+        self.layers = tuple(layers or spec.cuts)
+        self.precision = backend.precision_for(spec.precision, spec.engine)
+        self.device = backend.device(spec.engine)
+        self.batch_size = spec.batch_size or backend.batch_size(spec.engine)
+        self._engine = self._make_engine(weights)
+        self.versions = backend.versions() | self._engine.versions
+        shapes = self._engine.shapes
+        self.feature_shapes = dict(zip(self.layers, shapes, strict=True))
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _make_engine(self, weights: Weights) -> Engine:
+        shape = (self.batch_size, *self.spec.input_size, 3)
+        if self.precision == "int8":
+            quantised = QuantisedBase(self.spec, weights)
+            check_layers(quantised.layers(), self.layers, self.spec.name)
+            return OpenVINOEngine(quantised.load(self.layers), self.precision, shape)
+        # OpenVINO lowers the precision itself, from a model in float32.
+        precision = self.precision if self.spec.engine == "keras" else "float32"
+        model = with_preprocessing(cut(build(self.spec, weights, precision), self.layers, self.spec.name), self.spec)
+        if self.spec.engine == "keras":
+            return KerasEngine(model, shape)
+        return OpenVINOEngine.of_keras(model, self.precision, shape)
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Features by layer, row i of image i; ``images`` are at most ``batch_size``, of the spec's input size."""
         rows = len(images)
-        batch = np.zeros((self.spec.batch_size, *images.shape[1:]), np.float32)
-        batch[:rows] = images
-        # The batch is this call's own, as some preprocess_input write into their input.
-        features = self._model.predict_on_batch(self._preprocess(batch))
-        return np.asarray(features[:rows]).astype(np.float32)
+        batch = images
+        if rows < self.batch_size:
+            batch = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
+            batch[:rows] = images
+        found = self._engine(batch)
+        return {layer: values[:rows] for layer, values in zip(self.layers, found, strict=True)}
 
 
-def preprocessing(name: str) -> Any:
-    """The base's own ``preprocess_input``: float32 RGB (n, height, width, 3) in 0…255 → what its weights expect."""
-    module = getattr(backend.load_keras().applications, BASES[name].module)
-    return partial(module.preprocess_input, data_format="channels_last")
+def preprocessing(spec: BaseSpec) -> Callable[[Any], Any]:
+    """The base's own ``preprocess_input``: float32 RGB (n, height, width, 3) in 0…255 → what its weights expect.
+
+    For a user's own base, that of the style that the spec names.
+    """
+    applications = backend.load_keras().applications
+    if not spec.own_file:
+        module = getattr(applications, BASES[spec.name].module)
+        return partial(module.preprocess_input, data_format="channels_last")
+    if spec.preprocess in (None, "none"):
+        return lambda x: x
+    return partial(applications.imagenet_utils.preprocess_input, data_format="channels_last", mode=spec.preprocess)
+
+
+def with_preprocessing(model: Any, spec: BaseSpec) -> Any:
+    """The model from uint8 images on, so that casting and preprocessing are compiled with it."""
+    keras = backend.load_keras()
+    preprocess = preprocessing(spec)
+    # A layer of its own policy, so that pixels are never rounded to bfloat16 before they are preprocessed.
+    first = keras.layers.Lambda(
+        lambda x: preprocess(keras.ops.cast(x, "float32")),
+        output_shape=(*spec.input_size, 3),
+        dtype="float32",
+        name="preprocess_input",
+    )
+    images = keras.Input((*spec.input_size, 3), dtype="uint8", name="images")
+    return keras.Model(images, model(first(images)))
 
 
 def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
     """The whole base without its top, with its weights, for ``spec.input_size``."""
+    if spec.own_file:
+        return _own_model(spec, precision)
     if spec.weights not in ("imagenet", "packaged", "random") and spec.name.startswith(OTHER_GRAPH):
         raise BaseError(
             f"{spec.name}: Keras builds it differently for its ImageNet weights, so that a file of them does not fit; "
             'expected weights "imagenet" or "random"; or choose EfficientNetV2'
         )
     keras = backend.load_keras()
-    keras.config.set_image_data_format("channels_last")
-    # Layers without a name of their own are numbered; starting afresh gives them the same names each time.
-    keras.utils.clear_session()
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(POLICIES[precision])
     # Keras gives the first EfficientNets another graph with "imagenet" than without: they are built by it each time.
     fetch = spec.weights == "imagenet" and (spec.name.startswith(OTHER_GRAPH) or not weights.fetched)
     try:
-        constructor = getattr(keras.applications, spec.name)
-        model = constructor(include_top=False, weights="imagenet" if fetch else None, input_shape=(*spec.input_size, 3))
+        with backend.fresh_names(POLICIES[precision]):
+            constructor = getattr(keras.applications, spec.name)
+            model = constructor(
+                include_top=False, weights="imagenet" if fetch else None, input_shape=(*spec.input_size, 3)
+            )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         if fetch and not isinstance(error, ValueError):
             raise BaseError(_cannot_fetch(spec.name, reason)) from error
         height, width = spec.input_size
         raise BaseError(f"{spec.name} at {height}×{width}: cannot be built ({reason}); mend input_size") from error
-    finally:
-        keras.config.set_dtype_policy(before)
     weights.load(model)
     model.trainable = False
     return model
+
+
+def _own_model(spec: BaseSpec, precision: str) -> Any:
+    """A user's own model, read without running code from the file."""
+    keras = backend.load_keras()
+    try:
+        with backend.fresh_names(POLICIES["float32"]):
+            model = keras.saving.load_model(spec.weights, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises ValueError, TypeError, OSError and more
+        reason = " ".join(str(error).split())[:300]
+        raise BaseError(f"{spec.weights}: expected a Keras model of built-in layers, found {reason}") from error
+    shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
+    if len(shape) != 4 or shape[3] != 3:
+        raise BaseError(f"{spec.weights}: expected one input of RGB images (height, width, 3), found {shape[1:]}")
+    wanted = tuple(have or want for have, want in zip(shape[1:3], spec.input_size, strict=True))
+    if wanted != spec.input_size:
+        raise BaseError(
+            f"{spec.weights}: expected images of {wanted[0]}×{wanted[1]}, found input_size = {list(spec.input_size)}; "
+            f"set input_size = {list(wanted)}"
+        )
+    if precision != "float32":
+        _set_policy(model, POLICIES[precision])
+    model.trainable = False
+    return model
+
+
+def _set_policy(model: Any, policy: str) -> None:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            _set_policy(layer, policy)
+        else:
+            layer.dtype_policy = policy
 
 
 def _cannot_fetch(name: str, reason: str) -> str:
@@ -84,11 +161,43 @@ def _cannot_fetch(name: str, reason: str) -> str:
     )
 
 
-def cut(model: Any, layer: str, name: str) -> Any:
-    """The model up to ``layer``. Raises BaseError with the layers that there are."""
-    layers = [each.name for each in model.layers[1:]]
-    if layer not in layers:
-        raise BaseError(
-            f"layer {layer!r}: {name} has no such layer{nearest(layer, layers)}; there are {', '.join(layers)}"
-        )
-    return backend.load_keras().Model(model.input, model.get_layer(layer).output)
+def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
+    """Raise BaseError, with the layers that there are, unless all of ``wanted`` are among them."""
+    for layer in wanted:
+        if layer not in there:
+            raise BaseError(
+                f"layer {layer!r}: {name} has no such layer{nearest(layer, there)}; there are {', '.join(there)}"
+            )
+
+
+def cut(model: Any, layers: Sequence[str], name: str) -> Any:
+    """The model up to ``layers``, with a list of their outputs. Raises BaseError with the layers that there are."""
+    there = [each.name for each in model.layers[1:]]
+    check_layers([*there, OUTPUT], layers, name)
+    outputs = [
+        model.output if layer == OUTPUT and layer not in there else model.get_layer(layer).output for layer in layers
+    ]
+    return backend.load_keras().Model(model.input, outputs)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place to cut: its name, its kind, and the shape of its output for one image."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    def bytes(self, itemsize: int = 2) -> int:
+        """Bytes for one image, uncompressed, as float16 unless told otherwise."""
+        return int(np.prod(self.shape)) * itemsize
+
+
+def layers_of(spec: BaseSpec, weights: Weights) -> list[Layer]:
+    """The layers at which a base can be cut, from input to output. ``weights`` are not fetched where they are missing."""
+    model = build(spec, weights, "float32")
+    return [
+        Layer(layer.name, type(layer).__name__, tuple(layer.output.shape[1:]))
+        for layer in model.layers[1:]
+        if not isinstance(layer.output, list | tuple | dict)
+    ]

@@ -1,6 +1,6 @@
 """Manifest and store → arrays: the rows that heads are trained and scored on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,18 +23,24 @@ def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float
     return pooled
 
 
+def pool_layers(features: Sequence[NDArray[np.float32]], pool: Pool) -> NDArray[np.float32]:
+    """The features of several layers, each (n, …), pooled one by one and laid side by side: (n, d), float32."""
+    pooled = [pool_features(each, pool) for each in features]
+    return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+
+
 @dataclass
 class Dataset:
-    """The images of a manifest, in an order that depends on their contents alone, with their features.
+    """The images of a manifest, in an order that depends on their contents alone, with the features of a base's layers.
 
-    ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each pooling and kept.
+    ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each layer and pooling, and kept.
     """
 
     manifest: Manifest
-    store: FeatureStore
+    stores: Mapping[str, FeatureStore]
     records: Sequence[ImageRecord] = field(init=False)
     y: NDArray[np.int64] = field(init=False)
-    _arrays: dict[Pool, NDArray[np.float32]] = field(init=False, default_factory=dict)
+    _arrays: dict[tuple[str, Pool], NDArray[np.float32]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         # By content: a file that is renamed in its class changes nothing, not even the order of batches.
@@ -51,13 +57,21 @@ class Dataset:
         """The positions of a split's images."""
         return np.array([i for i, record in enumerate(self.records) if record.split == split], np.int64)
 
-    def X(self, pool: Pool) -> NDArray[np.float32]:
-        """Pooled features (n, d) float32. Raises CacheError where the store lacks an image or is damaged."""
-        if pool not in self._arrays:
-            digests = [record.sha256 for record in self.records]
-            self._arrays[pool] = self.store.read(digests, lambda features: pool_features(features, pool))
-        return self._arrays[pool]
+    def X(self, pool: Pool, layers: Sequence[str] = ()) -> NDArray[np.float32]:
+        """Pooled features (n, d) float32 of some layers side by side; of the last one where none is named.
 
-    def feature_shape(self) -> tuple[int, ...]:
-        """Shape of one image's features, as the base gives them."""
-        return tuple(self.store.read([self.records[0].sha256]).shape[1:])
+        Raises CacheError where a store lacks an image or is damaged.
+        """
+        found = [self._pooled(layer, pool) for layer in layers or list(self.stores)[-1:]]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+    def _pooled(self, layer: str, pool: Pool) -> NDArray[np.float32]:
+        if (layer, pool) not in self._arrays:
+            digests = [record.sha256 for record in self.records]
+            read = self.stores[layer].read(digests, lambda features: pool_features(features, pool))
+            self._arrays[layer, pool] = read
+        return self._arrays[layer, pool]
+
+    def feature_shapes(self, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Shape of one image's features, as the base gives them, by layer."""
+        return {layer: tuple(self.stores[layer].read(()).shape[1:]) for layer in layers}

@@ -6,17 +6,17 @@ none. What is compared is the relative error ‖here − stored‖ / ‖stored�
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheError
 from cache.manifest import ImageRecord, Manifest
 from cache.store import FeatureStore
 from stages.bases import FrozenBase
-from stages.images import BadImageError, decode
+from stages.decoding import ChangedError, load
+from stages.images import BadImageError
+from stages.specs import BaseSpec
 
 ROWS = 4
 # float32 differs in the order of its sums alone, and is stored as float16 (2⁻¹¹); bfloat16 stays within 1e-2 of float32.
@@ -41,13 +41,17 @@ class Drift:
         return {"rows": self.rows, "largest": self.largest, "tolerance": self.tolerance, "allowed": allowed}
 
 
-def measure(store: FeatureStore, manifest: Manifest, root: Path, base: FrozenBase) -> Drift | None:
-    """Recompute a few of the stored rows whose images are here; None where there are none to compare."""
+def measure(store: FeatureStore, manifest: Manifest, root: Path, base: FrozenBase, layer: str) -> Drift | None:
+    """Recompute a few of the stored rows of ``layer`` whose images are here; None where there are none to compare."""
     records = [manifest.by_digest[digest] for digest in store.digests() if digest in manifest.by_digest]
-    found = _readable(_spread(records), root, base.spec.input_size)
+    found = _readable(_spread(records), root, base.spec)
     if not found:
         return None
-    here = base(np.stack([image for _, image in found])).reshape(len(found), -1)
+    here = np.concatenate(
+        [base(image[None])[layer] for _, image in found]
+        if base.batch_size < len(found)
+        else [base(np.stack([image for _, image in found]))[layer]]
+    ).reshape(len(found), -1)
     stored = store.read(record.sha256 for record, _ in found).reshape(len(found), -1)
     errors = np.linalg.norm(here - stored, axis=1) / np.maximum(np.linalg.norm(stored, axis=1), 1e-6)
     infos = store.info()
@@ -57,10 +61,10 @@ def measure(store: FeatureStore, manifest: Manifest, root: Path, base: FrozenBas
     return Drift(len(found), float(errors.max()), TOLERANCE["float32" if exact else "reduced"], words)
 
 
-def refuse(drift: Drift, store: FeatureStore, base: FrozenBase, versions: dict[str, str]) -> None:
-    """Raise CacheError for features that drifted beyond the tolerance."""
-    here = f"{base.precision} on {base.device}, " + ", ".join(f"{name} {v}" for name, v in versions.items())
-    raise CacheError(
+def words(drift: Drift, store: FeatureStore, base: FrozenBase) -> str:
+    """What is wrong with features that drifted beyond the tolerance, and what to do."""
+    here = f"{base.precision} on {base.device}, " + ", ".join(f"{name} {v}" for name, v in base.versions.items())
+    return (
         f"{store.folder}: features computed here ({here}) differ from those stored ({drift.stored_with}) by "
         f"{drift.largest:.2%}, expected at most {drift.tolerance:.1%}; extract all anew into another cache.dir, "
         "or add to it all the same with --allow-drift"
@@ -72,14 +76,12 @@ def _spread(records: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
     return records[:: max(1, len(records) // (2 * ROWS))][: 2 * ROWS]
 
 
-def _readable(records: Sequence[ImageRecord], root: Path, size: tuple[int, int]) -> list[tuple[ImageRecord, Any]]:
+def _readable(records: Sequence[ImageRecord], root: Path, spec: BaseSpec) -> list[tuple[ImageRecord, Any]]:
     found = []
     for record in records:
         try:
-            data = (root / record.path).read_bytes()
-            if sha256(data).hexdigest() == record.sha256:
-                found.append((record, decode(data, size)))
-        except (OSError, BadImageError):
+            found.append((record, load(root / record.path, record.sha256, spec)))
+        except (OSError, BadImageError, ChangedError):
             continue
         if len(found) == ROWS:
             break

@@ -1,6 +1,6 @@
 """Dense heads: fully connected layers on pooled features, trained by Keras, with scikit-learn's face."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +93,33 @@ class DenseHead:
         """The name of the most probable class of each row."""
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
-    def save(self, path: Path, feature_shape: tuple[int, ...]) -> None:
-        """Write an ordinary Keras model that takes the base's features, pooling included."""
+    def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Write an ordinary Keras model that takes the base's features, pooling included: one input for each layer."""
         keras = load_keras()
-        layers = [
-            keras.layers.Input(feature_shape, name="features"),
-            *pooling(self.spec, feature_shape),
-            *self._core.layers,
-        ]
-        keras.Sequential(layers, name="head").save(path)
+        if len(feature_shapes) == 1:
+            (shape,) = feature_shapes.values()
+            layers = [keras.layers.Input(shape, name="features"), *pooling(self.spec, shape), *self._core.layers]
+            keras.Sequential(layers, name="head").save(path)
+            return
+        inputs = [keras.layers.Input(shape, name=f"features_{layer}") for layer, shape in feature_shapes.items()]
+        pooled = []
+        for given, (layer, shape) in zip(inputs, feature_shapes.items(), strict=True):
+            found = given
+            for pool in pooling(self.spec, shape, f"pool_{layer}"):
+                found = pool(found)
+            pooled.append(found)
+        out = keras.layers.Concatenate(name="pool")(pooled)
+        for layer in self._core.layers:
+            out = layer(out)
+        keras.Model(inputs, out, name="head").save(path)
 
     @classmethod
     def load(cls, path: Path, spec: DenseSpec, classes: Sequence[str]) -> "DenseHead":
-        """Read a saved head back, without running code from the file."""
+        """Read a saved head back, without running code from the file. It takes pooled features (n, d)."""
         keras = load_keras()
         head = cls(spec, classes)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        own = [layer for layer in model.layers if layer.name != "pool"]
+        own = [layer for layer in model.layers if not layer.name.startswith(("pool", "features"))]
         head._core = keras.Sequential([keras.layers.Input(own[0].input.shape[1:]), *own])
         head.n_parameters_ = int(model.count_params())
         return head
@@ -145,7 +155,7 @@ def build_core(spec: DenseSpec, inputs: int, n_classes: int) -> Any:
     return keras.Sequential(layers)
 
 
-def pooling(spec: DenseSpec, feature_shape: tuple[int, ...]) -> list[Any]:
+def pooling(spec: DenseSpec, feature_shape: tuple[int, ...], name: str = "pool") -> list[Any]:
     """The layer that does to feature maps what ``pool_features`` does to arrays."""
     keras = load_keras()
     if len(feature_shape) == 1:
@@ -155,7 +165,7 @@ def pooling(spec: DenseSpec, feature_shape: tuple[int, ...]) -> list[Any]:
         "avg": keras.layers.GlobalAveragePooling2D,
         "max": keras.layers.GlobalMaxPooling2D,
     }
-    return [kinds[spec.pool](name="pool")]
+    return [kinds[spec.pool](name=name)]
 
 
 def optimizer(spec: DenseSpec) -> Any:

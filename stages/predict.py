@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,9 @@ from cache.errors import DataError
 from cache.files import atomic_path, sha256_file
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
+from stages.dataset import pool_layers
 from stages.progress import Progress
+from stages.specs import Pool
 from stages.train import Head
 from stages.walk import EXTENSIONS, walk
 
@@ -59,9 +61,16 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def predict_images(
-    files: Sequence[Path], head: Head, store: FeatureStore, make_base: Callable[[], "FrozenBase"], progress: Progress
+    files: Sequence[Path],
+    head: Head,
+    stores: Mapping[str, FeatureStore],
+    make_base: Callable[[], "FrozenBase"],
+    progress: Progress,
 ) -> list[Prediction]:
-    """Predictions in the order of ``files``. Features that the store has are read, the rest are extracted and not kept."""
+    """Predictions in the order of ``files``. Features that the stores have are read, the rest are extracted and not kept.
+
+    ``stores`` are those of the layers that the head was trained on, in its order.
+    """
     base: FrozenBase | None = None
     out: list[Prediction] = []
     remaining = iter(files)
@@ -69,11 +78,12 @@ def predict_images(
         while chunk := list(islice(remaining, CHUNK)):
             digests, reasons = _digests(chunk)
             features: dict[Path, NDArray[np.float32]] = {}
-            if cached := [path for path in digests if digests[path] in store]:
-                features |= zip(cached, store.read(digests[path] for path in cached), strict=True)
+            if cached := [path for path in digests if all(digests[path] in store for store in stores.values())]:
+                rows = [store.read(digests[path] for path in cached) for store in stores.values()]
+                features |= zip(cached, pool_layers(rows, head.spec.pool), strict=True)
             if new := [path for path in digests if path not in features]:
                 base = base or make_base()
-                features |= _extract(new, digests, base, reasons)
+                features |= _extract(new, digests, base, head.spec.pool, reasons)
             out += _predict(chunk, features, head, reasons)
             advance(len(chunk))
     return out
@@ -93,20 +103,20 @@ def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
 
 
 def _extract(
-    files: Sequence[Path], digests: dict[Path, str], base: "FrozenBase", reasons: dict[Path, str]
+    files: Sequence[Path], digests: dict[Path, str], base: "FrozenBase", pool: Pool, reasons: dict[Path, str]
 ) -> dict[Path, NDArray[np.float32]]:
-    from stages.features import Extraction, decoded_batches
+    from stages.decoding import Rejected, decoded_batches
 
     records = [ImageRecord(str(path.absolute()), digests[path], "", "") for path in files]
-    done = Extraction()
+    rejected = Rejected()
     by_digest: dict[str, NDArray[np.float32]] = {}
-    for batch, _ in decoded_batches(Path("/"), records, base.spec, done):
-        if batch:
-            rows = base(np.stack([image for _, image in batch]))
-            by_digest |= {record.sha256: row for (record, _), row in zip(batch, rows, strict=True)}
+    for batch in decoded_batches(Path("/"), records, base.spec, base.batch_size, rejected):
+        if batch.records:
+            rows = pool_layers(list(base(batch.images).values()), pool)
+            by_digest |= {record.sha256: row for record, row in zip(batch.records, rows, strict=True)}
     for path in files:
         if digests[path] not in by_digest:
-            reasons[path] = done.skipped.get(digests[path], "changed while it was read")
+            reasons[path] = rejected.skipped.get(digests[path], "changed while it was read")
     return {path: by_digest[digests[path]] for path in files if digests[path] in by_digest}
 
 

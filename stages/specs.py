@@ -5,6 +5,8 @@ times, paths, batch sizes and versions of libraries are recorded, not hashed. ``
 meaning of a spec changes; a test with pinned digests fails on a change that forgot to.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +20,13 @@ SCHEMA = 1
 DECODE_POLICY = "pillow-1: exif applied, alpha over white, first frame, 16-bit scaled to 8, RGB"
 RESIZE_POLICY = "pillow bilinear antialiased to (height, width), aspect ratio not kept"
 
+DECODE_SCALED = f"{DECODE_POLICY}; JPEG scaled by libjpeg to at least the input size"
+
+FILE = "file:"  # what the name of a user's own base begins with
+OUTPUT = "output"  # the cut of such a base where no layer is named
 WEIGHTS_SUFFIXES = (".weights.h5", ".keras", ".h5")
 
+Preprocess = Literal["caffe", "tf", "torch", "none"]
 Pool = Literal["flatten", "avg", "max"]
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -41,9 +48,10 @@ def _size(value: Any) -> Any:
 
 
 def _base_name(value: Any) -> Any:
-    if isinstance(value, str) and value not in BASES:
+    if isinstance(value, str) and not value.startswith(FILE) and value not in BASES:
         raise ValueError(
-            f"no base {value!r} in keras.applications{nearest(value, BASES)}; there are {', '.join(sorted(BASES))}"
+            f"no base {value!r} in keras.applications{nearest(value, BASES)}; "
+            f'there are {", ".join(sorted(BASES))}, or "file:model.keras"'
         )
     return value
 
@@ -71,19 +79,31 @@ class DataSpec(Spec):
 
 
 class BaseSpec(Spec):
-    """``[base]``: a frozen base of ``keras.applications``, where it is cut, and with which weights."""
+    """``[base]``: a frozen base, where it is cut, with which weights, and what computes it.
+
+    ``name`` is a constructor of ``keras.applications``, or ``file:model.keras`` for a model of the user's own.
+    """
 
     name: Annotated[str, BeforeValidator(_base_name)] = "VGG16"
     input_size: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_size)] = (150, 150)
     layer: str | None = None
+    layers: Annotated[list[str], Field(min_length=1)] | None = None
     weights: str = "imagenet"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    preprocess: Preprocess | None = None
+    decode: Literal["exact", "scaled"] = "exact"
+    engine: Literal["keras", "openvino"] = "keras"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    calibration_images: PositiveInt = 300
     seed: int = 0
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _weights_fit(self) -> "BaseSpec":
         known = ("imagenet", "packaged", "random")
+        if self.own_file:
+            if "weights" in self.model_fields_set and not self.weights.endswith(".keras"):
+                raise ValueError(f"weights: {self.name} brings its own, found {self.weights!r}; leave weights out")
+            return self
         if self.weights == "packaged" and self.name != "VGG16":
             raise ValueError(
                 f'weights "packaged" are of VGG16, found base {self.name}; set "imagenet", "random" or a file'
@@ -95,32 +115,67 @@ class BaseSpec(Spec):
             )
         return self
 
-    @property
-    def cut(self) -> str:
-        """The layer whose output is kept; where none is named, the base's last."""
-        return self.layer or BASES[self.name].last_layer
+    @model_validator(mode="after")
+    def _fits_together(self) -> "BaseSpec":
+        if self.layer is not None and self.layers is not None:
+            raise ValueError("expected layer or layers, found both; keep one of them")
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers: expected each once, found {self.layers}")
+        if self.preprocess is not None and not self.own_file:
+            raise ValueError(f"preprocess: {self.name} has its own, found {self.preprocess!r}; leave it out")
+        if self.own_file is not None and self.own_file.suffix != ".keras":
+            raise ValueError(f'name: expected "file:….keras", found {self.name!r}')
+        if self.precision == "int8" and self.engine != "openvino":
+            raise ValueError('precision "int8" needs engine = "openvino"')
+        if self.precision == "float16" and self.engine == "openvino":
+            raise ValueError(
+                'precision: engine "openvino" computes in "float32", "bfloat16" or "int8", found "float16"'
+            )
+        return self
 
-    def identity(self, weights_sha256: str, dtype: str) -> dict[str, Any]:
-        """Everything that determines the features, as it is written to ``spec.json`` and into each shard."""
-        return {
+    @property
+    def own_file(self) -> Path | None:
+        """The model file of a user's own base, as it was named; None for one of ``keras.applications``."""
+        return Path(self.name.removeprefix(FILE)) if self.name.startswith(FILE) else None
+
+    @property
+    def slug(self) -> str:
+        """The base's name as part of a file name."""
+        name = self.own_file.stem if self.own_file else self.name
+        return re.sub(r"[^a-z0-9._-]", "_", name.lower())
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The layers whose outputs are kept; where none is named, the base's last."""
+        if self.layers is not None:
+            return tuple(self.layers)
+        return (self.layer or (OUTPUT if self.own_file else BASES[self.name].last_layer),)
+
+    def identity(self, weights_sha256: str, dtype: str, layer: str) -> dict[str, Any]:
+        """Everything that determines the features of ``layer``, as it is written to ``spec.json`` and into each shard.
+
+        ``weights_sha256`` is that of the quantised model where the base is quantised.
+        """
+        found = {
             "schema": SCHEMA,
-            "base": self.name,
-            "layer": self.cut,
+            "base": "file" if self.own_file else self.name,
+            "layer": layer,
             "weights": weights_sha256,
             "input_size": list(self.input_size),
-            "decode": DECODE_POLICY,
+            "decode": DECODE_POLICY if self.decode == "exact" else DECODE_SCALED,
             "resize": RESIZE_POLICY,
-            "preprocess": BASES[self.name].preprocess,
+            "preprocess": (self.preprocess or "none") if self.own_file else BASES[self.name].preprocess,
             "precision": self.precision,
             "dtype": dtype,
             "view": "identity",
         }
+        return found if self.engine == "keras" else found | {"engine": self.engine}
 
-    def folder_name(self, key: str) -> str:
+    def folder_name(self, key: str, layer: str) -> str:
         """``vgg16-block5_pool-150-<first 12 digits of the key>``."""
         height, width = self.input_size
         size = f"{height}" if height == width else f"{height}x{width}"
-        return f"{self.name.lower()}-{self.cut}-{size}-{key[:12]}"
+        return f"{self.slug}-{re.sub(r'[^A-Za-z0-9._-]', '_', layer)}-{size}-{key[:12]}"
 
 
 class CacheSpec(Spec):
@@ -134,12 +189,13 @@ class CacheSpec(Spec):
 
 class _Head(Spec):
     base: str | list[str] | None = None
+    layers: Annotated[list[str], Field(min_length=1)] | None = None
     pool: Pool
     seed: int = 0
 
     def parameters(self) -> dict[str, Any]:
-        """Every parameter of the head, whether it was set or is a default; not the base that it is trained on."""
-        return self.model_dump(mode="json", exclude={"base"})
+        """Every parameter of the head, whether it was set or is a default; not the base and layers it is trained on."""
+        return self.model_dump(mode="json", exclude={"base", "layers"})
 
     def slice(self) -> dict[str, Any]:
         """The part of the configuration that the head's key is made of: what differs from the defaults.
@@ -147,7 +203,7 @@ class _Head(Spec):
         So a new parameter leaves the heads that do not use it as they are. Whoever changes a default raises ``SCHEMA``.
         """
         return {"kind": self.parameters()["kind"]} | self.model_dump(
-            mode="json", exclude={"base"}, exclude_defaults=True
+            mode="json", exclude={"base", "layers"}, exclude_defaults=True
         )
 
 
@@ -184,6 +240,11 @@ class SklearnSpec(_Head):
 HeadSpec = Annotated[DenseSpec | SklearnSpec, Field(discriminator="kind")]
 
 
+def joint_key(keys: Sequence[str]) -> str:
+    """The key of the features of several layers, in their order; that of one layer is the layer's own."""
+    return keys[0] if len(keys) == 1 else digest_json(list(keys))
+
+
 def head_key(spec: DenseSpec | SklearnSpec, base_key: str, rows_digest: str) -> str:
-    """SHA-256 of the head's own slice of the configuration, its base, and the labels and splits it is trained on."""
+    """SHA-256 of the head's own slice of the configuration, its features, and the labels and splits it is trained on."""
     return digest_json({"schema": SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest})

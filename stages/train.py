@@ -28,12 +28,13 @@ PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
 
 @dataclass(frozen=True)
 class HeadTask:
-    """One head to train: its name and spec, its key, its base's name and key, and the folder it goes to."""
+    """One head to train: its name and spec, its key, its base's name, layers and key, and the folder it goes to."""
 
     name: str
     spec: DenseSpec | SklearnSpec
     key: str
     base: str
+    layers: tuple[str, ...]
     base_key: str
     rows_digest: str
     folder: Path
@@ -58,7 +59,7 @@ def train_head(task: HeadTask, data: Dataset, progress: Progress = SILENT) -> di
 
     ``result.json`` is removed first and written last, so that a folder that has one is whole.
     """
-    X = data.X(task.spec.pool)
+    X = data.X(task.spec.pool, task.layers)
     train, validation = data.rows("train"), data.rows("validation")
     head = new_head(task.spec, data.classes)
     start = perf_counter()
@@ -84,12 +85,13 @@ def _result(task: HeadTask, head: Head, data: Dataset, metrics: dict[str, Any], 
         "kind": task.spec.kind,
         "key": task.key,
         "base": task.base,
+        "layers": list(task.layers),
         "base_key": task.base_key,
         "rows_digest": task.rows_digest,
         "spec": task.spec.parameters(),
         "seed": task.spec.seed,
         "classes": list(data.classes),
-        "feature_shape": list(data.feature_shape()),
+        "feature_shapes": {layer: list(shape) for layer, shape in data.feature_shapes(task.layers).items()},
         "seconds": round(seconds, 3),
         "epochs": len(head.history_),
         "best_epoch": head.best_epoch_,
@@ -121,7 +123,7 @@ def _write_folder(
     for stale in FILES:
         (folder / stale).unlink(missing_ok=True)
     with atomic_path(folder / f"model{MODEL_SUFFIX[head.spec.kind]}") as temporary:
-        head.save(temporary, tuple(result["feature_shape"]))
+        head.save(temporary, {layer: tuple(shape) for layer, shape in result["feature_shapes"].items()})
     columns = dict.fromkeys(name for row in head.history_ for name in row if name != "epoch")
     rows = [[i, *(row[name] for name in columns)] for i, row in enumerate(head.history_, 1)]
     _write_csv(folder / "history.csv", ["epoch", *columns], rows)

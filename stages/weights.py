@@ -45,13 +45,13 @@ class Weights:
     @property
     def _record(self) -> Path:
         if self.spec.weights in ("imagenet", "packaged"):
-            return self.folder / f"{self.spec.name.lower()}-{self.spec.weights}.json"
-        return self.folder / f"{self.spec.name.lower()}-file-{digest_text(Path(self.spec.weights).name)[:12]}.json"
+            return self.folder / f"{self.spec.slug}-{self.spec.weights}.json"
+        return self.folder / f"{self.spec.slug}-file-{digest_text(Path(self.spec.weights).name)[:12]}.json"
 
     @property
     def kept(self) -> Path:
         """Where fetched ImageNet weights are kept."""
-        return self.folder / f"{self.spec.name.lower()}-imagenet.weights.h5"
+        return self.folder / f"{self.spec.slug}-imagenet.weights.h5"
 
     @property
     def fetched(self) -> bool:

@@ -28,7 +28,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_defaults(tmp_path: Path) -> None:
     found = config(tmp_path, MINIMAL)
     base = found.bases["base"]
-    assert (base.name, base.input_size, base.cut, base.weights) == ("VGG16", (150, 150), "block5_pool", "imagenet")
+    assert (base.name, base.input_size, base.cuts, base.weights) == ("VGG16", (150, 150), ("block5_pool",), "imagenet")
     assert found.cache.dir == tmp_path / "artifacts" and found.cache.dtype == "float16"
 
 
@@ -69,7 +69,7 @@ def test_several_bases(tmp_path: Path) -> None:
         (MINIMAL + "[base]\ninput_size = 0", r"\[base\] input_size.*greater than 0, found 0"),
         (MINIMAL + '[base]\ninput_size = "big"', r"\[base\] input_size: expected a whole number, or \[height, width\], found 'big'"),
         (MINIMAL + '[base]\nname = "VG16"', r"\[base\] name: no base 'VG16' in keras.applications \(did you mean 'VGG16'\?\); there are ConvNeXtBase, "),
-        (MINIMAL + '[base]\nprecision = "half"', r"\[base\] precision: should be 'auto', 'float32', 'bfloat16' or 'float16', found 'half'"),
+        (MINIMAL + '[base]\nprecision = "half"', r"\[base\] precision: should be 'auto', 'float32', 'bfloat16', 'float16' or 'int8', found 'half'"),
         (MINIMAL + '[cache]\ncompression = "zip"', r"\[cache\] compression: should be 'zstd', 'lzf' or 'none', found 'zip'"),
         (MINIMAL + "[heads.x]\n", r"\[heads.x\] kind: expected one of dense, sklearn, found None"),
         (MINIMAL + '[heads.x]\nkind = "dense"\nunit = 3', r"\[heads.x\] unit: unknown key \(did you mean 'units'\?\)"),

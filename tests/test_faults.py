@@ -102,7 +102,7 @@ def test_ctrl_c_keeps_what_is_done_and_exits_with_130(tmp_path: Path) -> None:
     out = process.communicate()[0]
     assert process.returncode == 130, out
     kept, total = map(int, re.search(r"interrupted; (\d+) of (\d+) images are kept", out).groups())  # type: ignore[union-attr]
-    assert total == 800 and 80 <= kept < 800 and len(store_of(project)) == kept
+    assert total == 800 and 64 <= kept < 800 and len(store_of(project)) == kept
     assert not leftovers(project) and "Traceback" not in out
     assert project.headstart("features").extracted == 800 - kept
 

@@ -83,7 +83,7 @@ def test_the_saved_model_takes_the_bases_features_and_predicts_what_the_head_doe
     names = ["a", "b", "c"][:classes]
     head = DenseHead(dense(pool=pool, units=[8], batch_norm=True), names).fit(*split)
     path = tmp_path / "model.keras"
-    head.save(path, (2, 2, 16))
+    head.save(path, {"last": (2, 2, 16)})
     plain = keras.saving.load_model(path, safe_mode=True).predict(split[2], verbose=0)
     plain = np.hstack([1 - plain, plain]) if classes == 2 else plain
     expected = head.predict_proba(split[2])
@@ -95,7 +95,7 @@ def test_the_saved_model_takes_the_bases_features_and_predicts_what_the_head_doe
 def test_features_that_are_vectors(tmp_path: Path) -> None:
     split = data(shape=(16,))
     head = DenseHead(dense(pool="avg"), ["a", "b", "c"]).fit(*split)
-    head.save(tmp_path / "model.keras", (16,))
+    head.save(tmp_path / "model.keras", {"last": (16,)})
     loaded = DenseHead.load(tmp_path / "model.keras", head.spec, ["a", "b", "c"])
     np.testing.assert_allclose(loaded.predict_proba(split[2]), head.predict_proba(split[2]), atol=1e-6)
 
@@ -168,7 +168,7 @@ def test_baselines_fit_predict_and_come_back_from_skops(tmp_path: Path, name: st
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     assert (p.argmax(axis=1) == split[3]).mean() > 0.7
     assert head.history_[0].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy"}
-    head.save(tmp_path / "model.skops", (2, 2, 16))
+    head.save(tmp_path / "model.skops", {"last": (2, 2, 16)})
     np.testing.assert_array_equal(SklearnHead.load(tmp_path / "model.skops", spec, names).predict_proba(split[2]), p)
 
 

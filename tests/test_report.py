@@ -92,20 +92,22 @@ def make_data(folder: Path, splits: Sequence[str], n: int = 90, classes: tuple[s
     store.create({})
     with store.writing():
         store.append(features, records, classes, ShardInfo("k", {}, "float32", "cpu", {}), "none")
-    dataset = Dataset(manifest, store)
+    dataset = Dataset(manifest, {"block5_pool": store})
     heads = [
         train(folder, dataset, "logreg", "LogisticRegression"),
         train(folder, dataset, "stump", "DecisionTreeClassifier", max_depth=1),
         train(folder, dataset, "ridge", "RidgeClassifier"),
     ]
-    base = BaseSummary("main", BaseSpec(), "features", n, (2, 2, 4), 12_300_000, ["float32"], ["cpu"], NOTE)
+    base = BaseSummary(
+        "main", BaseSpec(), "block5_pool", "features", n, (2, 2, 4), 12_300_000, 1.5, ["float32"], ["cpu"], NOTE
+    )
     skipped = {**manifest.skipped, "bad\udcff.jpg": "damaged: cut off"}
     return ReportData("My <photos>", manifest, skipped, root, [base], heads, PARTS)
 
 
 def train(folder: Path, dataset: Dataset, name: str, estimator: str, **params: object) -> HeadSummary:
     spec = SklearnSpec(kind="sklearn", estimator=estimator, params=params)
-    task = HeadTask(name, spec, "key", "main", "base", "rows", folder / "heads" / name)
+    task = HeadTask(name, spec, "key", "main", ("block5_pool",), "base", "rows", folder / "heads" / name)
     return HeadSummary(name, task.folder, train_head(task, dataset))
 
 

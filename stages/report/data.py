@@ -12,17 +12,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BaseSummary:
-    """One base and its store. ``folder`` is where the features lie, ``feature_shape`` that of one image.
+    """One layer of a base and its store. ``folder`` is where the features lie, ``feature_shape`` that of one image.
 
-    ``precisions`` and ``devices`` are those that were really used; ``note`` is a remark on the weights.
+    ``precisions`` and ``devices`` are those that were really used, ``seconds`` how long extraction took (in one pass for
+    all layers of the base; 0 where it was not recorded); ``note`` is a remark on the weights.
     """
 
     name: str
     spec: "BaseSpec"
+    layer: str
     folder: str
     rows: int
     feature_shape: tuple[int, ...]
     bytes_on_disk: int
+    seconds: float
     precisions: list[str]
     devices: list[str]
     note: str | None

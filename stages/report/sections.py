@@ -63,10 +63,11 @@ class Notices:
 
 @dataclass(frozen=True)
 class BaseSection:
-    """A base, and the best of its heads by validation."""
+    """A layer of a base, and the best of the heads on it by validation. ``title`` names it beside the others."""
 
     summary: BaseSummary
     best: Row | None
+    title: str
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,24 @@ def _reference(counts: Counts, split: str) -> Reference | None:
 
 
 def describe_bases(bases: Sequence[BaseSummary], board: Board) -> list[BaseSection]:
-    """Each base with the best of its heads."""
+    """Each layer of each base with the best of the heads that are trained on it alone."""
     # The board is sorted, so the first head of a base is its best.
-    best = {row.result.get("base"): row for row in reversed(board.rows)}
-    return [BaseSection(base, best.get(base.name)) for base in bases]
+    best = {(row.result.get("base"), *row.result.get("layers", ())): row for row in reversed(board.rows)}
+    layers = Counter(base.name for base in bases)
+    several = len(layers) > 1
+    return [
+        BaseSection(
+            base,
+            best.get((base.name, base.layer)) or best.get((base.name,)),
+            base.name if layers[base.name] == 1 else f"{base.name}, {base.layer}" if several else base.layer,
+        )
+        for base in bases
+    ]
 
 
 def notices(data: ReportData) -> Notices:
     """Remarks on the weights and on the data, as many as a page can hold."""
-    notes = [f"{base.spec.name}: {base.note}" for base in data.bases if base.note]
+    notes = list(dict.fromkeys(f"{base.spec.name}: {base.note}" for base in data.bases if base.note))
     notes += data.manifest.notes
     return Notices(notes[:NOTICES_OPEN], notes[NOTICES_OPEN:NOTICES], max(0, len(notes) - NOTICES))
 

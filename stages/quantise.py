@@ -1,0 +1,144 @@
+"""A base in int8: quantised once with NNCF on a sample of training images, and kept beside the weights.
+
+The whole base is quantised, whatever layers are asked for, and cut afterwards: so features of one layer are the same
+whichever others are extracted with them. The digest of the quantised model is what the base key holds, so that images
+that are added later change nothing.
+
+NNCF: https://github.com/openvinotoolkit/nncf (post-training quantisation with fast bias correction, T. Finkelstein et al.,
+"Fighting quantization bias with bias", 2019).
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import BaseError, CacheError, DataError
+from cache.files import atomic_path, canonical_json, digest_json, lock, read_sealed, seal, sha256_file, write_if_changed
+from cache.manifest import Manifest
+from stages.specs import OUTPUT, BaseSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stages.weights import Weights
+
+
+class QuantisedBase:
+    """The int8 model of a base, where it is kept, and its digest. Nothing is imported until it is made or loaded."""
+
+    def __init__(self, spec: BaseSpec, weights: "Weights") -> None:
+        self.spec = spec
+        self.weights = weights
+
+    @property
+    def _stem(self) -> str:
+        made_of = [self.weights.digest(), self.spec.identity("", "", ""), self.spec.calibration_images]
+        return f"{self.spec.slug}-int8-{digest_json(made_of)[:12]}"
+
+    @property
+    def _record(self) -> Path:
+        return self.weights.folder / f"{self._stem}.json"
+
+    @property
+    def _files(self) -> tuple[Path, Path]:
+        return self.weights.folder / f"{self._stem}.xml", self.weights.folder / f"{self._stem}.bin"
+
+    def digest(self) -> str | None:
+        """SHA-256 of the quantised model; None where it was not made yet."""
+        if self.weights.digest() is None:
+            return None
+        recorded = self._recorded()
+        return str(recorded["sha256"]) if recorded else None
+
+    def layers(self) -> list[str]:
+        """The layers at which it can be cut."""
+        recorded = self._recorded()
+        return list(recorded["layers"]) if recorded else []
+
+    def _recorded(self) -> dict[str, Any] | None:
+        try:
+            return read_sealed(self._record, "the record of a quantised base")
+        except (CacheError, OSError):
+            return None
+
+    def make(self, batches: "Iterable[NDArray[np.uint8]]") -> int:
+        """Quantise on images (n, height, width, 3) uint8, unless it was done; returns how many images it took."""
+        with lock(self.weights.folder, lambda line: None):
+            if self.digest() is not None and all(path.exists() for path in self._files):
+                return 0
+            return self._make(list(batches))
+
+    def _make(self, batches: "list[NDArray[np.uint8]]") -> int:
+        from stages import backend
+        from stages.bases import build, cut, with_preprocessing
+        from stages.engines import convert, load_openvino
+
+        openvino, nncf = load_openvino(), _load_nncf()
+        base = build(self.spec, self.weights, "float32")
+        names = [layer.name for layer in base.layers[1:]]
+        model, tensors = convert(with_preprocessing(cut(base, [*names, OUTPUT], self.spec.name), self.spec))
+        # Only the last output stays one while it is quantised; a tensor keeps its name, by which it is found again.
+        last = model.output(tensors[-1]).get_node().get_friendly_name()
+        for result in model.get_results():
+            if result.get_friendly_name() != last:
+                model.remove_result(result)
+        images = [batch[i : i + 1] for batch in batches for i in range(len(batch))]
+        with backend.without_chatter():
+            quantised = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+        xml, binary = self._files
+        with atomic_path(xml) as temporary:
+            openvino.save_model(quantised, temporary, compress_to_fp16=False)
+            os.replace(temporary.with_suffix(".bin"), binary)
+        record = {
+            "sha256": digest_json([sha256_file(xml), sha256_file(binary)]),
+            "layers": dict(zip([*names, OUTPUT], tensors, strict=True)),
+            "images": len(images),
+            "versions": {"nncf": version("nncf"), "openvino": version("openvino")},
+        }
+        write_if_changed(self._record, seal(canonical_json(record)) + "\n")
+        return len(images)
+
+    def load(self, layers: Sequence[str]) -> Any:
+        """The OpenVINO model, cut at ``layers``. Raises BaseError where it is not the one that was recorded."""
+        from stages.engines import load_openvino
+
+        openvino = load_openvino()
+        recorded = self._recorded()
+        xml, binary = self._files
+        if recorded is None or not (xml.exists() and binary.exists()):
+            raise BaseError(f"{xml}: expected the int8 model of {self.spec.name}, found none; run `make features`")
+        if digest_json([sha256_file(xml), sha256_file(binary)]) != recorded["sha256"]:
+            raise BaseError(f"{xml}: expected the int8 model that was recorded, found another; delete it and its .json")
+        model = openvino.Core().read_model(xml)
+        tensors = {name: output for node in model.get_ops() for output in node.outputs() for name in output.get_names()}
+        results = [openvino.opset13.result(tensors[recorded["layers"][layer]]) for layer in layers]
+        return openvino.Model(results, model.get_parameters(), self.spec.name)
+
+
+def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> "list[NDArray[np.uint8]]":
+    """Training images (1, height, width, 3) uint8, as many as the spec says, drawn by their content.
+
+    Raises DataError where none of them can be decoded.
+    """
+    from stages.decoding import Rejected, decoded_batches
+
+    # Digests are as good as random, so their order draws a sample, and the same one on every machine.
+    digests = sorted(digest for digest, record in manifest.by_digest.items() if record.split == "train")
+    records = [manifest.by_digest[digest] for digest in digests[: spec.calibration_images]]
+    images = [batch.images for batch in decoded_batches(root, records, spec, 1, Rejected()) if batch.records]
+    if not images:
+        raise DataError(f"{root}: expected training images to calibrate int8 on, found none that can be decoded")
+    return images
+
+
+def _load_nncf() -> Any:
+    try:
+        import nncf
+    except ImportError as error:
+        raise BaseError(
+            f'precision "int8": expected the package nncf, found none ({error}); install headstart[openvino]'
+        ) from error
+    return nncf

@@ -1,0 +1,131 @@
+"""Rows → shards, behind the back of the base: while it computes, another thread compresses, writes and checks.
+
+What a killed run loses is bounded: rows that are not yet in a whole shard are never more than ``shard_images``. So a
+shard is closed a little before that, and the rest is what the base may compute while it is written.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.manifest import ImageRecord
+from cache.shard import ShardInfo
+from cache.store import FeatureStore
+from stages.progress import Progress
+from stages.specs import CacheSpec
+
+# Rounding to float16 costs 2⁻¹¹ at most, relatively; more is lost only where values over- or underflow.
+FLOAT16_LOSS = 1e-3
+
+Rows = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the features of one layer go: its store, and what its shards say of themselves."""
+
+    store: FeatureStore
+    info: ShardInfo
+
+
+class ShardWriter:
+    """Collects rows of every layer and writes shards in the background. Use it from one thread."""
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        classes: Sequence[str],
+        cache: CacheSpec,
+        batch_size: int,
+        progress: Progress,
+    ) -> None:
+        self._targets = targets
+        self._classes = classes
+        self._cache = cache
+        self._progress = progress
+        self._most = cache.shard_images
+        self._close_at = self._most - self._most // 4 // batch_size * batch_size
+        self._buffer: list[tuple[Rows, Sequence[ImageRecord]]] = []
+        self._pending: deque[tuple[Future[None], int]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._since = perf_counter()
+
+    def make_room(self, rows: int) -> None:
+        """Wait until ``rows`` more may be computed. Raises what writing raised."""
+        while self._pending and self._buffered() + sum(n for _, n in self._pending) + rows > self._most:
+            self._settle()
+
+    def add(self, features: Rows, records: Sequence[ImageRecord]) -> None:
+        """Take features (n, …) of each layer; row i belongs to ``records[i]``."""
+        self._buffer.append((features, records))
+        if self._buffered() >= self._close_at:
+            self._submit()
+
+    def flush(self) -> None:
+        """Write everything there is, and wait for it. Raises what writing raised."""
+        if self._buffer:
+            self._submit()
+        while self._pending:
+            self._settle()
+
+    def close(self) -> None:
+        """Wait for the shard at hand, and write no other."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _buffered(self) -> int:
+        return sum(len(records) for _, records in self._buffer)
+
+    def _settle(self) -> None:
+        self._pending[0][0].result()
+        self._pending.popleft()
+
+    def _submit(self) -> None:
+        now = perf_counter()
+        rows = self._buffered()
+        self._pending.append((self._thread.submit(self._write, self._buffer, now - self._since), rows))
+        self._buffer, self._since = [], now
+
+    def _write(self, buffer: list[tuple[Rows, Sequence[ImageRecord]]], seconds: float) -> None:
+        records = [record for _, some in buffer for record in some]
+        for layer, target in self._targets.items():
+            # Another layer may lack images that this one has, and an interrupt may have handed rows over twice.
+            wanted = [i for i, record in enumerate(records) if record.sha256 not in target.store]
+            if not wanted:
+                continue
+            features = np.concatenate([features[layer] for features, _ in buffer])
+            features = features if len(wanted) == len(records) else features[wanted]
+            target.store.append(
+                as_stored(features, self._cache.dtype, self._progress),
+                [records[i] for i in wanted],
+                self._classes,
+                replace(target.info, seconds=round(seconds, 3)),
+                self._cache.compression,
+            )
+
+
+def as_stored(features: NDArray[np.float32], dtype: str, progress: Progress) -> NDArray[Any]:
+    """Features (n, …) in the dtype that they are stored in: float32 where float16 would lose more than rounding."""
+    if dtype == "float32":
+        return features
+    with np.errstate(over="ignore"):
+        stored = features.astype(np.float16)
+    if _largest_loss(features, stored) <= FLOAT16_LOSS:  # not for infinity, nor for what underflowed
+        return stored
+    low, high = float(np.abs(features).min()), float(np.abs(features).max())
+    progress.say(
+        f"warning: features from {low:.2g} to {high:.2g} do not fit float16 (65504): this shard is stored as float32"
+    )
+    return features
+
+
+def _largest_loss(features: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
+    """The relative error of the row that rounding changes most; infinite where a value overflowed."""
+    rows = features.reshape(len(features), -1)
+    lost = np.linalg.norm(stored.reshape(len(stored), -1).astype(np.float32) - rows, axis=1)
+    return float((lost / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)).max())

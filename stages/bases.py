@@ -132,14 +132,16 @@ def _own_model(spec: BaseSpec, precision: str) -> Any:
         reason = " ".join(str(error).split())[:300]
         raise BaseError(f"{spec.weights}: expected a Keras model of built-in layers, found {reason}") from error
     shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
-    if len(shape) != 4 or shape[3] != 3:
-        raise BaseError(f"{spec.weights}: expected one input of RGB images (height, width, 3), found {shape[1:]}")
+    if len(shape) != 4 or shape[3] != 3 or len(model.outputs) != 1:
+        raise BaseError(f"{spec.weights}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}")
     wanted = tuple(have or want for have, want in zip(shape[1:3], spec.input_size, strict=True))
     if wanted != spec.input_size:
         raise BaseError(
             f"{spec.weights}: expected images of {wanted[0]}×{wanted[1]}, found input_size = {list(spec.input_size)}; "
             f"set input_size = {list(wanted)}"
         )
+    # A Sequential lists its layers differently, and has no outputs to cut at.
+    model = keras.Model(model.inputs[0], model.outputs[0])
     if precision != "float32":
         _set_policy(model, POLICIES[precision])
     model.trainable = False
@@ -175,7 +177,7 @@ def cut(model: Any, layers: Sequence[str], name: str) -> Any:
     there = [each.name for each in model.layers[1:]]
     check_layers([*there, OUTPUT], layers, name)
     outputs = [
-        model.output if layer == OUTPUT and layer not in there else model.get_layer(layer).output for layer in layers
+        model.outputs[0] if layer == OUTPUT and layer not in there else model.get_layer(layer).output for layer in layers
     ]
     return backend.load_keras().Model(model.input, outputs)
 

@@ -140,9 +140,8 @@ class BaseSpec(Spec):
 
     @property
     def slug(self) -> str:
-        """The base's name as part of a file name."""
-        name = self.own_file.stem if self.own_file else self.name
-        return re.sub(r"[^a-z0-9._-]", "_", name.lower())
+        """The base's name as part of a file name. A user's own is ``own``: what its file is called makes no difference."""
+        return "own" if self.own_file else self.name.lower()
 
     @property
     def cuts(self) -> tuple[str, ...]:

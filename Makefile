@@ -6,8 +6,11 @@ MAKEFLAGS += --no-builtin-rules
 
 CONFIG ?= headstart.toml
 VENV ?= .venv
+# For `make extras`. On Linux the package index gives a PyTorch with gigabytes of CUDA; name the build that you want.
+TORCH ?= torch
 HEADSTART := $(VENV)/bin/headstart
 SETUP := $(VENV)/.headstart-installed
+EXTRAS := $(VENV)/.headstart-extras
 
 # A name is one word to the shell, whatever it holds.
 quoted = '$(subst ','\'',$(1))'
@@ -16,10 +19,10 @@ CONFIG_FILE := $(call quoted,$(CONFIG))
 NEEDED := $(if $(wildcard $(SETUP)),,$(SETUP))
 PIPELINE := features heads report
 
-.PHONY: help setup demo test lint lock status clean $(PIPELINE) FORCE
+.PHONY: help setup extras demo test test-extras lock status clean $(PIPELINE) FORCE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf 'make %-10s%s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf 'make %-13s%s\n' "$$name" "$$text"; done
 	@echo 'CONFIG=FILE names another configuration than headstart.toml; REHASH=1 reads every image again'
 
 setup: $(SETUP) ## make the environment in .venv, with the versions of requirements.lock
@@ -37,6 +40,13 @@ $(SETUP): requirements.lock pyproject.toml
 	  echo "make setup: $$python cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch "$@"
+
+extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO and Dask to .venv; TORCH=… names the build of PyTorch
+
+$(EXTRAS): $(SETUP) requirements-extras.lock
+	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.lock
+	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	@touch "$@"
 
 features: ## stage one: extract what the cache lacks
@@ -57,9 +67,14 @@ test: $(SETUP) ## check style and types, run the tests
 	"$(VENV)/bin/mypy"
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto
 
+test-extras: $(EXTRAS) ## test every base, every backend, OpenVINO, int8 and the cluster (ten minutes)
+	"$(VENV)/bin/python" -m pytest --numprocesses=auto tests/extras
+
 lock: $(SETUP) ## resolve requirements.in into requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package headstart \
 	  --no-header --output-file requirements.lock requirements.in
+	uv pip compile --quiet --python-version 3.11 --generate-hashes \
+	  --no-header --output-file requirements-extras.lock requirements-extras.in
 
 clean: ## remove what make keeps of its graphs; the cache stays
 	rm -rf artifacts/make

@@ -185,7 +185,8 @@ def _layout(features: NDArray[Any], compression: Compression) -> dict[str, Any]:
         return {}  # contiguous: HDF5 reads it straight into the caller's array
     chunks = (max(1, min(len(features), CHUNK_BYTES // max(1, features[0].nbytes))), *features.shape[1:])
     # The byte shuffle pays for dense features; behind a ReLU most are zero, and long runs of zeros pack better whole.
-    shuffle = np.count_nonzero(features) > DENSE * features.size
+    bits = features.view(f"u{features.itemsize}")  # counted several times as fast as float16
+    shuffle = np.count_nonzero(bits) > DENSE * features.size
     if compression == "zstd":
         import hdf5plugin
 

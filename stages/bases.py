@@ -133,7 +133,9 @@ def _own_model(spec: BaseSpec, precision: str) -> Any:
         raise BaseError(f"{spec.weights}: expected a Keras model of built-in layers, found {reason}") from error
     shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
     if len(shape) != 4 or shape[3] != 3 or len(model.outputs) != 1:
-        raise BaseError(f"{spec.weights}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}")
+        raise BaseError(
+            f"{spec.weights}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}"
+        )
     wanted = tuple(have or want for have, want in zip(shape[1:3], spec.input_size, strict=True))
     if wanted != spec.input_size:
         raise BaseError(
@@ -177,7 +179,8 @@ def cut(model: Any, layers: Sequence[str], name: str) -> Any:
     there = [each.name for each in model.layers[1:]]
     check_layers([*there, OUTPUT], layers, name)
     outputs = [
-        model.outputs[0] if layer == OUTPUT and layer not in there else model.get_layer(layer).output for layer in layers
+        model.outputs[0] if layer == OUTPUT and layer not in there else model.get_layer(layer).output
+        for layer in layers
     ]
     return backend.load_keras().Model(model.input, outputs)
 

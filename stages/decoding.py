@@ -50,7 +50,7 @@ def decoded_batches(
     waiting: deque[tuple[ImageRecord, Future[NDArray[np.uint8]]]] = deque()
     upcoming = iter(records)
     # Pillow releases the GIL while it decodes and resizes, so threads serve, and share their images with the base for free.
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="decode", initializer=_step_back)
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="decode", initializer=step_back)
     try:
         ready: list[ImageRecord] = []
         images: list[NDArray[np.uint8]] = []
@@ -81,7 +81,7 @@ def decoded_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _step_back() -> None:
+def step_back() -> None:
     """Let the base have the processor: this thread works where that one waits.
 
     A base on a CPU splits each operation over all cores and waits for the last of them, so that a core which is taken

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cache.manifest import ImageRecord
 from cache.shard import ShardInfo
 from cache.store import FeatureStore
+from stages.decoding import step_back
 from stages.progress import Progress
 from stages.specs import CacheSpec
 
@@ -24,6 +25,7 @@ from stages.specs import CacheSpec
 FLOAT16_LOSS = 1e-3
 
 Rows = Mapping[str, NDArray[np.float32]]
+Halved = Mapping[str, NDArray[np.float16] | None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class Target:
 
     store: FeatureStore
     info: ShardInfo
+
+
+@dataclass(frozen=True)
+class _Added:
+    """Rows of every layer as they came, and, when the other thread has come to it, as float16."""
+
+    features: Rows
+    records: Sequence[ImageRecord]
+    halved: Future[Halved]
 
 
 class ShardWriter:
@@ -51,19 +62,22 @@ class ShardWriter:
         self._progress = progress
         self._most = cache.shard_images
         self._close_at = self._most - self._most // 4 // batch_size * batch_size
-        self._buffer: list[tuple[Rows, Sequence[ImageRecord]]] = []
+        self._buffer: list[_Added] = []
         self._pending: deque[tuple[Future[None], int]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write", initializer=step_back)
         self._since = perf_counter()
 
     def make_room(self, rows: int) -> None:
         """Wait until ``rows`` more may be computed. Raises what writing raised."""
+        if self._buffer and self._buffered() + rows > self._most:
+            self._submit()
         while self._pending and self._buffered() + sum(n for _, n in self._pending) + rows > self._most:
             self._settle()
 
     def add(self, features: Rows, records: Sequence[ImageRecord]) -> None:
         """Take features (n, …) of each layer; row i belongs to ``records[i]``."""
-        self._buffer.append((features, records))
+        halved = self._thread.submit(self._halve, features)
+        self._buffer.append(_Added(features, records, halved))
         if self._buffered() >= self._close_at:
             self._submit()
 
@@ -79,7 +93,7 @@ class ShardWriter:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _buffered(self) -> int:
-        return sum(len(records) for _, records in self._buffer)
+        return sum(len(added.records) for added in self._buffer)
 
     def _settle(self) -> None:
         self._pending[0][0].result()
@@ -91,17 +105,25 @@ class ShardWriter:
         self._pending.append((self._thread.submit(self._write, self._buffer, now - self._since), rows))
         self._buffer, self._since = [], now
 
-    def _write(self, buffer: list[tuple[Rows, Sequence[ImageRecord]]], seconds: float) -> None:
-        records = [record for _, some in buffer for record in some]
+    def _halve(self, features: Rows) -> Halved:
+        return {layer: as_float16(rows) if self._cache.dtype == "float16" else None for layer, rows in features.items()}
+
+    def _write(self, buffer: list[_Added], seconds: float) -> None:
+        records = [record for added in buffer for record in added.records]
         for layer, target in self._targets.items():
             # Another layer may lack images that this one has, and an interrupt may have handed rows over twice.
             wanted = [i for i, record in enumerate(records) if record.sha256 not in target.store]
             if not wanted:
                 continue
-            features = np.concatenate([features[layer] for features, _ in buffer])
-            features = features if len(wanted) == len(records) else features[wanted]
+            halves = [half for added in buffer if (half := added.halved.result()[layer]) is not None]
+            if len(halves) == len(buffer):
+                features: NDArray[Any] = np.concatenate(halves)
+            else:
+                features = np.concatenate([added.features[layer] for added in buffer])
+                if self._cache.dtype == "float16":
+                    self._progress.say(no_float16(features))
             target.store.append(
-                as_stored(features, self._cache.dtype, self._progress),
+                features if len(wanted) == len(records) else features[wanted],
                 [records[i] for i in wanted],
                 self._classes,
                 replace(target.info, seconds=round(seconds, 3)),
@@ -113,19 +135,31 @@ def as_stored(features: NDArray[np.float32], dtype: str, progress: Progress) -> 
     """Features (n, …) in the dtype that they are stored in: float32 where float16 would lose more than rounding."""
     if dtype == "float32":
         return features
+    stored = as_float16(features)
+    if stored is None:
+        progress.say(no_float16(features))
+        return features
+    return stored
+
+
+def as_float16(features: NDArray[np.float32]) -> NDArray[np.float16] | None:
+    """Features (n, …) as float16, or None where that would lose more than rounding in one of the rows."""
     with np.errstate(over="ignore"):
         stored = features.astype(np.float16)
-    if _largest_loss(features, stored) <= FLOAT16_LOSS:  # not for infinity, nor for what underflowed
-        return stored
+    # Not for infinity, nor for what underflowed.
+    return stored if _largest_loss(features, stored) <= FLOAT16_LOSS else None
+
+
+def no_float16(features: NDArray[np.float32]) -> str:
+    """What is said of features that are stored as float32 for once."""
     low, high = float(np.abs(features).min()), float(np.abs(features).max())
-    progress.say(
-        f"warning: features from {low:.2g} to {high:.2g} do not fit float16 (65504): this shard is stored as float32"
-    )
-    return features
+    return f"warning: features from {low:.2g} to {high:.2g} do not fit float16 (65504): this shard is stored as float32"
 
 
 def _largest_loss(features: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
     """The relative error of the row that rounding changes most; infinite where a value overflowed."""
     rows = features.reshape(len(features), -1)
-    lost = np.linalg.norm(stored.reshape(len(stored), -1).astype(np.float32) - rows, axis=1)
-    return float((lost / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)).max())
+    lost = stored.reshape(len(stored), -1).astype(np.float32)
+    lost -= rows
+    squares, lost_squares = (np.einsum("ij,ij->i", each, each, dtype=np.float64) for each in (rows, lost))
+    return float(np.sqrt((lost_squares / np.maximum(squares, 1e-60)).max()))

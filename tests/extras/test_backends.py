@@ -1,0 +1,79 @@
+"""TensorFlow, JAX and PyTorch under Keras give the same features, in float32 and from the same configuration."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, Project, write_photos
+
+from cache import FeatureStore
+
+NAMES = ("VGG16", "ResNet50", "MobileNetV2", "EfficientNetV2B0", "ConvNeXtTiny")
+CONFIG = '[data]\nroot = "photos"\n[heads.ridge]\nkind = "sklearn"\nestimator = "RidgeClassifier"\n' + "\n".join(
+    f'[bases.{name}]\nname = "{name}"\ninput_size = 32\nweights = "random"\nprecision = "float32"\nbatch_size = 8'
+    for name in NAMES
+)
+
+
+def extracted(folder: Path, backend: str) -> dict[str, tuple[np.ndarray, str]]:
+    """Features by base, in order of the images' contents, and the backend that the shards name."""
+    project = Project(folder).create(CONFIG)
+    write_photos(project.photos, {"cat": 6, "dog": 6})
+    outcome = project.headstart("features", env={"KERAS_BACKEND": backend})
+    assert outcome.code == 0 and outcome.extracted == 12 * len(NAMES), outcome.out
+    found = {}
+    for path in (project.artifacts / "features").iterdir():
+        store = FeatureStore(path)
+        (info, *_) = store.info()
+        found[store.spec["base"]] = (store.read(sorted(store.digests())), info.versions["backend"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[np.ndarray, str]]:
+    return extracted(tmp_path_factory.mktemp("tensorflow"), "tensorflow")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_same_features_within_a_thousandth(
+    tmp_path: Path, tensorflow: dict[str, tuple[np.ndarray, str]], backend: str
+) -> None:
+    found = extracted(tmp_path, backend)
+    assert found.keys() == tensorflow.keys() == set(NAMES)
+    for name, (features, used) in found.items():
+        expected, _ = tensorflow[name]
+        assert used == backend
+        assert np.linalg.norm(features - expected) <= 1e-3 * np.linalg.norm(expected), name
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_head_trains_on_every_backend(tmp_path: Path, backend: str) -> None:
+    text = CONFIG[: CONFIG.index("[heads")] + '[base]\ninput_size = 32\nweights = "random"\n'
+    project = Project(tmp_path).create(text + '[heads.small]\nkind = "dense"\nunits = [8]\nepochs = 2\n')
+    write_photos(project.photos, {"cat": 12, "dog": 12})
+    for step in ("features", "heads", "report"):
+        outcome = project.headstart(step, env={"KERAS_BACKEND": backend})
+        assert outcome.code == 0, outcome.out
+    result = json.loads((project.artifacts / "heads" / "small" / "result.json").read_text())
+    assert result["versions"]["backend"] == backend
+
+
+def test_openvino_says_what_it_converts_from(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from stages.bases import FrozenBase; from stages.specs import BaseSpec;"
+        "from stages.weights import Weights;"
+        "spec = BaseSpec(weights='random', engine='openvino', input_size=(32, 32));"
+        "FrozenBase(spec, Weights(spec, Path(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0 and "converts the base from TensorFlow, found KERAS_BACKEND=jax" in done.stderr

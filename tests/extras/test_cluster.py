@@ -1,0 +1,96 @@
+"""Extraction by the workers of a real Dask cluster: the same rows, and a worker that dies costs a retry and nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CONFIG, HEADSTART, ROOT, Project, write_photos
+
+from cache import FeatureStore
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+CLUSTER = """
+import sys, time
+from dask.distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        pids = [worker.process.pid for worker in cluster.workers.values()]
+        print(cluster.scheduler_address, *pids, flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[int]]]:
+    """The address of a scheduler with two worker processes, and the workers' process ids."""
+    script = tmp_path_factory.mktemp("cluster") / "cluster.py"
+    script.write_text(CLUSTER)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True
+    )
+    assert process.stdout is not None and process.stdin is not None
+    address, *pids = process.stdout.readline().split()
+    yield address, [int(pid) for pid in pids]
+    process.stdin.close()
+    process.wait(60)
+
+
+def contents(project: Project) -> dict[str, np.ndarray]:
+    (folder,) = (project.artifacts / "features").iterdir()
+    store = FeatureStore(folder)
+    assert store.verify() == {}
+    return dict(zip(store.digests(), store.read(store.digests()), strict=True))
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Project:
+    """A project of 300 images, extracted by one process."""
+    project = Project(tmp_path / "alone").create()
+    write_photos(project.photos, {"cat": 150, "dog": 150})
+    assert project.headstart("features").extracted == 300
+    return project
+
+
+def test_two_workers_give_the_rows_of_one_process_and_a_killed_one_costs_nothing_else(
+    alone: Project, tmp_path: Path, cluster: tuple[str, list[int]]
+) -> None:
+    address, pids = cluster
+    project = Project(tmp_path / "shared").create(CONFIG)
+    alone.photos.rename(project.photos)
+    (project.photos / "cat" / "bad.jpg").write_bytes(b"no image")
+    process = subprocess.Popen(
+        [*HEADSTART, "features", "--on", address],
+        cwd=project.folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 90
+    while not list(project.artifacts.glob("features/*/shard-*.h5")) and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(pids[0], signal.SIGKILL)
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, out
+    assert "300 images extracted" in out and "skipped: cat/bad.jpg" in out and "on 2 workers" in out
+    found, expected = contents(project), contents(alone)
+    assert found.keys() == expected.keys()
+    for digest, row in expected.items():
+        np.testing.assert_allclose(found[digest], row, rtol=1e-3, atol=1e-3 * np.abs(row).max())
+    assert not list(project.artifacts.rglob(".tmp-*"))
+    # What was added later goes there too, compared with what is stored; baselines are fitted there.
+    write_photos(project.photos, {"cow": 20}, first=7000)
+    again = project.headstart("features", "--on", address)
+    assert again.code == 0 and again.extracted == 20, again.out
+    fitted = project.headstart("heads", "--on", address)
+    assert fitted.code == 0 and fitted.trained == ["logreg", "ridge"], fitted.out
+
+
+def test_no_scheduler_is_one_line(tmp_path: Path) -> None:
+    project = Project(tmp_path).create()
+    write_photos(project.photos, {"cat": 10, "dog": 10})
+    outcome = project.headstart("features", "--on", "tcp://127.0.0.1:9")
+    assert outcome.code == 1 and "Traceback" not in outcome.out
+    assert "--on tcp://127.0.0.1:9: expected a Dask scheduler, found none" in outcome.out

@@ -1,0 +1,48 @@
+"""Every constructor of keras.applications, on small inputs with random weights: built, cut, preprocessed, extracted."""
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+from stages.bases import FrozenBase, build, layers_of
+from stages.specs import BaseSpec
+from stages.table import BASES
+from stages.weights import Weights
+
+LARGER = {"Xception": 75, "InceptionV3": 75, "InceptionResNetV2": 75}
+
+
+@pytest.fixture(autouse=True)
+def _memory() -> Iterator[None]:
+    """The largest have a third of a billion weights."""
+    yield
+    keras.utils.clear_session()
+    gc.collect()
+
+
+@pytest.mark.parametrize("name", sorted(BASES))
+def test_features_are_those_of_a_plain_keras_model_with_its_own_preprocessing(tmp_path: Path, name: str) -> None:
+    size = LARGER.get(name, 32)
+    spec = BaseSpec.model_validate(
+        {"name": name, "input_size": size, "weights": "random", "precision": "float32", "batch_size": 2}
+    )
+    weights = Weights(spec, tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    base = FrozenBase(spec, weights)
+    (found,) = base(images).values()
+    assert found.shape == (2, *base.feature_shapes[spec.cuts[0]]) and np.isfinite(found).all()
+
+    plain = build(spec, weights, "float32")
+    module = getattr(keras.applications, BASES[name].module)
+    expected = plain(module.preprocess_input(images.astype(np.float32)), training=False)
+    error = np.linalg.norm(found - np.asarray(expected)) / np.linalg.norm(np.asarray(expected))
+    assert error < 1e-3
+    listed = layers_of(spec, weights)
+    assert listed[-1].name == plain.layers[-1].name and spec.cuts[0] in {layer.name for layer in listed}

@@ -28,7 +28,7 @@ from stages.specs import BaseSpec, CacheSpec
 from stages.weights import Weights
 from stages.writing import as_stored
 
-SECONDS_TO_CONNECT = 30
+SECONDS_TO_CONNECT = 10
 
 
 @dataclass(frozen=True)

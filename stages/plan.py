@@ -1,7 +1,10 @@
 """What an extraction will cost, from a timed batch or two: before an hour is paid for."""
 
+import os
+import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,22 +15,29 @@ from cache.errors import DataError
 from cache.manifest import ImageRecord
 from cache.shard import ShardInfo, ShardTable, write_shard
 from stages.bases import FrozenBase
-from stages.decoding import Rejected, decoded_batches
+from stages.decoding import ChangedError, Rejected, decoded_batches, load
+from stages.images import BadImageError
 from stages.progress import SILENT
 from stages.specs import CacheSpec
 from stages.writing import as_stored
 
 # The first batch compiles and is not timed.
 BATCHES = 4
+# The share of decoding from which it is worth a word.
+MUCH = 0.3
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds and bytes on disk for one image, all layers together; ``images`` were timed."""
+    """Seconds and bytes on disk for one image, all layers together; ``images`` were timed.
+
+    ``decoding`` is the share of the time that decoding would take alone, on all cores.
+    """
 
     seconds: float
     bytes: float
     images: int
+    decoding: float
 
 
 def measure(base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache: CacheSpec) -> Measured:
@@ -56,7 +66,17 @@ def measure(base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache:
         reason = next(iter(rejected.skipped.values()), "it went away")
         raise DataError(f"{root / sample[0].path}: {reason}; too few images can be decoded to time a batch")
     size = sum(_size(np.concatenate([each[layer] for each in rows]), cache) for layer in base.layers)
-    return Measured(seconds / images, size, images)
+    return Measured(seconds / images, size, images, _decoding(base, sample, root) * images / seconds)
+
+
+def _decoding(base: FrozenBase, sample: Sequence[ImageRecord], root: Path) -> float:
+    """Seconds that decoding takes for one image, on all cores."""
+    start = perf_counter()
+    few = sample[: 2 * (os.cpu_count() or 1)]
+    for record in few:
+        with suppress(BadImageError, ChangedError, OSError):
+            load(root / record.path, record.sha256, base.spec)
+    return (perf_counter() - start) / len(few) / (os.cpu_count() or 1)
 
 
 def _size(features: np.ndarray, cache: CacheSpec) -> float:
@@ -72,13 +92,11 @@ def _size(features: np.ndarray, cache: CacheSpec) -> float:
 
 def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Path) -> list[str]:
     """The plan of one base, in words."""
-    import shutil
-
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     size = images * found.bytes
-    return [
+    lines = [
         f"{name}: {images:,} images to extract"
         + (f" ({copies:,} copies of others are not extracted again)" if copies else ""),
         f"{name}: about {_duration(images * found.seconds)} at {1 / found.seconds:,.1f} images/s, "
@@ -86,6 +104,12 @@ def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Pat
         f"{name}: about {_megabytes(size)} on disk ({found.bytes / 1e3:,.1f} kB an image), {_megabytes(free)} are free"
         + ("" if size < free else ": NOT ENOUGH"),
     ]
+    if found.decoding > MUCH:
+        share = f"{min(found.decoding, 1):.0%}"
+        lines.append(
+            f'{name}: decoding takes {share} of that; decode = "scaled" in the base is quicker for large JPEG files'
+        )
+    return lines
 
 
 def _megabytes(size: float) -> str:

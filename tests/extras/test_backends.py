@@ -66,7 +66,7 @@ def test_openvino_says_what_it_converts_from(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from stages.bases import FrozenBase; from stages.specs import BaseSpec;"
         "from stages.weights import Weights;"
-        "spec = BaseSpec(weights='random', engine='openvino', input_size=(32, 32));"
+        "spec = BaseSpec(weights='random', engine='openvino', input_size=32);"
         "FrozenBase(spec, Weights(spec, Path(sys.argv[1])))"
     )
     done = subprocess.run(

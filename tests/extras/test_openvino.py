@@ -82,7 +82,7 @@ def test_int8_is_quantised_once_and_added_images_do_not_change_its_key(tmp_path:
     assert len(stores) == 2
     write_photos(project.photos, {"cat": 25, "dog": 20})
     outcome = project.make("report")
-    assert outcome.extracted > 0 and "quantis" not in outcome.out
+    assert outcome.extracted > 0 and "base: quantis" not in outcome.out
     assert {path.name for path in (project.artifacts / "features").iterdir()} == stores
     # One of the layers alone, from the same quantised model: nothing is extracted.
     project.edit('layers = ["block4_pool", "block5_pool"]', 'layer = "block4_pool"')

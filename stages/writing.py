@@ -23,6 +23,7 @@ from stages.specs import CacheSpec
 
 # Rounding to float16 costs 2⁻¹¹ at most, relatively; more is lost only where values over- or underflow.
 FLOAT16_LOSS = 1e-3
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 Rows = Mapping[str, NDArray[np.float32]]
 Halved = Mapping[str, NDArray[np.float16] | None]
@@ -144,10 +145,19 @@ def as_stored(features: NDArray[np.float32], dtype: str, progress: Progress) -> 
 
 def as_float16(features: NDArray[np.float32]) -> NDArray[np.float16] | None:
     """Features (n, …) as float16, or None where that would lose more than rounding in one of the rows."""
-    with np.errstate(over="ignore"):
-        stored = features.astype(np.float16)
-    # Not for infinity, nor for what underflowed.
-    return stored if _largest_loss(features, stored) <= FLOAT16_LOSS else None
+    rows = features.reshape(len(features), -1)
+    if not rows.size:
+        return features.astype(np.float16)
+    if max(rows.max(), -rows.min()) > FLOAT16_MAX:
+        return None
+    stored: NDArray[np.float16] = features.astype(np.float16)
+    # Each value is off by 2⁻¹¹ of itself or, below the normal numbers, by 2⁻²⁵. So a row is safe that is large as a whole;
+    # the others, of which there are few, are looked at value by value.
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    doubtful = norms < np.sqrt(rows.shape[1]) * 2.0**-25 / (FLOAT16_LOSS - 2.0**-11)
+    if doubtful.any() and _largest_loss(rows[doubtful], stored.reshape(rows.shape)[doubtful]) > FLOAT16_LOSS:
+        return None
+    return stored
 
 
 def no_float16(features: NDArray[np.float32]) -> str:
@@ -156,10 +166,8 @@ def no_float16(features: NDArray[np.float32]) -> str:
     return f"warning: features from {low:.2g} to {high:.2g} do not fit float16 (65504): this shard is stored as float32"
 
 
-def _largest_loss(features: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
-    """The relative error of the row that rounding changes most; infinite where a value overflowed."""
-    rows = features.reshape(len(features), -1)
-    lost = stored.reshape(len(stored), -1).astype(np.float32)
-    lost -= rows
-    squares, lost_squares = (np.einsum("ij,ij->i", each, each, dtype=np.float64) for each in (rows, lost))
-    return float(np.sqrt((lost_squares / np.maximum(squares, 1e-60)).max()))
+def _largest_loss(rows: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
+    """The relative error of the row (n, d) that rounding changes most."""
+    exact = rows.astype(np.float64)
+    lost = np.linalg.norm(stored.astype(np.float64) - exact, axis=1)
+    return float((lost / np.maximum(np.linalg.norm(exact, axis=1), 1e-300)).max())

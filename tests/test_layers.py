@@ -13,6 +13,7 @@ import pytest
 from conftest import CONFIG, Project, write_image, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from cache import FeatureStore, ImageRecord
 from cache.shard import ShardInfo
@@ -23,7 +24,7 @@ from stages.progress import SILENT
 from stages.specs import BaseSpec, CacheSpec
 from stages.train import load_head
 from stages.weights import Weights
-from stages.writing import ShardWriter, Target
+from stages.writing import ShardWriter, Target, as_float16
 
 LAYERS = CONFIG.replace(
     'weights = "random"', 'weights = "random"\nlayers = ["block3_pool", "block4_pool", "block5_pool"]'
@@ -203,6 +204,23 @@ def test_a_base_of_ones_own_that_cannot_be_used_is_one_line(tmp_path: Path, make
 
 
 # Rows
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    rows=hnp.arrays(np.float32, (4, 6), elements=st.floats(0, 1, width=32)),
+    scales=st.lists(st.sampled_from([0.0, 1e-30, 1e-9, 1e-7, 1e-5, 1.0, 6e4, 1e6]), min_size=4, max_size=4),
+)
+def test_float16_holds_each_row_or_none_is_stored_as_float16(rows: np.ndarray, scales: list[float]) -> None:
+    features = rows * np.array(scales, np.float32)[:, None]
+    found = as_float16(features)
+    with np.errstate(over="ignore"):
+        plain = features.astype(np.float16).astype(np.float64)
+    exact = features.astype(np.float64)
+    lost = np.linalg.norm(plain - exact, axis=1) / np.maximum(np.linalg.norm(exact, axis=1), 1e-300)
+    assert (found is not None) == bool((lost <= 1e-3).all())
+    if found is not None:
+        np.testing.assert_array_equal(found, plain)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32])

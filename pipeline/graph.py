@@ -19,7 +19,7 @@ from cache.skipped import SkippedImages
 from cache.store import FeatureStore
 from pipeline.config import Config, HeadEntry
 from stages.progress import SILENT, Progress
-from stages.quantise import QuantisedBase
+from stages.quantise import base_digest
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.results import read_result
 from stages.scan import NoImagesError, scan
@@ -193,11 +193,6 @@ def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -
     digest = base_digest(spec, weights)
     layers = tuple(_layer_target(config, spec, digest, layer, manifest) for layer in spec.cuts)
     return BaseTarget(name, spec, weights, layers)
-
-
-def base_digest(spec: BaseSpec, weights: Weights) -> str | None:
-    """What stands for the weights in the base keys: their SHA-256, or that of the quantised model."""
-    return QuantisedBase(spec, weights).digest() if spec.precision == "int8" else weights.digest()
 
 
 def _layer_target(config: Config, spec: BaseSpec, digest: str | None, layer: str, manifest: Manifest) -> LayerTarget:

@@ -131,8 +131,12 @@ def _own_model(spec: BaseSpec, precision: str) -> Any:
     except Exception as error:  # Keras raises ValueError, TypeError, OSError and more
         reason = " ".join(str(error).split())[:300]
         raise BaseError(f"{spec.weights}: expected a Keras model of built-in layers, found {reason}") from error
-    shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
-    if len(shape) != 4 or shape[3] != 3 or len(model.outputs) != 1:
+    try:
+        shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
+        outputs = len(model.outputs)
+    except AttributeError:  # a Sequential that was saved before it was built
+        shape, outputs = (), 0
+    if len(shape) != 4 or shape[3] != 3 or outputs != 1:
         raise BaseError(
             f"{spec.weights}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}"
         )

@@ -2,10 +2,12 @@
 
 The unit of work is a shard: a worker decodes its images, runs the base (which it loads once), and writes the shard under the
 number that it was given. A worker that dies costs the shard it was at, which Dask gives to another; a shard that was written
-but not reported is written again with the same content. This process holds the stores' locks all the while.
+but not reported is written again with the same content. This process holds the stores' locks all
+the while; what a worker still computes for a run that is over is not written.
 """
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import DataError, HeadstartError
-from cache.manifest import ImageRecord
+from cache.errors import CacheError, DataError, HeadstartError
+from cache.files import TEMPORARY_PREFIX
+from cache.manifest import ImageRecord, Manifest
 from cache.shard import ShardInfo, ShardTable, write_shard
+from cache.store import FeatureStore
+from stages import drift
 from stages.bases import FrozenBase
 from stages.decoding import Rejected, decoded_batches
 from stages.features import Extraction, Stage, check_finite
-from stages.progress import SILENT
+from stages.progress import SILENT, Progress
+from stages.quantise import base_digest
 from stages.scan import bad_image
 from stages.specs import BaseSpec, CacheSpec
 from stages.weights import Weights
@@ -44,14 +50,17 @@ class ShardJob:
     infos: Mapping[str, ShardInfo]
     classes: tuple[str, ...]
     cache: CacheSpec
+    allow_drift: bool
+    lease: Path
 
 
 @dataclass(frozen=True)
 class ShardDone:
-    """What a worker did: images extracted, and those that gave no row."""
+    """What a worker did: images extracted, those that gave no row, and lines for the person who waits."""
 
     extracted: int
     rejected: Rejected
+    said: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -80,32 +89,70 @@ def cluster(address: str) -> Iterator[Any]:
 def extract_on(
     address: str, stage: Stage, base: FrozenBase, wanted: Sequence[str], compared: Mapping[str, dict[str, Any]]
 ) -> Extraction:
-    """As ``stages.features.extract``, by the workers of the Dask scheduler at ``address``."""
-    import joblib
+    """As ``stages.features.extract``, by the workers of the Dask scheduler at ``address``.
+
+    Through Dask itself and not through joblib, whose backend works here where the cluster has a single worker, and
+    waits for ever for a task that was given up.
+    """
+    from dask.distributed import as_completed
 
     done = Extraction()
     start = perf_counter()
     jobs = _jobs(stage, base, wanted, compared)
-    with cluster(address) as client, stage.progress.task("Extracting features", len(wanted)) as advance:
+    with cluster(address) as client, _lease(jobs), stage.progress.task("Extracting features", len(wanted)) as advance:
         workers = len(client.scheduler_info()["workers"])
         stage.progress.say(f"features: {len(jobs)} shards to extract on {workers} workers of {address}")
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=4 * workers)
+        # Not pure: a shard that is asked for again is to be written again.
+        futures = client.map(extract_shard, jobs, pure=False)
         try:
-            for found in parallel(joblib.delayed(extract_shard)(job) for job in jobs):
+            for future in as_completed(futures):
+                found: ShardDone = _result(future, address)
                 done.extracted += found.extracted
                 done.rejected.skipped.update(found.rejected.skipped)
                 done.rejected.changed.extend(found.rejected.changed)
+                for line in found.said:
+                    stage.progress.say(line)
                 advance(found.extracted + len(found.rejected.skipped) + len(found.rejected.changed))
                 if done.rejected.skipped and stage.data.on_bad_image == "fail":
                     sha, reason = next(iter(done.rejected.skipped.items()))
                     raise bad_image(stage.data, stage.manifest.by_digest[sha].path, reason)
         finally:
+            client.cancel(futures)
             stage.skipped.reasons |= done.rejected.skipped
             stage.skipped.save()
             for each in stage.layers.values():
                 each.store.refresh()
     done.seconds = perf_counter() - start
     return done
+
+
+def _result(future: Any, address: str) -> ShardDone:
+    """What a worker did. Raises HeadstartError in one line where Dask gave the shard up."""
+    from dask.distributed import KilledWorker
+
+    try:
+        found: ShardDone = future.result()
+    except KilledWorker as error:
+        raise HeadstartError(
+            f"--on {address}: a shard was given up, as each worker that had it died ({error})"
+        ) from None
+    except ImportError as error:
+        raise HeadstartError(f"--on {address}: the workers need headstart and its extras, found {error}") from None
+    return found
+
+
+@contextmanager
+def _lease(jobs: Sequence[ShardJob]) -> Iterator[None]:
+    """The file without which a worker writes nothing: gone when this run is over, however it ended.
+
+    It is named as temporary files are, so that the next writer of the store removes that of a killed run.
+    """
+    lease = jobs[0].lease
+    lease.touch()
+    try:
+        yield
+    finally:
+        lease.unlink(missing_ok=True)
 
 
 def _jobs(
@@ -115,37 +162,60 @@ def _jobs(
     chunks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     paths = {layer: each.store.new_shards(len(chunks)) for layer, each in stage.layers.items()}
     infos = stage.infos(base, compared)
-    weights = next(iter(stage.layers.values())).store.folder.parents[1] / "weights"
+    folder = next(iter(stage.layers.values())).store.folder
+    lease = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-lease"
     return [
         ShardJob(
             root=stage.data.root,
             records=tuple(stage.manifest.by_digest[digest] for digest in chunk),
             spec=base.spec,
-            weights=weights,
+            weights=folder.parents[1] / "weights",
             paths={layer: paths[layer][i] for layer in stage.layers},
             lacking={layer: frozenset(each.store.missing(chunk)) for layer, each in stage.layers.items()},
             infos=infos,
             classes=stage.manifest.classes,
             cache=stage.cache,
+            allow_drift=stage.allow_drift,
+            lease=lease,
         )
         for i, chunk in enumerate(chunks)
     ]
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A base that a worker has loaded, and how far its features are from those stored, by layer."""
+
+    base: FrozenBase
+    compared: Mapping[str, dict[str, Any]]
+
+
 # A worker keeps the base that it was last asked for. One shard at a time, however many threads it has: a base uses all cores.
-_LOADED: dict[str, FrozenBase] = {}
+_LOADED: dict[str, _Loaded] = {}
 _LOCK = Lock()
 
 
+class _Lines:
+    """A progress that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    task = SILENT.task
+
+
 def extract_shard(job: ShardJob) -> ShardDone:
-    """What a worker does. Raises DataError where it does not see the images, or sees others."""
+    """What a worker does. Raises DataError where it does not see the images or the weights, CacheError for drift."""
     if not job.root.is_dir():
         raise DataError(
             f"{job.root}: expected the images there on every worker, found no such folder on {os.uname().nodename}"
         )
     with _LOCK:
-        base = _base(job)
-        rejected = Rejected()
+        loaded = _load(job)
+        base, rejected, said = loaded.base, Rejected(), _Lines()
         rows: list[dict[str, np.ndarray]] = []
         records: list[ImageRecord] = []
         start = perf_counter()
@@ -155,19 +225,21 @@ def extract_shard(job: ShardJob) -> ShardDone:
                 check_finite(features, batch.records, base)
                 rows.append(features)
                 records += batch.records
-        for layer, path in job.paths.items():
-            _write(job, layer, path, base, rows, records, perf_counter() - start)
-    return ShardDone(len(records), rejected)
+        if not job.lease.exists():
+            raise HeadstartError(f"{job.lease.parent}: the run that asked for this shard is over; nothing is written")
+        for layer in job.paths:
+            _write(job, layer, loaded, rows, records, perf_counter() - start, said)
+    return ShardDone(len(records), rejected, tuple(said.lines))
 
 
 def _write(
     job: ShardJob,
     layer: str,
-    path: Path,
-    base: FrozenBase,
+    loaded: _Loaded,
     rows: list[dict[str, np.ndarray]],
     records: list[ImageRecord],
     seconds: float,
+    said: Progress,
 ) -> None:
     kept = [i for i, record in enumerate(records) if record.sha256 in job.lacking[layer]]
     if not kept:
@@ -179,16 +251,38 @@ def _write(
         paths=[records[i].path for i in kept],
         class_names=list(job.classes),
     )
-    given = job.infos[layer]
-    # The worker says what really computed, which may be other hardware than the client's.
-    info = ShardInfo(given.key, given.spec, base.precision, base.device, base.versions, given.drift, round(seconds, 3))
+    given, base = job.infos[layer], loaded.base
+    # The worker says what really computed and how far that is from what is stored: its hardware may be another than the client's.
+    drifted = loaded.compared.get(layer, {})
+    info = ShardInfo(given.key, given.spec, base.precision, base.device, base.versions, drifted, round(seconds, 3))
     features = np.concatenate([each[layer] for each in rows])[kept]
-    write_shard(path, as_stored(features, job.cache.dtype, SILENT), table, info, job.cache.compression)
+    write_shard(job.paths[layer], as_stored(features, job.cache.dtype, said), table, info, job.cache.compression)
 
 
-def _base(job: ShardJob) -> FrozenBase:
-    name = f"{job.spec.model_dump_json()} {sorted(job.paths)} {job.weights}"
+def _load(job: ShardJob) -> _Loaded:
+    name = f"{job.spec.model_dump_json()} {[info.key for info in job.infos.values()]} {job.weights}"
     if name not in _LOADED:
         _LOADED.clear()
-        _LOADED[name] = FrozenBase(job.spec, Weights(job.spec, job.weights), tuple(job.paths))
+        weights = Weights(job.spec, job.weights)
+        expected = next(iter(job.infos.values())).spec["weights"]
+        if (found := base_digest(job.spec, weights)) != expected:
+            raise DataError(
+                f"weights of {job.spec.name}: expected {expected[:12]} on every worker, "
+                f"found {str(found)[:12]} on {os.uname().nodename}; copy the file there"
+            )
+        base = FrozenBase(job.spec, weights, tuple(job.paths))
+        _LOADED[name] = _Loaded(base, _compare(job, base))
     return _LOADED[name]
+
+
+def _compare(job: ShardJob, base: FrozenBase) -> dict[str, dict[str, Any]]:
+    compared = {}
+    for layer, path in job.paths.items():
+        store = FeatureStore(path.parent)
+        known = tuple(ImageRecord(name, digest, "", "") for digest, name in store.paths().items())
+        found = drift.measure(store, Manifest("", (), known), job.root, base, layer) if len(store) else None
+        if found is not None:
+            if not (found.acceptable or job.allow_drift):
+                raise CacheError(drift.words(found, store, base))
+            compared[layer] = found.as_json(allowed=not found.acceptable)
+    return compared

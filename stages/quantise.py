@@ -109,13 +109,21 @@ class QuantisedBase:
         recorded = self._recorded()
         xml, binary = self._files
         if recorded is None or not (xml.exists() and binary.exists()):
-            raise BaseError(f"{xml}: expected the int8 model of {self.spec.name}, found none; run `make features`")
+            remedy = "run `make features`"
+            if recorded is not None:
+                remedy = f"bring it back, or delete {self._record} to quantise anew and extract everything again"
+            raise BaseError(f"{xml}: expected the int8 model of {self.spec.name}, found none; {remedy}")
         if digest_json([sha256_file(xml), sha256_file(binary)]) != recorded["sha256"]:
             raise BaseError(f"{xml}: expected the int8 model that was recorded, found another; delete it and its .json")
         model = openvino.Core().read_model(xml)
         tensors = {name: output for node in model.get_ops() for output in node.outputs() for name in output.get_names()}
         results = [openvino.opset13.result(tensors[recorded["layers"][layer]]) for layer in layers]
         return openvino.Model(results, model.get_parameters(), self.spec.name)
+
+
+def base_digest(spec: BaseSpec, weights: "Weights") -> str | None:
+    """What stands for the weights in the base keys: their SHA-256, or that of the quantised model."""
+    return QuantisedBase(spec, weights).digest() if spec.precision == "int8" else weights.digest()
 
 
 def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> "list[NDArray[np.uint8]]":

@@ -101,7 +101,7 @@ class BaseSpec(Spec):
     def _weights_fit(self) -> "BaseSpec":
         known = ("imagenet", "packaged", "random")
         if self.own_file:
-            if "weights" in self.model_fields_set and not self.weights.endswith(".keras"):
+            if "weights" in self.model_fields_set:
                 raise ValueError(f"weights: {self.name} brings its own, found {self.weights!r}; leave weights out")
             return self
         if self.weights == "packaged" and self.name != "VGG16":

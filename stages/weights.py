@@ -12,6 +12,7 @@ A record of each (``artifacts/weights/*.json``) travels with the cache, so that 
 
 import hashlib
 import importlib.util
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -46,7 +47,9 @@ class Weights:
     def _record(self) -> Path:
         if self.spec.weights in ("imagenet", "packaged"):
             return self.folder / f"{self.spec.slug}-{self.spec.weights}.json"
-        return self.folder / f"{self.spec.slug}-file-{digest_text(Path(self.spec.weights).name)[:12]}.json"
+        # Where it lies beside the cache: the same on a machine that the cache was copied to, another for another file.
+        place = os.path.relpath(self.spec.weights, self.folder.parent)
+        return self.folder / f"{self.spec.slug}-file-{digest_text(place)[:12]}.json"
 
     @property
     def kept(self) -> Path:

@@ -1,6 +1,7 @@
 """Extraction by the workers of a real Dask cluster: the same rows, and a worker that dies costs a retry and nothing else."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from conftest import CONFIG, HEADSTART, ROOT, Project, write_photos
 
 from cache import FeatureStore
+from cache.shard import read_shard
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 CLUSTER = """
@@ -86,6 +88,53 @@ def test_two_workers_give_the_rows_of_one_process_and_a_killed_one_costs_nothing
     assert again.code == 0 and again.extracted == 20, again.out
     fitted = project.headstart("heads", "--on", address)
     assert fitted.code == 0 and fitted.trained == ["logreg", "ridge"], fitted.out
+
+
+def test_an_interrupted_run_leaves_nothing_that_writes(tmp_path: Path, cluster: tuple[str, list[int]]) -> None:
+    """Workers that are still at a shard discard it: the run that follows has each row once."""
+    project = Project(tmp_path).create()
+    write_photos(project.photos, {"cat": 200, "dog": 200}, first=20_000)
+    process = subprocess.Popen(
+        [*HEADSTART, "features", "--on", cluster[0]],
+        cwd=project.folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 90
+    while not list(project.artifacts.glob("features/*/shard-*.h5")) and time.monotonic() < end:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "Traceback" not in out, out
+    assert project.headstart("features").code == 0
+    time.sleep(3)
+    (folder,) = (project.artifacts / "features").iterdir()
+    store = FeatureStore(folder)
+    rows = [digest for info in (read_shard(path)[1] for path in store.shards()) for digest in info.sha256]
+    assert len(rows) == len(set(rows)) == 400
+
+
+def test_workers_notice_a_model_that_was_replaced(tmp_path: Path, cluster: tuple[str, list[int]]) -> None:
+    import keras
+
+    def model(bias: float) -> None:
+        layers = [
+            keras.layers.Input((32, 32, 3)),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Rescaling(1.0, bias),
+        ]
+        keras.Sequential(layers).save(tmp_path / "mine.keras")
+
+    text = CONFIG[: CONFIG.index("[base]")] + '[base]\nname = "file:mine.keras"\ninput_size = 32\n'
+    project = Project(tmp_path).create(text + "[cache]\nshard_images = 16\n" + CONFIG[CONFIG.index("[heads.logreg]") :])
+    write_photos(project.photos, {"cat": 40, "dog": 40}, first=30_000)
+    means = []
+    for bias in (0.0, 5.0):
+        model(bias)
+        outcome = project.headstart("features", "--on", cluster[0])
+        assert outcome.code == 0 and outcome.extracted == 80, outcome.out
+        found = re.findall(r"→ (\S+)", outcome.out)[-1]
+        store = FeatureStore(found)
+        means.append(store.read(sorted(store.digests())).mean())
+    assert means[1] - means[0] == pytest.approx(5.0, abs=0.1)
 
 
 def test_no_scheduler_is_one_line(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What each command does: bring features, heads and the report up to date, in words that can be printed."""
 
 import gc
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from cache.files import lock
 from cache.manifest import Manifest
 from pipeline.config import Config
 from pipeline.graph import BaseTarget, Graph, HeadTarget, base_target, load_graph
+from pipeline.words import data_lines, first
 from stages.progress import Progress
 from stages.table import nearest
 
@@ -210,7 +210,7 @@ def heads(config: Config, progress: Progress, names: Sequence[str] = (), on: str
             if target.stale:
                 why = "; ".join(target.reasons)
                 raise CacheError(f"features of {target.spec.name} are not up to date: {why}; run `make features`")
-        for line in _first([f"data: {note}" for note in graph.manifest.notes], 5):
+        for line in first([f"data: {note}" for note in graph.manifest.notes], 5):
             progress.say(line)
         _check_heads(graph)
         if on is None:
@@ -317,35 +317,3 @@ def _known_head(graph: Graph, name: str) -> HeadTarget:
             f"no head {name!r} in the configuration{nearest(name, graph.heads)}; there are {', '.join(graph.heads) or 'none'}"
         )
     return graph.heads[name]
-
-
-def data_lines(graph: Graph) -> list[str]:
-    """What was scanned, in words: images, classes, layout, splits, what was left out and why."""
-    manifest = graph.manifest
-    counts = manifest.counts()
-    splits = ", ".join(f"{split} {sum(counter.values()):,}" for split, counter in counts.items() if counter)
-    lines = [
-        f"data: {len(manifest.records):,} images in {len(manifest.classes)} classes, layout {manifest.layout!r} ({splits})"
-    ]
-    classes = [f"{name} {n:,}" for name, n in sum(counts.values(), Counter()).items()]
-    shown = sorted(classes)[:12]
-    lines.append(
-        f"data: classes {', '.join(shown)}" + (f" … and {len(classes) - 12} more" if len(classes) > 12 else "")
-    )
-    if manifest.unlabelled:
-        lines.append(
-            f"data: {len(manifest.unlabelled):,} images without a label, such as {manifest.unlabelled[0]} (for predict)"
-        )
-    if copies := len(manifest.records) - len(manifest.by_digest):
-        lines.append(f"data: {copies:,} of them copies of others; each content is extracted once")
-    if manifest.ignored:
-        kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
-        lines.append(f"data: ignored files that are not images: {kinds}")
-    lines += _first([f"data: {note}" for note in manifest.notes], 5)
-    return lines + _first([f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()], 50)
-
-
-def _first(lines: list[str], most: int) -> list[str]:
-    """The first lines of a long list, and where the rest can be read."""
-    more = len(lines) - most
-    return [*lines[:most], f"… and {more:,} more of these, see the report"] if more > 0 else lines

@@ -7,7 +7,7 @@ from cache.errors import ConfigError
 from pipeline.care import Garbage
 from pipeline.config import base_of
 from pipeline.graph import BaseTarget, Graph, LayerTarget
-from pipeline.run import data_lines
+from pipeline.words import data_lines
 from stages.report.data import BaseSummary, HeadSummary, ReportData
 from stages.results import ranking
 from stages.weights import NOTES, Weights

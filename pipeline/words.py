@@ -1,0 +1,37 @@
+"""What was scanned, in words. Apart from what runs, as a command that only looks comes here too."""
+
+from collections import Counter
+
+from pipeline.graph import Graph
+
+
+def data_lines(graph: Graph) -> list[str]:
+    """What was scanned, in words: images, classes, layout, splits, what was left out and why."""
+    manifest = graph.manifest
+    counts = manifest.counts()
+    splits = ", ".join(f"{split} {sum(counter.values()):,}" for split, counter in counts.items() if counter)
+    lines = [
+        f"data: {len(manifest.records):,} images in {len(manifest.classes)} classes, layout {manifest.layout!r} ({splits})"
+    ]
+    classes = [f"{name} {n:,}" for name, n in sum(counts.values(), Counter()).items()]
+    shown = sorted(classes)[:12]
+    lines.append(
+        f"data: classes {', '.join(shown)}" + (f" … and {len(classes) - 12} more" if len(classes) > 12 else "")
+    )
+    if manifest.unlabelled:
+        lines.append(
+            f"data: {len(manifest.unlabelled):,} images without a label, such as {manifest.unlabelled[0]} (for predict)"
+        )
+    if copies := len(manifest.records) - len(manifest.by_digest):
+        lines.append(f"data: {copies:,} of them copies of others; each content is extracted once")
+    if manifest.ignored:
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
+        lines.append(f"data: ignored files that are not images: {kinds}")
+    lines += first([f"data: {note}" for note in manifest.notes], 5)
+    return lines + first([f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()], 50)
+
+
+def first(lines: list[str], most: int) -> list[str]:
+    """The first lines of a long list, and where the rest can be read."""
+    more = len(lines) - most
+    return [*lines[:most], f"… and {more:,} more of these, see the report"] if more > 0 else lines

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from cache.shard import Compression, ShardInfo
 
 
-FLOAT16_MAX = 65504.0
-
-
 class FeatureStore:
     """Features by SHA-256 of the image file, in the shards of one folder.
 
@@ -195,84 +192,19 @@ class FeatureStore:
         asked for in their order, no copy. Raises CacheError for a content that is not there, for values that do not fit
         float16, and for a damaged shard, which is moved aside so that the next extraction replaces it.
         """
-        from concurrent.futures import ThreadPoolExecutor
+        from cache.reading import read_rows
 
-        import numpy as np
-
-        if np.dtype(dtype) not in (np.float16, np.float32, np.float64):
-            raise ValueError(f"dtype: expected float16, float32 or float64, found {dtype}")
         rows, entries = self._rows, self._entries  # as they are now, whatever another thread finds damaged
         wanted = list(digests)
         if absent := [digest for digest in wanted if digest not in rows]:
             raise CacheError(f"{self.folder}: lacks {len(absent)} of {len(wanted)} images; run `make features`")
-        by_shard: dict[str, list[tuple[int, int]]] = {}
-        for position, digest in enumerate(wanted):
-            name, row = rows[digest]
-            by_shard.setdefault(name, []).append((position, row))
-        names = sorted(by_shard) or sorted(entries)[:1]
-        if not names:
-            return np.empty((0,), dtype)
         try:
-            out = self._allocate(names[0], len(wanted), transform, dtype)
-            # HDF5 reads one shard at a time; meanwhile the other thread checks and converts the one before.
-            with ThreadPoolExecutor(2) as threads:
-                jobs = [
-                    threads.submit(self._read_into, out, entries[name], name, places, transform)
-                    for name, places in by_shard.items()
-                ]
-                try:
-                    for job in jobs:
-                        job.result()
-                finally:
-                    threads.shutdown(cancel_futures=True)
+            return read_rows(self.folder, entries, [rows[digest] for digest in wanted], transform, dtype)
         except DamageError as error:
             self._set_aside(error.path.name)
             raise
         except FileNotFoundError as error:
             raise CacheError(f"{error.filename}: went away while the store was in use; open it again") from error
-        return out
-
-    def _allocate(
-        self, name: str, n: int, transform: "Callable[[NDArray[Any]], NDArray[Any]] | None", dtype: "DTypeLike"
-    ) -> "NDArray[Any]":
-        import numpy as np
-
-        from cache.shard import shape_of
-
-        shape = shape_of(self.folder / name)
-        row = shape[1:] if transform is None else transform(np.zeros((1, *shape[1:]), np.float32)).shape[1:]
-        return np.empty((n, *row), dtype)
-
-    def _read_into(
-        self,
-        out: "NDArray[Any]",
-        entry: ShardEntry,
-        name: str,
-        places: list[tuple[int, int]],
-        transform: "Callable[[NDArray[Any]], NDArray[Any]] | None",
-    ) -> None:
-        """Row ``row`` of a shard to ``out[position]``, for each of its ``places`` (position, row)."""
-        import numpy as np
-
-        from cache.shard import read_shard
-
-        positions, rows = map(list, zip(*places, strict=True))
-        whole = rows == list(range(len(entry.sha256)))
-        run = positions == list(range(positions[0], positions[0] + len(positions)))
-        target = out[positions[0] : positions[0] + len(positions)] if run else None
-        features, table = read_shard(self.folder / name, target if whole and transform is None else None)
-        if table.sha256 != entry.sha256:
-            raise CacheError(f"{self.folder / name}: changed while it was read; run again")
-        if target is not None and np.may_share_memory(features, target):
-            return
-        values = features if whole else features[rows]
-        values = values if transform is None else transform(values.astype(np.float32))
-        if out.dtype == np.float16 and values.dtype != np.float16 and np.abs(values).max(initial=0) > FLOAT16_MAX:
-            raise CacheError(f"{self.folder / name}: holds values that do not fit float16; read them as float32")
-        if target is not None:
-            target[...] = values
-        else:
-            out[positions] = values
 
     def arrays(self, manifest: Manifest, split: str) -> "tuple[NDArray[np.float32], NDArray[np.int64]]":
         """Features (n, …) float32 and labels (n,) int64, which index ``manifest.classes``, of a whole split.

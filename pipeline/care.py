@@ -54,8 +54,8 @@ class Garbage:
     remove: Callable[[], None]
 
 
-def garbage(config: Config) -> list[Garbage]:
-    """What no configuration in the folder of this one refers to.
+def garbage(config: Config, progress: Progress) -> list[Garbage]:
+    """What no configuration in the folder of this one refers to. Removing it waits for who still writes there.
 
     Raises ConfigError for a configuration there that cannot be read, as it may refer to anything.
     """
@@ -64,8 +64,8 @@ def garbage(config: Config) -> list[Garbage]:
     layers = [layer for graph in graphs for base in graph.bases.values() for layer in base.layers]
     stores = {layer.store.folder.name for layer in layers if layer.store}
     heads = {name for graph in graphs for name in graph.heads}
-    found = [_folder(path, "features of no configured base") for path in _others(folder / "features", stores)]
-    found += [_folder(path, "a head that is not configured") for path in _others(folder / "heads", heads)]
+    found = [_folder(path, "features of no configured base", progress) for path in _others(folder / "features", stores)]
+    found += [_folder(path, "a head that is not configured", progress) for path in _others(folder / "heads", heads)]
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
     found += [_file(path, "a temporary file of a killed run") for path in left]
     # What is left of a damaged shard is kept until its images are extracted again.
@@ -73,7 +73,7 @@ def garbage(config: Config) -> list[Garbage]:
     damaged = [path for path in folder.glob("features/*/*.damaged") if path.parent in whole]
     found += [_file(path, "a damaged shard that was set aside") for path in damaged]
     if all(graph.images_here and not _unreachable(graph) for graph in graphs):
-        found += _rows(folder, stores, graphs)
+        found += _rows(folder, stores, graphs, progress)
     return found
 
 
@@ -108,10 +108,9 @@ def _others(folder: Path, known: set[str]) -> list[Path]:
     return [path for path in sorted(folder.glob("*/")) if path.name not in known]
 
 
-def _folder(path: Path, what: str) -> Garbage:
+def _folder(path: Path, what: str, progress: Progress) -> Garbage:
     def remove() -> None:
-        # A process that still writes there is waited for.
-        with lock(path, lambda line: None):
+        with lock(path, progress.say):
             shutil.rmtree(path)
 
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -122,7 +121,7 @@ def _file(path: Path, what: str) -> Garbage:
     return Garbage(f"{path}: {what}", path.stat().st_size, lambda: path.unlink(missing_ok=True))
 
 
-def _rows(folder: Path, stores: set[str], graphs: list[Graph]) -> list[Garbage]:
+def _rows(folder: Path, stores: set[str], graphs: list[Graph], progress: Progress) -> list[Garbage]:
     wanted = {digest for graph in graphs for digest in graph.manifest.by_digest}
     found = []
     for name in sorted(stores):
@@ -130,10 +129,10 @@ def _rows(folder: Path, stores: set[str], graphs: list[Graph]) -> list[Garbage]:
         if unwanted := [digest for digest in store.digests() if digest not in wanted]:
             share = store.size() * len(unwanted) // len(store)
             what = f"{store.folder}: {len(unwanted)} rows of images that are gone"
-            found.append(Garbage(what, share, lambda store=store, rows=unwanted: _drop(store, rows)))  # type: ignore[misc]
+            found.append(Garbage(what, share, lambda store=store, rows=unwanted: _drop(store, rows, progress)))  # type: ignore[misc]
     return found
 
 
-def _drop(store: FeatureStore, rows: list[str]) -> None:
-    with store.writing():
+def _drop(store: FeatureStore, rows: list[str], progress: Progress) -> None:
+    with store.writing(progress.say):
         store.drop(rows)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.manifest import ImageRecord
+from cache.reading import FLOAT16_MAX
 from cache.shard import ShardInfo
 from cache.store import FeatureStore
 from stages.decoding import step_back
@@ -23,7 +24,6 @@ from stages.specs import CacheSpec
 
 # Rounding to float16 costs 2⁻¹¹ at most, relatively; more is lost only where values over- or underflow.
 FLOAT16_LOSS = 1e-3
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 Rows = Mapping[str, NDArray[np.float32]]
 Halved = Mapping[str, NDArray[np.float16] | None]

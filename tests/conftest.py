@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cache import FeatureStore, Manifest
+from stages.scan import scan
+from stages.specs import DataSpec
+
 ROOT = Path(__file__).parents[1]
 HEADSTART = [sys.executable, "-m", "pipeline"]
 
@@ -124,6 +128,23 @@ class Project:
         text = self.config.read_text()
         assert old in text
         self.config.write_text(text.replace(old, new))
+
+
+def store_of(project: Project) -> FeatureStore:
+    """The store of a project that has one."""
+    (folder,) = (project.artifacts / "features").iterdir()
+    return FeatureStore(folder)
+
+
+def look(root: Path, **options: object) -> Manifest:
+    """The manifest of a folder of images, scanned with these options."""
+    spec = DataSpec.model_validate({"root": root, "seed": 1, **options})
+    return scan(spec, root.parent / "cache", {})
+
+
+def splits(manifest: Manifest) -> dict[str, str]:
+    """The split of each image."""
+    return {record.path: record.split for record in manifest.records}
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from conftest import Project, write_photos
-
-from cache import FeatureStore
-
-
-def store_of(project: Project) -> FeatureStore:
-    return FeatureStore(next((project.artifacts / "features").iterdir()))
+from conftest import Project, store_of, write_photos
 
 
 def test_verify_on_a_whole_cache(project: Project) -> None:

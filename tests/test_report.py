@@ -6,13 +6,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import Seen, see
 from PIL import Image
 
 from cache.errors import HeadError
@@ -34,36 +34,6 @@ CLASSES = tuple(sorted(["cat", HOSTILE, BREAK]))
 NOTE = "weights from elsewhere & <not> for results"
 PARTS = {"page": PAGE_VERSION, "heads": {"</script><b>": None, "\udcff & é": "k"}, "bases": {}}
 LOADING = {"src", "srcset", "poster", "data", "action", "background", "xlink:href"}
-
-
-@dataclass
-class Seen(HTMLParser):
-    """What a page is made of: its tags with their attributes, and its text outside styles and scripts."""
-
-    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    inside: str = ""
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.inside = tag
-
-    def handle_data(self, data: str) -> None:
-        if self.inside not in ("style", "script"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def see(path: Path) -> Seen:
-    seen = Seen()
-    seen.feed(path.read_bytes().decode("utf-8"))
-    return seen
 
 
 def page(data: ReportData, path: Path) -> Seen:

@@ -47,6 +47,7 @@ KINDS = [
     ("float32", "keras", "exact"),
     ("bfloat16", "keras", "exact"),
     ("bfloat16", "keras", "scaled"),
+    ("float32", "openvino", "exact"),
     ("bfloat16", "openvino", "exact"),
     ("int8", "openvino", "exact"),
     ("int8", "openvino", "scaled"),
@@ -163,7 +164,7 @@ def contestants(arguments: argparse.Namespace, work: Path, data: DataSpec) -> li
         try:
             if precision == "int8":
                 base = QuantisedBase(spec, weights)
-                base.make(calibration_images(scan(data, work / "scan", {}), data.root, spec))
+                base.make(calibration_images(scan(data, work / "scan", {}), data.root, spec), print)
             if engine == "keras" and precision not in plain:
                 plain[precision] = build(spec, weights, precision)
             found.append(

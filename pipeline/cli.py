@@ -136,8 +136,11 @@ def features(
 def layers(
     name: Annotated[str, typer.Argument(help="A constructor of keras.applications, or file:model.keras.")],
     input_size: Annotated[
-        str, typer.Option("--input-size", help="Pixels a side, or HEIGHTxWIDTH.", metavar="N")
-    ] = "150",
+        str | None,
+        typer.Option(
+            "--input-size", help="Pixels a side, or HEIGHTxWIDTH; 150, or what the model of a file takes.", metavar="N"
+        ),
+    ] = None,
 ) -> None:
     """List where a base can be cut: layers, the shape of their output, and bytes for one image."""
     from pipeline.summary import layer_lines
@@ -242,9 +245,10 @@ def prune(
     """Show what no configuration in the folder refers to, and with --yes remove it."""
     from pipeline import care
     from pipeline.config import load_config
+    from pipeline.console import Terminal
     from pipeline.summary import garbage_lines
 
-    found = care.garbage(load_config(config))
+    found = care.garbage(load_config(config), Terminal())
     if yes:
         for each in found:
             each.remove()

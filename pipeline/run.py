@@ -98,7 +98,7 @@ def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, A
         else:
             from stages.cluster import extract_on
 
-            done = extract_on(on, stage, base, wanted, compared)
+            done = extract_on(on, stage, base.spec, wanted)
     except KeyboardInterrupt:
         kept = stage.least_rows() - before
         progress.say(f"features: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")
@@ -142,9 +142,17 @@ def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Se
             f"{graph.config.data.root}: {len(target.missing)} images are to be extracted ({'; '.join(target.reasons)}), "
             "but the folder is not here; extract where the images are, and copy the cache"
         )
+    from stages.precision import suitable_base
+
     if target.spec.precision == "int8":
         _quantise(graph, target, progress)
-    return _build(target, progress, layers or [layer.layer for layer in target.layers if layer.missing])
+    cuts = layers or [layer.layer for layer in target.layers if layer.missing]
+    records = [graph.manifest.by_digest[digest] for digest in target.missing]
+    root = graph.config.data.root
+    _say_note(target, progress)
+    base = suitable_base(target.spec, target.weights, cuts, target.stores.values(), records, root, progress)
+    _say_base(base, progress)
+    return base
 
 
 def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:
@@ -154,24 +162,37 @@ def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:
     if base.digest() is None:
         progress.say(f"base: quantising {target.spec.name} to int8 (once, a minute or so)")
         images = calibration_images(graph.manifest, graph.config.data.root, target.spec)
-        taken = base.make(images)
-        progress.say(f"base: quantised on {taken} training images; kept in {target.weights.folder}")
+        if taken := base.make(images, progress.say):
+            progress.say(f"base: quantised on {taken} training images; kept in {target.weights.folder}")
 
 
-def _build(target: BaseTarget, progress: Progress, layers: Sequence[str]) -> "FrozenBase":
+def _build_as_stored(target: BaseTarget, progress: Progress, layers: Sequence[str]) -> "FrozenBase":
+    """The base in the precision that its stored features have, as far as this machine has it."""
     from stages.bases import FrozenBase
+    from stages.precision import stored_precision
+
+    _say_note(target, progress)
+    precision = stored_precision(target.spec, [target.stores[layer] for layer in layers])
+    base = FrozenBase(target.spec, target.weights, layers, precision)
+    _say_base(base, progress)
+    return base
+
+
+def _say_note(target: BaseTarget, progress: Progress) -> None:
     from stages.weights import NOTES
 
     if target.spec.weights in NOTES:
         progress.say(NOTES[target.spec.weights])
-    base = FrozenBase(target.spec, target.weights, layers)
-    height, width = target.spec.input_size
+
+
+def _say_base(base: "FrozenBase", progress: Progress) -> None:
+    spec = base.spec
+    height, width = spec.input_size
     cuts = ", ".join(f"{layer} → {shape}" for layer, shape in base.feature_shapes.items())
     progress.say(
-        f"base: {target.spec.name} at {height}×{width}, cut at {cuts}, "
-        f"weights {Path(target.spec.weights).name}; on {base.device} in {base.precision}, batches of {base.batch_size}"
+        f"base: {spec.name} at {height}×{width}, cut at {cuts}, "
+        f"weights {Path(spec.weights).name}; on {base.device} in {base.precision}, batches of {base.batch_size}"
     )
-    return base
 
 
 def _check_heads(graph: Graph) -> None:
@@ -301,7 +322,7 @@ def predict(config: Config, paths: Sequence[Path], head: str | None, progress: P
     progress.say(f"head: {chosen.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
     model = load_head(chosen.folder, chosen.entry.spec, tuple(result["classes"]))
     stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
-    return predict_images(files, model, stores, lambda: _build(target, progress, list(stores)), progress)
+    return predict_images(files, model, stores, lambda: _build_as_stored(target, progress, list(stores)), progress)
 
 
 def _predicts(graph: Graph, head: HeadTarget) -> bool:

@@ -133,16 +133,20 @@ def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
     )
 
 
-def layer_lines(name: str, size: str) -> list[str]:
+def layer_lines(name: str, size: str | None) -> list[str]:
     """The layers of a base with their shapes and sizes; the one that is kept where none is named is marked.
 
-    Raises ConfigError for a base or a size that there is not.
+    Without a ``size``, at the one that a model file takes, else at 150×150. Raises ConfigError for a base or a size that
+    there is not.
     """
-    height, _, width = size.partition("x")
+    height, _, width = (size or "150").partition("x")
     if not (height.isdecimal() and (width or height).isdecimal()):
         raise ConfigError(f"--input-size: expected a whole number or HEIGHTxWIDTH, found {size!r}")
     spec = base_of(name, (int(height), int(width or height)))
-    from stages.bases import layers_of
+    from stages.bases import layers_of, own_size
+
+    if spec.own_file and size is None:
+        spec = base_of(name, own_size(spec))
 
     found = layers_of(spec, Weights(spec, Path("weights")))
     default = found[-1].name if spec.own_file else spec.cuts[0]

@@ -39,19 +39,28 @@ def without_chatter() -> Iterator[None]:
     if os.environ.get("HEADSTART_DEBUG"):
         yield
         return
-    sys.stderr.flush()
-    kept = os.dup(2)
+    _flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
     with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
+        for number in kept:
+            os.dup2(log.fileno(), number)
         try:
             yield
         except BaseException:
+            _flush()
             log.seek(0)
-            os.write(kept, log.read())
+            os.write(kept[2], log.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            _flush()
+            for number, copy in kept.items():
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 @contextmanager

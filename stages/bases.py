@@ -25,14 +25,16 @@ class FrozenBase:
 
     ``precision`` and ``device`` say what it really computes with, ``versions`` with which libraries. One function is
     compiled, for batches of ``batch_size``; the last batch is padded. ``layers`` are some of the spec's cuts (left out:
-    all); what lies behind the last of them is not computed. Raises BaseError where the base cannot be built, cut or
-    given its weights.
+    all); what lies behind the last of them is not computed. ``precision`` is what ``auto`` comes to (left out: the
+    fastest of the hardware). Raises BaseError where the base cannot be built, cut or given its weights.
     """
 
-    def __init__(self, spec: BaseSpec, weights: Weights, layers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, spec: BaseSpec, weights: Weights, layers: Sequence[str] = (), precision: str | None = None
+    ) -> None:
         self.spec = spec
         self.layers = tuple(layers or spec.cuts)
-        self.precision = backend.precision_for(spec.precision, spec.engine)
+        self.precision = precision or backend.precision_for(spec.precision, spec.engine)
         self.device = backend.device(spec.engine)
         self.batch_size = spec.batch_size or backend.batch_size(spec.engine)
         self._engine = self._make_engine(weights)
@@ -122,25 +124,35 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
     return model
 
 
-def _own_model(spec: BaseSpec, precision: str) -> Any:
-    """A user's own model, read without running code from the file."""
+def _read_model(path: str) -> tuple[Any, tuple[int | None, int | None]]:
+    """A user's own model, read without running code from the file, and the (height, width) that it takes."""
     keras = backend.load_keras()
     try:
         with backend.fresh_names(POLICIES["float32"]):
-            model = keras.saving.load_model(spec.weights, compile=False, safe_mode=True)
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises ValueError, TypeError, OSError and more
         reason = " ".join(str(error).split())[:300]
-        raise BaseError(f"{spec.weights}: expected a Keras model of built-in layers, found {reason}") from error
+        raise BaseError(f"{path}: expected a Keras model of built-in layers, found {reason}") from error
     try:
         shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
         outputs = len(model.outputs)
     except AttributeError:  # a Sequential that was saved before it was built
         shape, outputs = (), 0
     if len(shape) != 4 or shape[3] != 3 or outputs != 1:
-        raise BaseError(
-            f"{spec.weights}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}"
-        )
-    wanted = tuple(have or want for have, want in zip(shape[1:3], spec.input_size, strict=True))
+        raise BaseError(f"{path}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}")
+    return model, (shape[1], shape[2])
+
+
+def own_size(spec: BaseSpec) -> tuple[int, int]:
+    """The (height, width) that a user's own base takes, and the spec's where it takes any."""
+    _, (height, width) = _read_model(spec.weights)
+    return height or spec.input_size[0], width or spec.input_size[1]
+
+
+def _own_model(spec: BaseSpec, precision: str) -> Any:
+    keras = backend.load_keras()
+    model, shape = _read_model(spec.weights)
+    wanted = tuple(have or want for have, want in zip(shape, spec.input_size, strict=True))
     if wanted != spec.input_size:
         raise BaseError(
             f"{spec.weights}: expected images of {wanted[0]}×{wanted[1]}, found input_size = {list(spec.input_size)}; "

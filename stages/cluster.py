@@ -23,7 +23,7 @@ from cache.files import TEMPORARY_PREFIX
 from cache.manifest import ImageRecord, Manifest
 from cache.shard import ShardInfo, ShardTable, write_shard
 from cache.store import FeatureStore
-from stages import drift
+from stages import drift, precision
 from stages.bases import FrozenBase
 from stages.decoding import Rejected, decoded_batches
 from stages.features import Extraction, Stage, check_finite
@@ -47,11 +47,13 @@ class ShardJob:
     weights: Path
     paths: Mapping[str, Path]
     lacking: Mapping[str, frozenset[str]]
-    infos: Mapping[str, ShardInfo]
+    keys: Mapping[str, tuple[str, dict[str, Any]]]
     classes: tuple[str, ...]
     cache: CacheSpec
     allow_drift: bool
     lease: Path
+    # Where the precision is to be measured: the same images for every worker, so that like machines decide alike.
+    sample: tuple[ImageRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,7 @@ def cluster(address: str) -> Iterator[Any]:
         yield client
 
 
-def extract_on(
-    address: str, stage: Stage, base: FrozenBase, wanted: Sequence[str], compared: Mapping[str, dict[str, Any]]
-) -> Extraction:
+def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> Extraction:
     """As ``stages.features.extract``, by the workers of the Dask scheduler at ``address``.
 
     Through Dask itself and not through joblib, whose backend works here where the cluster has a single worker, and
@@ -98,7 +98,7 @@ def extract_on(
 
     done = Extraction()
     start = perf_counter()
-    jobs = _jobs(stage, base, wanted, compared)
+    jobs = _jobs(stage, spec, wanted)
     with cluster(address) as client, _lease(jobs), stage.progress.task("Extracting features", len(wanted)) as advance:
         workers = len(client.scheduler_info()["workers"])
         stage.progress.say(f"features: {len(jobs)} shards to extract on {workers} workers of {address}")
@@ -155,28 +155,27 @@ def _lease(jobs: Sequence[ShardJob]) -> Iterator[None]:
         lease.unlink(missing_ok=True)
 
 
-def _jobs(
-    stage: Stage, base: FrozenBase, wanted: Sequence[str], compared: Mapping[str, dict[str, Any]]
-) -> list[ShardJob]:
+def _jobs(stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> list[ShardJob]:
     size = stage.cache.shard_images
     chunks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     paths = {layer: each.store.new_shards(len(chunks)) for layer, each in stage.layers.items()}
-    infos = stage.infos(base, compared)
     folder = next(iter(stage.layers.values())).store.folder
+    sample = tuple(stage.manifest.by_digest[digest] for digest in wanted[: 2 * precision.IMAGES])
     lease = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-lease"
     return [
         ShardJob(
             root=stage.data.root,
             records=tuple(stage.manifest.by_digest[digest] for digest in chunk),
-            spec=base.spec,
+            spec=spec,
             weights=folder.parents[1] / "weights",
             paths={layer: paths[layer][i] for layer in stage.layers},
             lacking={layer: frozenset(each.store.missing(chunk)) for layer, each in stage.layers.items()},
-            infos=infos,
+            keys={layer: (each.key, each.identity) for layer, each in stage.layers.items()},
             classes=stage.manifest.classes,
             cache=stage.cache,
             allow_drift=stage.allow_drift,
             lease=lease,
+            sample=sample,
         )
         for i, chunk in enumerate(chunks)
     ]
@@ -214,8 +213,9 @@ def extract_shard(job: ShardJob) -> ShardDone:
             f"{job.root}: expected the images there on every worker, found no such folder on {os.uname().nodename}"
         )
     with _LOCK:
-        loaded = _load(job)
-        base, rejected, said = loaded.base, Rejected(), _Lines()
+        rejected, said = Rejected(), _Lines()
+        loaded = _load(job, said)
+        base = loaded.base
         rows: list[dict[str, np.ndarray]] = []
         records: list[ImageRecord] = []
         start = perf_counter()
@@ -251,26 +251,29 @@ def _write(
         paths=[records[i].path for i in kept],
         class_names=list(job.classes),
     )
-    given, base = job.infos[layer], loaded.base
+    base = loaded.base
     # The worker says what really computed and how far that is from what is stored: its hardware may be another than the client's.
     drifted = loaded.compared.get(layer, {})
-    info = ShardInfo(given.key, given.spec, base.precision, base.device, base.versions, drifted, round(seconds, 3))
+    key, identity = job.keys[layer]
+    info = ShardInfo(key, identity, base.precision, base.device, base.versions, drifted, round(seconds, 3))
     features = np.concatenate([each[layer] for each in rows])[kept]
     write_shard(job.paths[layer], as_stored(features, job.cache.dtype, said), table, info, job.cache.compression)
 
 
-def _load(job: ShardJob) -> _Loaded:
-    name = f"{job.spec.model_dump_json()} {[info.key for info in job.infos.values()]} {job.weights}"
+def _load(job: ShardJob, said: Progress) -> _Loaded:
+    name = f"{job.spec.model_dump_json()} {[key for key, _ in job.keys.values()]} {job.weights}"
     if name not in _LOADED:
         _LOADED.clear()
         weights = Weights(job.spec, job.weights)
-        expected = next(iter(job.infos.values())).spec["weights"]
+        _, identity = next(iter(job.keys.values()))
+        expected = identity["weights"]
         if (found := base_digest(job.spec, weights)) != expected:
             raise DataError(
                 f"weights of {job.spec.name}: expected {expected[:12]} on every worker, "
                 f"found {str(found)[:12]} on {os.uname().nodename}; copy the file there"
             )
-        base = FrozenBase(job.spec, weights, tuple(job.paths))
+        stores = [FeatureStore(path.parent) for path in job.paths.values()]
+        base = precision.suitable_base(job.spec, weights, tuple(job.paths), stores, job.sample, job.root, said)
         _LOADED[name] = _Loaded(base, _compare(job, base))
     return _LOADED[name]
 

@@ -69,15 +69,6 @@ class Stage:
         """The images whose features all layers have."""
         return min(len(each.store) for each in self.layers.values())
 
-    def infos(self, base: FrozenBase, compared: Mapping[str, dict[str, Any]]) -> dict[str, ShardInfo]:
-        """What new shards say of themselves, by layer."""
-        return {
-            layer: ShardInfo(
-                each.key, each.identity, base.precision, base.device, base.versions, compared.get(layer, {})
-            )
-            for layer, each in self.layers.items()
-        }
-
 
 def extract(
     stage: Stage, base: FrozenBase, wanted: Sequence[str], compared: Mapping[str, dict[str, Any]]
@@ -88,8 +79,11 @@ def extract(
     written as a shard of their own before KeyboardInterrupt goes on. ``compared`` is what ``compare`` found.
     Raises BaseError for features that are not finite, and DataError for a bad image where the data spec says to fail.
     """
-    infos = stage.infos(base, compared)
-    targets = {layer: Target(each.store, infos[layer]) for layer, each in stage.layers.items()}
+    computed = (base.precision, base.device, base.versions)
+    targets = {
+        layer: Target(each.store, ShardInfo(each.key, each.identity, *computed, compared.get(layer, {})))
+        for layer, each in stage.layers.items()
+    }
     writer = ShardWriter(targets, stage.manifest.classes, stage.cache, base.batch_size, stage.progress)
     done = Extraction()
     start = perf_counter()

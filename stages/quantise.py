@@ -9,7 +9,7 @@ NNCF: https://github.com/openvinotoolkit/nncf (post-training quantisation with f
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,42 +64,48 @@ class QuantisedBase:
         except (CacheError, OSError):
             return None
 
-    def make(self, batches: "Iterable[NDArray[np.uint8]]") -> int:
-        """Quantise on images (n, height, width, 3) uint8, unless it was done; returns how many images it took."""
-        with lock(self.weights.folder, lambda line: None):
+    def make(self, images: "Iterable[NDArray[np.uint8]]", waiting: Callable[[str], None]) -> int:
+        """Quantise on images (1, height, width, 3) uint8, unless it was done; returns how many images it took.
+
+        ``waiting`` is told where another process is at it. Raises BaseError for a layer that the base does not have,
+        before anything is quantised.
+        """
+        with lock(self.weights.folder, waiting):
             if self.digest() is not None and all(path.exists() for path in self._files):
                 return 0
-            return self._make(list(batches))
+            return self._make(images)
 
-    def _make(self, batches: "list[NDArray[np.uint8]]") -> int:
+    def _make(self, images: "Iterable[NDArray[np.uint8]]") -> int:
         from stages import backend
-        from stages.bases import build, cut, with_preprocessing
+        from stages.bases import build, check_layers, cut, with_preprocessing
         from stages.engines import convert, load_openvino
 
         openvino, nncf = load_openvino(), _load_nncf()
         base = build(self.spec, self.weights, "float32")
         names = [layer.name for layer in base.layers[1:]]
+        check_layers([*names, OUTPUT], self.spec.cuts, self.spec.name)
         model, tensors = convert(with_preprocessing(cut(base, [*names, OUTPUT], self.spec.name), self.spec))
         # Only the last output stays one while it is quantised; a tensor keeps its name, by which it is found again.
         last = model.output(tensors[-1]).get_node().get_friendly_name()
         for result in model.get_results():
             if result.get_friendly_name() != last:
                 model.remove_result(result)
-        images = [batch[i : i + 1] for batch in batches for i in range(len(batch))]
+        sample = list(images)
         with backend.without_chatter():
-            quantised = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+            quantised = nncf.quantize(model, nncf.Dataset(sample), subset_size=len(sample))
         xml, binary = self._files
         with atomic_path(xml) as temporary:
             openvino.save_model(quantised, temporary, compress_to_fp16=False)
-            os.replace(temporary.with_suffix(".bin"), binary)
+            with atomic_path(binary) as other:
+                os.replace(temporary.with_suffix(".bin"), other)
         record = {
             "sha256": digest_json([sha256_file(xml), sha256_file(binary)]),
             "layers": dict(zip([*names, OUTPUT], tensors, strict=True)),
-            "images": len(images),
+            "images": len(sample),
             "versions": {"nncf": version("nncf"), "openvino": version("openvino")},
         }
         write_if_changed(self._record, seal(canonical_json(record)) + "\n")
-        return len(images)
+        return len(sample)
 
     def load(self, layers: Sequence[str]) -> Any:
         """The OpenVINO model, cut at ``layers``. Raises BaseError where it is not the one that was recorded."""
@@ -126,7 +132,7 @@ def base_digest(spec: BaseSpec, weights: "Weights") -> str | None:
     return QuantisedBase(spec, weights).digest() if spec.precision == "int8" else weights.digest()
 
 
-def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> "list[NDArray[np.uint8]]":
+def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> "Iterator[NDArray[np.uint8]]":
     """Training images (1, height, width, 3) uint8, as many as the spec says, drawn by their content.
 
     Raises DataError where none of them can be decoded.
@@ -139,7 +145,7 @@ def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> "list[
     images = [batch.images for batch in decoded_batches(root, records, spec, 1, Rejected()) if batch.records]
     if not images:
         raise DataError(f"{root}: expected training images to calibrate int8 on, found none that can be decoded")
-    return images
+    yield from images
 
 
 def _load_nncf() -> Any:

@@ -4,13 +4,14 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import pytest
-from conftest import CONFIG, Project, write_image, write_photos
+from conftest import CONFIG, Project, look, write_image, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,8 +19,10 @@ from hypothesis.extra import numpy as hnp
 from cache import FeatureStore, ImageRecord
 from cache.shard import ShardInfo
 from pipeline.config import load_config
+from stages import backend
 from stages.bases import FrozenBase
 from stages.images import decode
+from stages.precision import stored_precision, suitable_base
 from stages.progress import SILENT
 from stages.specs import BaseSpec, CacheSpec
 from stages.train import load_head
@@ -201,6 +204,34 @@ def test_a_base_of_ones_own_that_cannot_be_used_is_one_line(tmp_path: Path, make
     spec = load_config(tmp_path / "headstart.toml").bases["base"]
     with pytest.raises(BaseError, match=message):
         FrozenBase(spec, Weights(spec, tmp_path / "weights"))
+
+
+# Precision
+
+
+def test_auto_takes_the_fast_precision_where_the_base_bears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGG16 is within 1e-2 of float32 in bfloat16; MobileNetV2, of many thin layers, is not."""
+    monkeypatch.setattr(
+        backend, "CPU_FLAGS_BFLOAT16", ("fpu",)
+    )  # this machine may have no units for it, but computes it
+    write_photos(tmp_path, {"cat": 12, "dog": 12})
+    manifest = look(tmp_path)
+    said: list[str] = []
+    progress = SimpleNamespace(say=said.append, task=SILENT.task)
+    found = {}
+    for name in ("VGG16", "MobileNetV2"):
+        spec = BaseSpec.model_validate({"name": name, "weights": "random", "input_size": 32})
+        weights = Weights(spec, tmp_path / "weights")
+        found[name] = suitable_base(spec, weights, (), [], manifest.records, tmp_path, progress)
+    assert {name: base.precision for name, base in found.items()} == {"VGG16": "bfloat16", "MobileNetV2": "float32"}
+    (line,) = said
+    assert "MobileNetV2 in bfloat16 is" in line and "so it computes in float32" in line
+    # Rows that are stored decide: a store is not begun in one precision and continued in another.
+    store = FeatureStore(tmp_path / "store")
+    rows = found["MobileNetV2"](np.zeros((1, 32, 32, 3), np.uint8))["out_relu"]
+    store.append(rows, manifest.records[:1], manifest.classes, ShardInfo("k", {}, "bfloat16", "CPU", {}))
+    assert suitable_base(spec, weights, (), [store], manifest.records, tmp_path, progress).precision == "bfloat16"
+    assert stored_precision(spec, [store]) == "bfloat16"
 
 
 # Rows

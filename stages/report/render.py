@@ -12,7 +12,7 @@ from stages.report.best import describe_best
 from stages.report.board import leaderboard
 from stages.report.data import ReportData
 from stages.report.page import embed_parts
-from stages.report.sections import describe_bases, describe_curves, describe_data, notices
+from stages.report.sections import describe_bases, describe_curves, describe_data, joint_heads, notices
 
 _FILTERS = ("percent", "decimal", "count", "duration", "size", "short")
 
@@ -35,6 +35,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "best": describe_best(board.best, data.manifest, data.root) if board.best else None,
         "data": describe_data(data, split),
         "bases": describe_bases(data.bases, board),
+        "joint_heads": joint_heads(data.bases, board),
         "curves": describe_curves(board.rows),
         "notices": notices(data),
         "images_here": data.root is not None,

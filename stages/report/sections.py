@@ -117,6 +117,18 @@ def describe_bases(bases: Sequence[BaseSummary], board: Board) -> list[BaseSecti
     ]
 
 
+def joint_heads(bases: Sequence[BaseSummary], board: Board) -> list[tuple[str, Row]]:
+    """The best head of each combination of layers that heads are trained on, with the combination in words."""
+    several = len({base.name for base in bases}) > 1
+    found: dict[str, Row] = {}
+    for row in board.rows:
+        layers = row.result.get("layers", ())
+        if len(layers) > 1:
+            prefix = f"{row.result['base']}, " if several else ""
+            found.setdefault(prefix + " + ".join(layers), row)
+    return list(found.items())
+
+
 def notices(data: ReportData) -> Notices:
     """Remarks on the weights and on the data, as many as a page can hold."""
     notes = list(dict.fromkeys(f"{base.spec.name}: {base.note}" for base in data.bases if base.note))

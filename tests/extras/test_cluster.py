@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONFIG, HEADSTART, ROOT, Project, write_photos
+from conftest import CONFIG, HEADSTART, ROOT, Project, store_of, write_photos
 
 from cache import FeatureStore
 from cache.shard import read_shard
@@ -44,8 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
 
 
 def contents(project: Project) -> dict[str, np.ndarray]:
-    (folder,) = (project.artifacts / "features").iterdir()
-    store = FeatureStore(folder)
+    store = store_of(project)
     assert store.verify() == {}
     return dict(zip(store.digests(), store.read(store.digests()), strict=True))
 
@@ -82,12 +81,25 @@ def test_two_workers_give_the_rows_of_one_process_and_a_killed_one_costs_nothing
     for digest, row in expected.items():
         np.testing.assert_allclose(found[digest], row, rtol=1e-3, atol=1e-3 * np.abs(row).max())
     assert not list(project.artifacts.rglob(".tmp-*"))
-    # What was added later goes there too, compared with what is stored; baselines are fitted there.
+    # What was added later goes there too, compared with what is stored.
     write_photos(project.photos, {"cow": 20}, first=7000)
     again = project.headstart("features", "--on", address)
     assert again.code == 0 and again.extracted == 20, again.out
-    fitted = project.headstart("heads", "--on", address)
-    assert fitted.code == 0 and fitted.trained == ["logreg", "ridge"], fitted.out
+
+
+def test_what_an_estimator_does_in_parallel_goes_to_the_cluster(alone: Project, cluster: tuple[str, list[int]]) -> None:
+    from dask.distributed import Client
+
+    def tasks() -> set[str]:
+        with Client(cluster[0]) as client:
+            return set(client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes)))
+
+    forest = '[heads.forest]\nkind = "sklearn"\nestimator = "RandomForestClassifier"\nparams = { n_estimators = 20 }\n'
+    alone.config.write_text(alone.config.read_text() + forest)
+    assert not any("_parallel_build_trees" in name for name in tasks())
+    fitted = alone.headstart("heads", "--on", cluster[0])
+    assert fitted.code == 0 and fitted.trained == ["forest", "logreg", "ridge"], fitted.out
+    assert any("_parallel_build_trees" in name for name in tasks()), tasks()
 
 
 def test_an_interrupted_run_leaves_nothing_that_writes(tmp_path: Path, cluster: tuple[str, list[int]]) -> None:
@@ -106,8 +118,7 @@ def test_an_interrupted_run_leaves_nothing_that_writes(tmp_path: Path, cluster: 
     assert process.returncode == 130 and "Traceback" not in out, out
     assert project.headstart("features").code == 0
     time.sleep(3)
-    (folder,) = (project.artifacts / "features").iterdir()
-    store = FeatureStore(folder)
+    store = store_of(project)
     rows = [digest for info in (read_shard(path)[1] for path in store.shards()) for digest in info.sha256]
     assert len(rows) == len(set(rows)) == 400
 

@@ -37,6 +37,10 @@ def images(n: int, size: int = 32, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
+def singly(n: int, seed: int = 0) -> list[np.ndarray]:
+    return [image[None] for image in images(n, seed=seed)]
+
+
 def base(folder: Path, **options: object) -> FrozenBase:
     spec = BaseSpec.model_validate({"weights": "random", "precision": "float32", "input_size": 32, **options})
     return FrozenBase(spec, Weights(spec, folder))
@@ -102,7 +106,7 @@ def test_int8_comes_near_and_a_layer_is_the_same_alone_and_with_others(tmp_path:
     assert quantised.digest() is None
     with pytest.raises(BaseError, match="expected the int8 model of VGG16, found none"):
         quantised.load(["block5_pool"])
-    assert quantised.make([images(16, seed=1)]) == 16 and quantised.make([images(16, seed=2)]) == 0
+    assert quantised.make(singly(16, seed=1), print) == 16 and quantised.make(singly(16, seed=2), print) == 0
     both = base(tmp_path, **options)(images(6))
     exact = base(tmp_path, layers=["block3_pool", "block5_pool"])(images(6))
     for layer, found in both.items():
@@ -111,10 +115,20 @@ def test_int8_comes_near_and_a_layer_is_the_same_alone_and_with_others(tmp_path:
         np.testing.assert_array_equal(alone[layer], found)
 
 
+def test_a_misspelt_layer_is_found_before_anything_is_quantised(tmp_path: Path) -> None:
+    spec = BaseSpec.model_validate(
+        {"weights": "random", "input_size": 32, "precision": "int8", "engine": "openvino", "layer": "block5_pol"}
+    )
+    quantised = QuantisedBase(spec, Weights(spec, tmp_path))
+    with pytest.raises(BaseError, match="block5_pol.*block5_pool"):
+        quantised.make((pytest.fail("an image was read") for _ in range(4)), print)
+    assert quantised.digest() is None
+
+
 def test_an_int8_model_that_was_changed_is_refused(tmp_path: Path) -> None:
     spec = BaseSpec.model_validate({"weights": "random", "input_size": 32, "precision": "int8", "engine": "openvino"})
     quantised = QuantisedBase(spec, Weights(spec, tmp_path))
-    quantised.make([images(4)])
+    quantised.make(singly(4), print)
     binary = next(tmp_path.glob("*.bin"))
     data = bytearray(binary.read_bytes())
     data[len(data) // 2] ^= 1

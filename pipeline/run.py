@@ -248,30 +248,29 @@ def _stale(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
 
 def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int:
     from stages.dataset import Dataset
-    from stages.train import HeadTask, train_head
+    from stages.train import HeadTask, train_heads
 
-    data: dict[str, Dataset] = {}
     failures: list[HeadError] = []
-    for head in stale:
-        entry, base = head.entry, graph.bases[head.entry.base]
-        base_key = base.key(entry.layers)
-        assert base_key is not None and head.key is not None
-        if base.name not in data:
-            data[base.name] = Dataset(graph.manifest, base.stores)
-        rows = graph.manifest.rows_digest
-        task = HeadTask(head.name, entry.spec, head.key, base.name, entry.layers, base_key, rows, head.folder)
-        try:
-            result = train_head(task, data[base.name], progress)
-        except HeadError as error:
-            progress.say(f"failed: {error}")
-            failures.append(error)
-            continue
-        found = result["metrics"]["validation"]
-        low, high = found["accuracy_interval"]
-        score = f"validation accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f})"
-        progress.say(f"trained: {head.name} in {result['seconds']:.1f} s, {score}")
-        for warning in result["warnings"]:
-            progress.say(f"warning: {head.name}: {warning}")
+    for name in dict.fromkeys(head.entry.base for head in stale):
+        base = graph.bases[name]
+        tasks = []
+        for head in stale:
+            entry = head.entry
+            base_key = base.key(entry.layers)
+            if entry.base == name and base_key is not None and head.key is not None:
+                rows = graph.manifest.rows_digest
+                tasks.append(HeadTask(head.name, entry.spec, head.key, name, entry.layers, base_key, rows, head.folder))
+        for task, outcome in train_heads(tasks, Dataset(graph.manifest, base.stores), progress):
+            if isinstance(outcome, HeadError):
+                progress.say(f"failed: {outcome}")
+                failures.append(outcome)
+                continue
+            found = outcome["metrics"]["validation"]
+            low, high = found["accuracy_interval"]
+            score = f"validation accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+            progress.say(f"trained: {task.name} in {outcome['seconds']:.1f} s, {score}")
+            for warning in outcome["warnings"]:
+                progress.say(f"warning: {task.name}: {warning}")
     trained = len(stale) - len(failures)
     progress.say(f"heads: {trained} trained of {len(graph.heads)}")
     if failures:

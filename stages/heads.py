@@ -12,6 +12,7 @@ from stages.backend import load_keras
 from stages.dataset import pool_features
 from stages.progress import SILENT, Progress
 from stages.specs import DenseSpec
+from stages.together import Fitted, InMemory, Member, train_all
 
 PREDICT_BATCH = 1024
 
@@ -44,49 +45,36 @@ class DenseHead:
     ) -> "DenseHead":
         """Train on (n, …) features; the epoch with the lowest validation loss is kept.
 
-        Initial weights, dropout and the order of batches follow from ``spec.seed``, as they do in a plain Keras script
-        that calls ``keras.utils.set_random_seed`` and ``fit(shuffle=True)``.
+        Initial weights, dropout and the order of batches follow from ``spec.seed``. Many heads are trained quicker by
+        ``stages.together.train_all``, and come out the same. Raises HeadError where training diverges.
         """
-        keras = load_keras()
-        spec = self.spec
-        X, X_validation = pool_features(X, spec.pool), pool_features(X_validation, spec.pool)
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(spec.seed)
-        self._core = build_core(spec, X.shape[1], len(self.classes_))
-        self._core.compile(optimizer=optimizer(spec), loss=loss(spec, len(self.classes_)), metrics=["accuracy"])
-        with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
-            stop = keras.callbacks.EarlyStopping(
-                monitor="val_loss", patience=spec.patience or spec.epochs, restore_best_weights=True
-            )
-            tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance(1))
-            history = self._core.fit(
-                X,
-                self._targets(y),
-                validation_data=(X_validation, self._targets(y_validation)),
-                epochs=spec.epochs,
-                batch_size=spec.batch_size,
-                validation_batch_size=PREDICT_BATCH,
-                class_weight=self._class_weight(y),
-                callbacks=[stop, tick],
-                verbose=0,
-            ).history
-        self.history_ = [
-            {name: float(values[i]) for name, values in history.items()} for i in range(len(history["loss"]))
-        ]
-        losses = history["val_loss"]
-        if not np.isfinite(losses).any():
-            raise HeadError(
-                f"training diverged: the validation loss is never finite; lower learning_rate ({spec.learning_rate})"
-            )
-        self.best_epoch_ = int(np.nanargmin(losses)) + 1
+        features = np.concatenate([pool_features(X, self.spec.pool), pool_features(X_validation, self.spec.pool)])
+        source = InMemory(features, np.concatenate([y, y_validation]))
+        member = Member(self.spec, np.arange(len(y)), np.arange(len(y), len(features)))
+        with progress.task(f"Training {name}", self.spec.epochs, "epochs") as advance:
+            (fitted,) = train_all([member], source, len(self.classes_), advance)
+        return self.take(fitted, features.shape[1])
+
+    def take(self, fitted: Fitted, inputs: int) -> "DenseHead":
+        """Become the head on (n, ``inputs``) pooled features that was trained. Raises HeadError where training diverged."""
+        if fitted.best_epoch is None:
+            rate = self.spec.learning_rate
+            raise HeadError(f"training diverged: the validation loss is never finite; lower learning_rate ({rate})")
+        self._core = build_core(self.spec, inputs, len(self.classes_))
+        self._core.set_weights(fitted.weights)
+        self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
         self.n_parameters_ = int(self._core.count_params())
         return self
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (n, number of classes), float32."""
-        out = np.asarray(
-            self._core.predict(pool_features(X, self.spec.pool), batch_size=PREDICT_BATCH, verbose=0), np.float32
-        )
+        pooled = pool_features(X, self.spec.pool)
+        to_numpy = load_keras().ops.convert_to_numpy
+        # Called as it is, and not through ``predict``, which compiles a function for each head.
+        blocks = [pooled[i : i + PREDICT_BATCH] for i in range(0, len(pooled), PREDICT_BATCH)]
+        width = self._core.output_shape[-1]
+        found = [to_numpy(self._core(block, training=False)) for block in blocks]
+        out = np.concatenate([np.empty((0, width), np.float32), *found])
         return np.hstack([1 - out, out]) if len(self.classes_) == 2 else out
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:
@@ -124,35 +112,24 @@ class DenseHead:
         head.n_parameters_ = int(model.count_params())
         return head
 
-    def _targets(self, y: NDArray[np.int64]) -> NDArray[np.float32]:
-        if len(self.classes_) == 2:
-            return y.astype(np.float32)[:, None]
-        return np.eye(len(self.classes_), dtype=np.float32)[y]
-
-    def _class_weight(self, y: NDArray[np.int64]) -> dict[int, float] | None:
-        """Weights inversely proportional to the classes' frequencies, as scikit-learn's "balanced"."""
-        if self.spec.class_weight is None:
-            return None
-        counts = np.bincount(y, minlength=len(self.classes_))
-        return {i: float(len(y) / (len(counts) * max(count, 1))) for i, count in enumerate(counts)}
-
 
 def build_core(spec: DenseSpec, inputs: int, n_classes: int) -> Any:
     """The untrained layers on pooled features (n, ``inputs``), ending in one sigmoid for two classes, a softmax otherwise."""
-    keras = load_keras()
-    layers: list[Any] = [keras.layers.Input((inputs,))]
-    for units in spec.units:
-        layers.append(keras.layers.Dense(units, use_bias=not spec.batch_norm))
+    layers = load_keras().layers
+    found: list[Any] = [layers.Input((inputs,))]
+    # Named here, as Keras would number them on from head to head.
+    for i, units in enumerate(spec.units):
+        found.append(layers.Dense(units, use_bias=not spec.batch_norm, name=f"dense_{i}"))
         if spec.batch_norm:
-            layers.append(keras.layers.BatchNormalization())
-        layers.append(keras.layers.Activation(spec.activation))
+            found.append(layers.BatchNormalization(name=f"batch_norm_{i}"))
+        found.append(layers.Activation(spec.activation, name=f"activation_{i}"))
         if spec.dropout:
-            layers.append(keras.layers.Dropout(spec.dropout))
+            found.append(layers.Dropout(spec.dropout, name=f"dropout_{i}"))
     if not spec.units and spec.dropout:
-        layers.append(keras.layers.Dropout(spec.dropout))
+        found.append(layers.Dropout(spec.dropout, name="dropout"))
     outputs, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
-    layers.append(keras.layers.Dense(outputs, activation=activation, name="probabilities"))
-    return keras.Sequential(layers)
+    found.append(layers.Dense(outputs, activation=activation, name="probabilities"))
+    return load_keras().Sequential(found, name="head")
 
 
 def pooling(spec: DenseSpec, feature_shape: tuple[int, ...], name: str = "pool") -> list[Any]:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,7 +21,8 @@ from stages.heads import DenseHead
 from stages.metrics import scores
 from stages.progress import SILENT, Progress
 from stages.results import MODEL_SUFFIX
-from stages.specs import DenseSpec, SklearnSpec
+from stages.specs import DenseSpec, Pool, SklearnSpec
+from stages.together import Fitted, InMemory, Member, train_all
 
 Head = DenseHead | SklearnHead
 FILES = ("history.csv", "predictions.csv", *(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
@@ -40,11 +43,6 @@ class HeadTask:
     folder: Path
 
 
-def new_head(spec: DenseSpec | SklearnSpec, classes: tuple[str, ...]) -> Head:
-    """An untrained head of the spec's kind."""
-    return DenseHead(spec, classes) if isinstance(spec, DenseSpec) else SklearnHead(spec, classes)
-
-
 def check_spec(name: str, spec: DenseSpec | SklearnSpec) -> None:
     """Raise HeadError now for what would fail when the head is trained: an unknown estimator or parameter."""
     if isinstance(spec, SklearnSpec):
@@ -54,21 +52,62 @@ def check_spec(name: str, spec: DenseSpec | SklearnSpec) -> None:
             raise HeadError(f"[heads.{name.split('@')[0]}] {error}") from error
 
 
-def train_head(task: HeadTask, data: Dataset, progress: Progress = SILENT) -> dict[str, Any]:
-    """Train one head on train, choose its epoch on validation, score every split, write its folder; returns its result.
+def train_heads(
+    tasks: Sequence[HeadTask], data: Dataset, progress: Progress = SILENT
+) -> Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]:
+    """Train heads on one base; the result of each as soon as its folder is written, or why it could not be trained.
+
+    Heads are trained on train, their epoch is chosen on validation, and every split is scored. Dense heads on the same features
+    are trained together.
+    """
+    together: dict[tuple[Pool, tuple[str, ...]], list[HeadTask]] = {}
+    for task in tasks:
+        if isinstance(task.spec, DenseSpec):
+            together.setdefault((task.spec.pool, task.layers), []).append(task)
+    for (pool, layers), group in together.items():
+        yield from _train_dense(group, data, pool, layers, progress)
+    for task in tasks:
+        if isinstance(task.spec, SklearnSpec):
+            yield task, _outcome(task, data, partial(_fit_baseline, task, task.spec, data, progress))
+
+
+def _train_dense(
+    tasks: Sequence[HeadTask], data: Dataset, pool: Pool, layers: tuple[str, ...], progress: Progress
+) -> Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]:
+    X = data.X(pool, layers)
+    specs = [task.spec for task in tasks if isinstance(task.spec, DenseSpec)]
+    train, validation = data.rows("train"), data.rows("validation")
+    members = [Member(spec, train, validation) for spec in specs]
+    what = tasks[0].name if len(tasks) == 1 else f"{len(tasks)} heads"
+    with progress.task(f"Training {what}", sum(spec.epochs for spec in specs), "epochs") as advance:
+        found = train_all(members, InMemory(X, data.y), len(data.classes), advance)
+    for task, spec, fitted in zip(tasks, specs, found, strict=True):
+        yield task, _outcome(task, data, partial(_taken, spec, fitted, data, X.shape[1]))
+
+
+def _taken(spec: DenseSpec, fitted: Fitted, data: Dataset, inputs: int) -> tuple[Head, float]:
+    return DenseHead(spec, data.classes).take(fitted, inputs), fitted.seconds
+
+
+def _fit_baseline(task: HeadTask, spec: SklearnSpec, data: Dataset, progress: Progress) -> tuple[Head, float]:
+    X = data.X(spec.pool, task.layers)
+    train, validation = data.rows("train"), data.rows("validation")
+    start = perf_counter()
+    head = SklearnHead(spec, data.classes)
+    head.fit(X[train], data.y[train], X[validation], data.y[validation], progress, task.name)
+    return head, perf_counter() - start
+
+
+def _outcome(task: HeadTask, data: Dataset, train: Callable[[], tuple[Head, float]]) -> dict[str, Any] | HeadError:
+    """Score a head and write its folder; what went wrong, where it cannot be trained.
 
     ``result.json`` is removed first and written last, so that a folder that has one is whole.
     """
-    X = data.X(task.spec.pool, task.layers)
-    train, validation = data.rows("train"), data.rows("validation")
-    head = new_head(task.spec, data.classes)
-    start = perf_counter()
     try:
-        head.fit(X[train], data.y[train], X[validation], data.y[validation], progress, task.name)
+        head, seconds = train()
     except HeadstartError as error:
-        raise HeadError(f"head {task.name!r}: {error}") from error
-    seconds = perf_counter() - start
-    probabilities = head.predict_proba(X)
+        return HeadError(f"head {task.name!r}: {error}")
+    probabilities = head.predict_proba(data.X(task.spec.pool, task.layers))
     metrics = {
         split: scores(data.y[rows], probabilities[rows], data.classes)
         for split in SPLITS

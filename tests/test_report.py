@@ -26,7 +26,7 @@ from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.report.render import write_report
 from stages.report.text import visible
 from stages.specs import BaseSpec, SklearnSpec
-from stages.train import HeadTask, train_head
+from stages.train import HeadTask, train_heads
 
 HOSTILE = "<script>alert(\"1\")</script> & 'it' 😀"
 BREAK = "line\nbreak"
@@ -78,7 +78,9 @@ def make_data(folder: Path, splits: Sequence[str], n: int = 90, classes: tuple[s
 def train(folder: Path, dataset: Dataset, name: str, estimator: str, **params: object) -> HeadSummary:
     spec = SklearnSpec(kind="sklearn", estimator=estimator, params=params)
     task = HeadTask(name, spec, "key", "main", ("block5_pool",), "base", "rows", folder / "heads" / name)
-    return HeadSummary(name, task.folder, train_head(task, dataset))
+    ((_, result),) = train_heads([task], dataset)
+    assert isinstance(result, dict)
+    return HeadSummary(name, task.folder, result)
 
 
 def as_dense(head: HeadSummary, name: str, epochs: int = 6) -> HeadSummary:

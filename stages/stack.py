@@ -1,0 +1,373 @@
+"""Dense heads of one shape, stacked and trained together in one compiled function.
+
+Each weight has the heads along its first axis, so that one matrix product serves all of them, and an epoch is one loop
+inside one function that XLA compiles: nothing is launched, copied or traced between two batches. Each head has its own
+rates, and its own initial weights, order of batches and dropout, all drawn from its own seed and none from its place in
+the stack: a head comes out as if it had been trained alone.
+
+Losses and optimizers are those of Keras 3, written for stacked weights; tests hold them to ``keras.Model.fit``. Linear heads
+on frozen features, trained together at many rates: M. Oquab et al., "DINOv2" (2023), appendix B.3.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages import tracing
+from stages.backend import load_keras
+from stages.specs import DenseSpec
+
+# Keras's defaults.
+RHO, EPSILON = 0.9, 1e-7
+BETA_1, BETA_2 = 0.9, 0.999
+BN_MOMENTUM, BN_EPSILON = 0.99, 1e-3
+
+# Slots of an optimizer for each weight.
+SLOTS = {"rmsprop": 1, "adam": 2, "adamw": 2, "sgd": 1}
+
+# What a head's seed is divided into, so that none of these draws depends on how many the others make.
+WEIGHTS, ORDER, DROPOUT = 0, 1, 2
+
+# No row: fills the last batch of an epoch.
+NOTHING = -1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What heads must share to be stacked. ``outputs`` is 1 for two classes (a sigmoid), else their number (a softmax)."""
+
+    inputs: int
+    units: tuple[int, ...]
+    outputs: int
+    activation: str
+    batch_norm: bool
+    batch_size: int
+    optimizer: str
+
+    @classmethod
+    def of(cls, spec: DenseSpec, inputs: int, n_classes: int) -> "Shape":
+        """The shape of a head on ``inputs`` features."""
+        outputs = 1 if n_classes == 2 else n_classes
+        return cls(
+            inputs, tuple(spec.units), outputs, spec.activation, spec.batch_norm, spec.batch_size, spec.optimizer
+        )
+
+    @property
+    def weights(self) -> list[tuple[str, tuple[int, int]]]:
+        """Kind and shape of each weight of one head, in Keras's order."""
+        found: list[tuple[str, tuple[int, int]]] = []
+        inputs = self.inputs
+        for units in self.units:
+            others = ("gamma", "beta") if self.batch_norm else ("bias",)
+            found += [("kernel", (inputs, units)), *((kind, (1, units)) for kind in others)]
+            inputs = units
+        return [*found, ("kernel", (inputs, self.outputs)), ("bias", (1, self.outputs))]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one head's weights and of what its optimizer keeps for them."""
+        return 4 * sum(a * b for _, (a, b) in self.weights) * (1 + SLOTS[self.optimizer])
+
+
+class Rates(NamedTuple):
+    """What differs between stacked heads, each (K, 1, 1) float32 but ``class_weight`` (K, classes).
+
+    ``drop`` is the share of units that are dropped.
+    """
+
+    learning_rate: Any
+    momentum: Any
+    weight_decay: Any
+    drop: Any
+    smoothing: Any
+    class_weight: Any
+
+    @classmethod
+    def of(cls, specs: Sequence[DenseSpec], class_weight: NDArray[np.float32]) -> "Rates":
+        """The rates of heads with these specs; ``class_weight`` (K, classes) is that of each class's rows."""
+
+        def column(values: Sequence[float]) -> NDArray[np.float32]:
+            return np.array(values, np.float32)[:, None, None]
+
+        return cls(
+            column([spec.learning_rate for spec in specs]),
+            column([spec.momentum for spec in specs]),
+            column([spec.weight_decay for spec in specs]),
+            column([spec.dropout for spec in specs]),
+            column([spec.label_smoothing for spec in specs]),
+            np.asarray(class_weight, np.float32),
+        )
+
+
+class State(NamedTuple):
+    """K heads as they train: lists of ``weights``, of the optimizer's ``slots`` and of ``moving`` averages, each
+    (K, …), and ``steps`` done (K, 1, 1).
+    """
+
+    weights: list[Any]
+    slots: list[Any]
+    moving: list[Any]
+    steps: Any
+
+    def take(self, heads: Sequence[int]) -> "State":
+        """Some of the heads."""
+        ops = load_keras().ops
+        places = np.array(heads, np.int32)
+        weights, slots, moving = ([ops.take(each, places, axis=0) for each in part] for part in self[:3])
+        return State(weights, slots, moving, ops.take(self.steps, places, axis=0))
+
+    def heads(self, places: Sequence[int], shape: Shape) -> list[list[NDArray[np.float32]]]:
+        """The weights of some of the heads, each as ``keras.Model.set_weights`` takes them."""
+        to_numpy = load_keras().ops.convert_to_numpy
+        moving = iter(self.moving)
+        found: list[NDArray[np.float32]] = []
+        for (kind, _), each in zip(shape.weights, self.weights, strict=True):
+            rows = to_numpy(each)
+            found.append(rows if kind == "kernel" else rows[:, 0])
+            if kind == "beta":
+                found += [to_numpy(next(moving))[:, 0], to_numpy(next(moving))[:, 0]]
+        return [[each[k].copy() for each in found] for k in places]
+
+
+class Sums(NamedTuple):
+    """Sums over rows for each head (K,): the ``loss`` (nats, weighted), the rows that are ``correct``, all ``rows``."""
+
+    loss: Any
+    correct: Any
+    rows: Any
+
+
+def initial_state(specs: Sequence[DenseSpec], shape: Shape) -> State:
+    """Untrained heads: kernels uniform after Glorot and Bengio (AISTATS 2010), from each head's seed."""
+    ops = load_keras().ops
+    drawn = [_initial_weights(spec.seed, shape) for spec in specs]
+    weights = [ops.convert_to_tensor(np.stack(each)) for each in zip(*drawn, strict=True)]
+    slots = [ops.zeros_like(each) for _ in range(SLOTS[shape.optimizer]) for each in weights]
+    moving = []
+    for units in shape.units if shape.batch_norm else ():
+        moving += [ops.zeros((len(specs), 1, units)), ops.ones((len(specs), 1, units))]
+    return State(weights, slots, moving, ops.zeros((len(specs), 1, 1)))
+
+
+def _initial_weights(seed: int, shape: Shape) -> list[NDArray[np.float32]]:
+    rng = np.random.default_rng([seed, WEIGHTS])
+    found = []
+    for kind, (inputs, units) in shape.weights:
+        if kind == "kernel":
+            limit = np.sqrt(6 / (inputs + units))
+            found.append(((rng.random((inputs, units), np.float32) * 2 - 1) * limit).astype(np.float32))
+        else:
+            found.append(np.full((inputs, units), 1.0 if kind == "gamma" else 0.0, np.float32))
+    return found
+
+
+class Draw(NamedTuple):
+    """What chance decides for one head in one epoch (from 0), in the block of rows with this number."""
+
+    seed: int
+    epoch: int
+    block: int
+
+    def order(self, rows: NDArray[np.int32], batch_size: int, steps: int) -> NDArray[np.int32]:
+        """The ``rows`` shuffled: (steps, batch size), filled up with ``NOTHING``."""
+        out = np.full(steps * batch_size, NOTHING, np.int32)
+        out[: len(rows)] = np.random.default_rng([self.seed, ORDER, self.epoch, self.block]).permutation(rows)
+        return out.reshape(steps, batch_size)
+
+    def dropout(self, layers: int) -> NDArray[np.int32]:
+        """A seed for each layer (layers,) that drops units."""
+        rng = np.random.default_rng([self.seed, DROPOUT, self.epoch, self.block])
+        return rng.integers(0, 2**31, layers, np.int32)
+
+
+class Program(NamedTuple):
+    """The two compiled functions for heads of one shape.
+
+    ``train(state, rates, X, y, orders, seeds) → (State, Sums)`` is one pass over ``orders`` (steps, K, batch size), which hold
+    positions in ``X`` (n, d) and ``y`` (n,) int32; ``seeds`` (layers, K) are those of dropout.
+    ``evaluate(state, rates, X, y, member) → Sums`` is without dropout, over the rows where ``member`` (K, n) is 1.
+    """
+
+    train: Callable[..., tuple[State, Sums]]
+    evaluate: Callable[..., Sums]
+
+
+@lru_cache(maxsize=64)
+def program(shape: Shape, drops: bool, ragged: bool) -> Program:
+    """The program for heads of a shape; of which some drop units, or not.
+
+    ``ragged`` heads have different numbers of rows: one that has no row left in a step is not changed by it.
+    """
+    ops = load_keras().ops
+
+    def train(state: State, rates: Rates, X: Any, y: Any, orders: Any, seeds: Any) -> tuple[State, Sums]:
+        def step(i: Any, carried: tuple[State, Sums]) -> tuple[State, Sums]:
+            before, sums = carried
+            order = orders[i]
+            valid = ops.cast(order >= 0, "float32")
+            order = ops.maximum(order, 0)
+            inputs, labels = ops.cast(ops.take(X, order, axis=0), "float32"), ops.take(y, order, axis=0)
+
+            def loss_of(weights: Sequence[Any]) -> tuple[Any, Any]:
+                dropped = _Dropout(seeds, i, rates.drop) if drops else None
+                logits, moving = forward(shape, weights, before.moving, inputs, valid, dropped)
+                loss = _loss(logits, labels, rates, shape) * valid * _row_weights(rates.class_weight, labels)
+                loss = ops.sum(loss, axis=1)
+                rows = ops.sum(valid, axis=1)
+                correct = ops.sum(_correct(logits, labels) * valid, axis=1)
+                return ops.sum(loss / ops.maximum(rows, 1.0)), (Sums(loss, correct, rows), moving)
+
+            (found, moving), grads = tracing.gradients(loss_of, list(before.weights))
+            after = _updated(shape.optimizer, before, grads, rates)._replace(moving=list(moving))
+            if ragged:
+                here = ops.max(valid, axis=1)[:, None, None] > 0
+                weights, slots, moving = (_where(here, *pair) for pair in zip(after[:3], before[:3], strict=True))
+                after = State(weights, slots, moving, ops.where(here, after.steps, before.steps))
+            return after, Sums(*(total + part for total, part in zip(sums, found, strict=True)))
+
+        zeros = ops.zeros((orders.shape[1],))
+        return ops.fori_loop(0, orders.shape[0], step, (state, Sums(zeros, zeros, zeros)))  # type: ignore[no-any-return]
+
+    def evaluate(state: State, rates: Rates, X: Any, y: Any, member: Any) -> Sums:
+        logits, _ = forward(shape, state.weights, state.moving, ops.cast(X, "float32"), None, None)
+        labels = ops.broadcast_to(y[None], (logits.shape[0], X.shape[0]))
+        loss = _loss(logits, labels, rates, shape)
+        sums = (ops.sum(each * member, axis=1) for each in (loss, _correct(logits, labels), ops.ones_like(member)))
+        return Sums(*sums)
+
+    return Program(tracing.compiled(train), tracing.compiled(evaluate))
+
+
+def _where(here: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
+    ops = load_keras().ops
+    return [ops.where(here, each, before) for each, before in zip(new, old, strict=True)]
+
+
+class _Dropout(NamedTuple):
+    """Which units are kept: a hash of the layer's seed, the step and the place in the batch.
+
+    A generator of the backend would be drawn from for the whole stack, and give a head other masks in another stack. The hash
+    is "lowbias32" of C. Wellons' hash prospector, in 32-bit integers that wrap around, as every backend has them.
+    """
+
+    seeds: Any
+    step: Any
+    drop: Any
+
+    def __call__(self, values: Any, layer: int) -> Any:
+        ops = load_keras().ops
+        _, rows, units = values.shape
+        place = np.arange(rows * units, dtype=np.int32).reshape(1, rows, units)
+        step = ops.cast(self.step, "int32") * rows * units
+        x = (place + step) * _int32(0x9E3779B9) + self.seeds[layer][:, None, None]
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = ops.bitwise_xor(x, _shifted(x, shift)) * _int32(factor)
+        x = ops.bitwise_xor(x, _shifted(x, 16))
+        uniform = ops.cast(_shifted(x, 8), "float32") * np.float32(2**-24)
+        return ops.where(uniform >= self.drop, values / (1.0 - self.drop), ops.zeros_like(values))
+
+
+def _int32(value: int) -> np.int32:
+    return np.int32(value - 2**32 if value >= 2**31 else value)
+
+
+def _shifted(x: Any, by: int) -> Any:
+    """To the right, zeros from the left: the shift of signed integers would bring in the sign."""
+    ops = load_keras().ops
+    return ops.bitwise_and(ops.right_shift(x, np.int32(by)), np.int32(2 ** (32 - by) - 1))
+
+
+def forward(
+    shape: Shape, weights: Sequence[Any], moving: Sequence[Any], inputs: Any, valid: Any, dropout: _Dropout | None
+) -> tuple[Any, list[Any]]:
+    """Logits (K, n, outputs) of K heads, and their moving averages after it.
+
+    ``inputs`` are (n, d) for all heads or (K, n, d); ``valid`` (K, n) is 1 for rows that count in training, None at
+    inference.
+    """
+    keras = load_keras()
+    activation = keras.activations.get(shape.activation)
+    after = list(moving)
+    hidden, given = inputs, iter(weights)
+    for layer in range(len(shape.units)):
+        hidden = _product(hidden, next(given))
+        if shape.batch_norm:
+            averages = moving[2 * layer : 2 * layer + 2]
+            hidden, after[2 * layer : 2 * layer + 2] = _normalised(hidden, next(given), next(given), averages, valid)
+        else:
+            hidden = hidden + next(given)
+        hidden = activation(hidden)
+        if dropout is not None:
+            hidden = dropout(hidden, layer)
+    if not shape.units and dropout is not None:
+        hidden = dropout(hidden, 0)
+    return _product(hidden, next(given)) + next(given), after
+
+
+def _product(hidden: Any, kernel: Any) -> Any:
+    ops = load_keras().ops
+    return ops.einsum("nd,kdu->knu", hidden, kernel) if len(hidden.shape) == 2 else ops.matmul(hidden, kernel)
+
+
+def _normalised(x: Any, gamma: Any, beta: Any, moving: Sequence[Any], valid: Any) -> tuple[Any, list[Any]]:
+    """Batch normalisation with the statistics of the rows that count, or with the moving averages at inference."""
+    ops = load_keras().ops
+    mean, variance = moving
+    after = list(moving)
+    if valid is not None:
+        share = (valid / ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1.0))[:, :, None]
+        mean = ops.sum(x * share, axis=1, keepdims=True)
+        variance = ops.sum(ops.square(x - mean) * share, axis=1, keepdims=True)
+        after = [old * BN_MOMENTUM + new * (1 - BN_MOMENTUM) for old, new in zip(moving, (mean, variance), strict=True)]
+    return (x - mean) * (gamma * ops.rsqrt(variance + BN_EPSILON)) + beta, after
+
+
+def _loss(logits: Any, labels: Any, rates: Rates, shape: Shape) -> Any:
+    """Cross-entropy of each row (K, n), in nats, with each head's label smoothing."""
+    keras = load_keras()
+    ops = keras.ops
+    if shape.outputs == 1:
+        target = ops.cast(labels, "float32") * (1.0 - rates.smoothing[:, 0]) + 0.5 * rates.smoothing[:, 0]
+        z = logits[..., 0]
+        # max(z, 0) − z·target + log(1 + e^−|z|): stable for any logit.
+        return ops.maximum(z, 0.0) - z * target + ops.log1p(ops.exp(-ops.abs(z)))
+    target = ops.one_hot(labels, shape.outputs) * (1.0 - rates.smoothing) + rates.smoothing / shape.outputs
+    return -ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
+
+
+def _correct(logits: Any, labels: Any) -> Any:
+    """1 for each row (K, n) whose most probable class is the label."""
+    ops = load_keras().ops
+    found = logits[..., 0] > 0 if logits.shape[-1] == 1 else ops.argmax(logits, axis=-1)
+    return ops.cast(ops.equal(ops.cast(found, "int32"), labels), "float32")
+
+
+def _row_weights(class_weight: Any, labels: Any) -> Any:
+    ops = load_keras().ops
+    return ops.sum(ops.one_hot(labels, class_weight.shape[1]) * class_weight[:, None, :], axis=-1)
+
+
+def _updated(optimizer: str, state: State, grads: Sequence[Any], rates: Rates) -> State:
+    """The state after one step. As in Keras, weights decay before the step and in proportion to the rate."""
+    ops = load_keras().ops
+    steps = state.steps + 1.0
+    decay = 1.0 - rates.weight_decay * rates.learning_rate
+    weights = [each * decay for each in state.weights]
+    n = len(weights)
+    if optimizer == "sgd":
+        slots = [m * rates.momentum - g * rates.learning_rate for m, g in zip(state.slots, grads, strict=True)]
+        return State([w + m for w, m in zip(weights, slots, strict=True)], slots, state.moving, steps)
+    if optimizer == "rmsprop":
+        slots = [RHO * v + (1 - RHO) * ops.square(g) for v, g in zip(state.slots, grads, strict=True)]
+        changes = [g * rates.learning_rate * ops.rsqrt(v + EPSILON) for g, v in zip(grads, slots, strict=True)]
+    else:
+        first = [m + (g - m) * (1 - BETA_1) for m, g in zip(state.slots[:n], grads, strict=True)]
+        second = [v + (ops.square(g) - v) * (1 - BETA_2) for v, g in zip(state.slots[n:], grads, strict=True)]
+        rate = rates.learning_rate * ops.sqrt(1.0 - BETA_2**steps) / (1.0 - BETA_1**steps)
+        changes = [m * rate / (ops.sqrt(v) + EPSILON) for m, v in zip(first, second, strict=True)]
+        slots = [*first, *second]
+    return State([w - change for w, change in zip(weights, changes, strict=True)], slots, state.moving, steps)

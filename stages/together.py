@@ -1,0 +1,280 @@
+"""Many dense heads at once: those of one shape are stacked, epoch by epoch, each with its own early stopping."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages import stack
+from stages.backend import load_keras
+from stages.specs import DenseSpec
+
+# Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
+STACK_BYTES = 8_000_000
+# Rows that are scored at once, so that what hidden layers hold for all heads stays bounded.
+SCORED_ROWS = 1024
+
+
+class Block(NamedTuple):
+    """Rows that are in memory together: their positions (m,), features (m, d) and labels (m,) int32."""
+
+    number: int
+    positions: NDArray[np.int64]
+    X: NDArray[Any]
+    y: NDArray[np.int32]
+
+
+class Source(Protocol):
+    """Where rows come from. ``inputs`` is d, ``y`` (n,) holds all labels."""
+
+    inputs: int
+    y: NDArray[np.int64]
+
+    def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
+        """Blocks that hold all of ``rows`` between them; in an order of this epoch, or in a fixed one where it is None."""
+
+
+class InMemory:
+    """All features (n, d) in one block."""
+
+    def __init__(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+        self.inputs = X.shape[1]
+        self.y = y
+        self._X = X
+        self._kept: dict[bytes, Block] = {}
+
+    def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
+        """One block. It is kept, so that rows that are asked for in every epoch are gathered once."""
+        name = rows.tobytes()
+        if name not in self._kept:
+            tensor = load_keras().ops.convert_to_tensor
+            self._kept[name] = Block(0, rows, tensor(self._X[rows]), tensor(self.y[rows].astype(np.int32)))
+        yield self._kept[name]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One head to train: its spec, and the positions of the rows that it is trained and validated on."""
+
+    spec: DenseSpec
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+@dataclass
+class Fitted:
+    """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss.
+
+    ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    weights: list[NDArray[np.float32]] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: bool = False
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest validation loss so far; infinity where none was finite."""
+        return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else float("inf")
+
+
+class Training:
+    """Heads of one shape in training. ``fitted[i]`` says how far ``members[i]`` has come.
+
+    Stacks are made by the order of the members and re-made when half of the heads in one have stopped, by counts alone and never
+    by the clock, so that the same members give the same numbers each time.
+    """
+
+    def __init__(self, members: Sequence[Member], source: Source, n_classes: int) -> None:
+        self.members = list(members)
+        self.source = source
+        self.n_classes = n_classes
+        (self.shape,) = {stack.Shape.of(member.spec, source.inputs, n_classes) for member in members}
+        self.fitted = [Fitted() for _ in members]
+        self.epoch = 0
+        self._rows = _union([member.train for member in members])
+        self._scored = _union([member.validation for member in members])
+        drops = any(member.spec.dropout for member in members)
+        ragged = len({-(-len(member.train) // self.shape.batch_size) for member in members}) > 1
+        self._program = stack.program(self.shape, drops, ragged)
+        most = max(1, STACK_BYTES // self.shape.bytes)
+        everyone = list(range(len(members)))
+        self._stacks = [self._new_stack(everyone[i : i + most]) for i in range(0, len(everyone), most)]
+
+    def advance(self, epoch: int, tick: Callable[[int], None] = lambda heads: None) -> None:
+        """Train until ``epoch`` epochs are done, or every head has stopped. ``tick`` is told of epochs of single heads."""
+        while self.epoch < epoch and self._stacks:
+            self._one_epoch(tick)
+
+    def drop(self, heads: Sequence[int]) -> None:
+        """Train these members no further."""
+        for i in heads:
+            self.fitted[i].stopped = True
+        self._restack()
+
+    @property
+    def active(self) -> list[int]:
+        """The members that are still trained."""
+        return [i for i, fitted in enumerate(self.fitted) if not fitted.stopped]
+
+    def _new_stack(self, heads: list[int]) -> "_Stack":
+        specs = [self.members[i].spec for i in heads]
+        weight = np.stack([_class_weight(self.members[i], self.source.y, self.n_classes) for i in heads])
+        return _Stack(heads, stack.initial_state(specs, self.shape), stack.Rates.of(specs, weight))
+
+    def _one_epoch(self, tick: Callable[[int], None]) -> None:
+        sums = [_Totals() for _ in self._stacks]
+        spent = [0.0] * len(self._stacks)
+        for block in self.source.blocks(self._rows, self.epoch):
+            for number, each in enumerate(self._stacks):
+                start = perf_counter()
+                orders, seeds = self._draws(each.heads, block)
+                if len(orders):
+                    each.state, found = self._program.train(each.state, each.rates, block.X, block.y, orders, seeds)
+                    sums[number].add(found)
+                spent[number] += perf_counter() - start
+        scored = [_Totals() for _ in self._stacks]
+        for block in self.source.blocks(self._scored, None):
+            for number, each in enumerate(self._stacks):
+                start = perf_counter()
+                self._score(each, block, scored[number])
+                spent[number] += perf_counter() - start
+        self.epoch += 1
+        for each, trained, validated, seconds in zip(self._stacks, sums, scored, spent, strict=True):
+            self._note(each, trained.means(), validated.means(), seconds)
+            tick(sum(not self.fitted[i].stopped or len(self.fitted[i].history) == self.epoch for i in each.heads))
+        self._restack()
+
+    def _draws(self, heads: Sequence[int], block: Block) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Orders (steps, K, batch size) of a block's rows, and the seeds of dropout (layers, K)."""
+        size = self.shape.batch_size
+        here = [self._places(i, block.positions) for i in heads]
+        steps = -(-max(map(len, here)) // size)
+        orders = np.empty((steps, len(heads), size), np.int32)
+        seeds = np.empty((max(1, len(self.shape.units)), len(heads)), np.int32)
+        for k, (i, rows) in enumerate(zip(heads, here, strict=True)):
+            draw = stack.Draw(self.members[i].spec.seed, self.epoch, block.number)
+            orders[:, k] = draw.order(rows, size, steps)
+            seeds[:, k] = draw.dropout(len(seeds))
+        return orders, seeds
+
+    def _places(self, i: int, positions: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Where a member's training rows stand in a block. None for a head that has stopped."""
+        if self.fitted[i].stopped:
+            return np.empty(0, np.int32)
+        if self.members[i].train is self._rows and len(positions) == len(self._rows):
+            return np.arange(len(positions), dtype=np.int32)
+        return np.flatnonzero(np.isin(positions, self.members[i].train)).astype(np.int32)
+
+    def _score(self, each: "_Stack", block: Block, totals: "_Totals") -> None:
+        member = np.stack([np.isin(block.positions, self.members[i].validation) for i in each.heads])
+        member = member.astype(np.float32)
+        for start in range(0, len(block.positions), SCORED_ROWS):
+            part = slice(start, start + SCORED_ROWS)
+            totals.add(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], member[:, part]))
+
+    def _note(self, each: "_Stack", trained: "_Means", validated: "_Means", seconds: float) -> None:
+        active = [(k, i) for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
+        better = []
+        for k, i in active:
+            fitted, spec = self.fitted[i], self.members[i].spec
+            loss = float(validated.loss[k])
+            if np.isfinite(loss) and loss < fitted.best_loss:
+                better.append((k, i))
+            row = {"loss": float(trained.loss[k]), "accuracy": float(trained.accuracy[k])}
+            fitted.history.append(row | {"val_loss": loss, "val_accuracy": float(validated.accuracy[k])})
+            fitted.seconds += seconds / len(active)
+        if better:
+            found = each.state.heads([k for k, _ in better], self.shape)
+            for (_, i), weights in zip(better, found, strict=True):
+                self.fitted[i].weights, self.fitted[i].best_epoch = weights, self.epoch
+        for _, i in active:
+            fitted, spec = self.fitted[i], self.members[i].spec
+            waited = self.epoch - (fitted.best_epoch or 0)
+            fitted.stopped = self.epoch >= spec.epochs or waited >= (spec.patience or spec.epochs)
+
+    def _restack(self) -> None:
+        kept = []
+        for each in self._stacks:
+            places = [k for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
+            if 2 * len(places) <= len(each.heads):
+                each = each.take(places)
+            if places:
+                kept.append(each)
+        self._stacks = kept
+
+
+@dataclass
+class _Stack:
+    heads: list[int]
+    state: stack.State
+    rates: stack.Rates
+
+    def take(self, places: Sequence[int]) -> "_Stack":
+        rates = stack.Rates(*(each[list(places)] for each in self.rates))
+        return _Stack([self.heads[k] for k in places], self.state.take(places), rates)
+
+
+class _Means(NamedTuple):
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+class _Totals:
+    """Sums over the blocks of an epoch."""
+
+    def __init__(self) -> None:
+        self._sums: list[NDArray[np.float64]] = []
+
+    def add(self, found: stack.Sums) -> None:
+        values = [load_keras().ops.convert_to_numpy(each).astype(np.float64) for each in found]
+        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
+
+    def means(self) -> _Means:
+        loss, correct, rows = self._sums
+        rows = np.maximum(rows, 1)
+        return _Means(loss / rows, correct / rows)
+
+
+def _union(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """All positions that occur, sorted; the very array where all heads have the same."""
+    first = rows[0]
+    if all(each is first or np.array_equal(each, first) for each in rows):
+        return first
+    return np.unique(np.concatenate(rows))
+
+
+def _class_weight(member: Member, y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """What a row of each class counts: 1, or inversely to the class's frequency, as scikit-learn's "balanced"."""
+    if member.spec.class_weight is None:
+        return np.ones(n_classes, np.float32)
+    counts = np.bincount(y[member.train], minlength=n_classes)
+    return (len(member.train) / (n_classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def train_all(
+    members: Sequence[Member],
+    source: Source,
+    n_classes: int,
+    tick: Callable[[int], None] = lambda heads: None,
+) -> list[Fitted]:
+    """Train every member to its end, those of one shape together; what became of each, in their order."""
+    out: dict[int, Fitted] = {}
+    for group in by_shape([member.spec for member in members], source.inputs, n_classes):
+        training = Training([members[i] for i in group], source, n_classes)
+        training.advance(max(members[i].spec.epochs for i in group), tick)
+        out |= dict(zip(group, training.fitted, strict=True))
+    return [out[i] for i in range(len(members))]
+
+
+def by_shape(specs: Sequence[DenseSpec], inputs: int, n_classes: int) -> list[list[int]]:
+    """Positions of the specs that can be stacked with one another."""
+    groups: dict[stack.Shape, list[int]] = {}
+    for i, spec in enumerate(specs):
+        groups.setdefault(stack.Shape.of(spec, inputs, n_classes), []).append(i)
+    return list(groups.values())

@@ -17,7 +17,7 @@ quoted = '$(subst ','\'',$(1))'
 CONFIG_FILE := $(call quoted,$(CONFIG))
 # Named by those who only look: they install what is missing, and leave alone what is there.
 NEEDED := $(if $(wildcard $(SETUP)),,$(SETUP))
-PIPELINE := features heads report
+PIPELINE := features heads sweep report
 
 .PHONY: help setup extras demo test test-extras lock status clean $(PIPELINE) FORCE
 
@@ -51,6 +51,7 @@ $(EXTRAS): $(SETUP) requirements-extras.lock
 
 features: ## stage one: extract what the cache lacks
 heads: ## stage two: train the heads that are stale
+sweep: ## try the variants of heads that [sweeps.NAME] names, and train the best
 report: ## write the report; brings features and heads up to date first
 
 status: $(NEEDED) ## say what is stale, and why
@@ -91,6 +92,7 @@ $(GRAPH).mk: FORCE
 
 features: $(GRAPH)/features.stamp
 heads: $(GRAPH)/heads.stamp
+sweep: $(GRAPH)/sweeps.stamp
 report: $(GRAPH)/report.stamp
 
 $(GRAPH)/features.stamp:
@@ -100,6 +102,10 @@ $(GRAPH)/features.stamp:
 # $? are the keys that are newer than the stamp: one process trains all of those heads.
 $(GRAPH)/heads.stamp:
 	@"$(HEADSTART)" heads --config $(CONFIG_FILE) $(patsubst $(GRAPH)/heads/%.key,%,$?)
+	@touch "$@"
+
+$(GRAPH)/sweeps.stamp:
+	@"$(HEADSTART)" sweep --config $(CONFIG_FILE) $(patsubst $(GRAPH)/sweeps/%.key,%,$?)
 	@touch "$@"
 
 $(GRAPH)/report.stamp:

@@ -1,6 +1,6 @@
 """How near is stage one to the bare forward pass, and how far from the tutorials' loop? One run, interleaved, on the same JPEGs.
 
-    python -m bench.extract [--images 320] [--rounds 5] [--name VGG16] [--size 150] [--json FILE]
+    python -m bench.extract [--images 320] [--rounds 5] [--name VGG16] [--size 150] [--only int8] [--json FILE]
 
 Contestants: the tutorials' loop (directory iterator, ``predict`` on batches of 20, ``np.zeros`` and ``np.savez``);
 ``image_dataset_from_directory`` with ``predict`` on batches of 32; ours, files to shards, in each precision and engine that
@@ -151,6 +151,8 @@ def contestants(arguments: argparse.Namespace, work: Path, data: DataSpec) -> li
     found: list[Ours] = []
     plain: dict[str, Any] = {}
     for precision, engine, decode in KINDS:
+        if arguments.only and precision != arguments.only:
+            continue
         if precision == "bfloat16" and backend.precision_for("auto", engine) != "bfloat16":
             print(f"left out: {precision} ({engine}): this machine has no units for it")
             continue
@@ -172,7 +174,7 @@ def contestants(arguments: argparse.Namespace, work: Path, data: DataSpec) -> li
             )
         except BaseError as error:
             print(f"left out: {precision} ({engine}): {error}")
-    if arguments.name == "VGG16":
+    if arguments.name == "VGG16" and found:
         spec = found[0].base.spec.model_copy(update={"layers": THREE_LAYERS})
         found.insert(1, Ours(FrozenBase(spec, Weights(spec, work / "weights")), work, data, None))
     return found
@@ -186,6 +188,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=150)
     parser.add_argument("--weights", default="random")
     parser.add_argument("--batch-size", type=int, default=None)
+    parser.add_argument("--only", choices=sorted({kind[0] for kind in KINDS}), help="of ours, this precision alone")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

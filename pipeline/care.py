@@ -63,9 +63,11 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     folder = config.cache.dir
     layers = [layer for graph in graphs for base in graph.bases.values() for layer in base.layers]
     stores = {layer.store.folder.name for layer in layers if layer.store}
-    heads = {name for graph in graphs for name in graph.heads}
+    sweeps = {name for graph in graphs for name in graph.sweeps}
+    heads = {name for graph in graphs for name in graph.heads} | sweeps  # a stale sweep's winner is not among the heads
     found = [_folder(path, "features of no configured base", progress) for path in _others(folder / "features", stores)]
     found += [_folder(path, "a head that is not configured", progress) for path in _others(folder / "heads", heads)]
+    found += [_folder(path, "a sweep that is not configured", progress) for path in _others(folder / "sweeps", sweeps)]
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
     found += [_file(path, "a temporary file of a killed run") for path in left]
     # What is left of a damaged shard is kept until its images are extracted again.
@@ -101,7 +103,7 @@ def _configurations(config: Config) -> list[Config]:
 def _is_ours(path: Path) -> bool:
     """Whether a TOML file speaks of a base or of heads, as a configuration of headstart does, broken or not."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    return any(line.lstrip().startswith(("[data]", "[base", "[heads")) for line in text.splitlines())
+    return any(line.lstrip().startswith(("[data]", "[base", "[heads", "[sweeps")) for line in text.splitlines())
 
 
 def _others(folder: Path, known: set[str]) -> list[Path]:

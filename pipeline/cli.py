@@ -163,6 +163,19 @@ def heads(
 
 
 @command()
+def sweep(
+    names: Annotated[list[str] | None, typer.Argument(help="Sweeps to run; without any, all that are stale.")] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Try many variants of a head, and train the best of them."""
+    from pipeline import sweeps
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+
+    sweeps.sweep(load_config(config), Terminal(), names or ())
+
+
+@command()
 def report(config: ConfigOption = CONFIG) -> None:
     """Write the report, and print the leaderboard."""
     from pipeline import run

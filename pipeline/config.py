@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import ConfigError
-from stages.specs import FILE, BaseSpec, CacheSpec, DataSpec, DenseSpec, HeadSpec, SklearnSpec
+from stages.specs import FILE, BaseSpec, CacheSpec, DataSpec, DenseSpec, HeadSpec, Range, SklearnSpec, SweepSpec
 from stages.table import nearest
 
-SECTIONS = ("data", "base", "bases", "cache", "heads")
+SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps")
 HEAD_KINDS: dict[str, type[DenseSpec] | type[SklearnSpec]] = {"dense": DenseSpec, "sklearn": SklearnSpec}
 # Pydantic's words for its own types, in those of a TOML file.
 WORDS = {
@@ -45,6 +45,15 @@ class HeadEntry:
 
 
 @dataclass(frozen=True)
+class SweepEntry:
+    """One sweep: its spec, and the table of the head that it varies, as it stands in the file."""
+
+    name: str
+    spec: SweepSpec
+    head: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole configuration; every path in it is absolute."""
 
@@ -54,6 +63,11 @@ class Config:
     bases: dict[str, BaseSpec]
     cache: CacheSpec
     heads: dict[str, HeadEntry]
+    sweeps: dict[str, SweepEntry]
+
+    def variant(self, sweep: SweepEntry, params: dict[str, Any]) -> HeadEntry:
+        """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
+        return _variant(self.path, sweep.name, sweep.head, params, self.bases)
 
 
 def load_config(path: Path | str) -> Config:
@@ -74,13 +88,16 @@ def load_config(path: Path | str) -> Config:
     data = _with_paths(_table(path, raw, "data"), folder, "root", "labels")
     cache = _with_paths({"dir": "artifacts"} | _table(path, raw, "cache"), folder, "dir")
     bases = _bases(path, raw, folder)
+    tables = _table(path, raw, "heads")
+    heads = _heads(path, tables, bases)
     return Config(
         path=path.absolute(),
         root_name=str(raw["data"].get("root")),
         data=_validated(path, "data", DataSpec, data),
         bases=bases,
         cache=_validated(path, "cache", CacheSpec, cache),
-        heads=_heads(path, _table(path, raw, "heads"), bases),
+        heads=heads,
+        sweeps=_sweeps(path, _table(path, raw, "sweeps"), tables, heads, bases),
     )
 
 
@@ -122,22 +139,82 @@ def base_of(name: str, size: tuple[int, int]) -> BaseSpec:
 def _heads(path: Path, tables: dict[str, Any], bases: dict[str, BaseSpec]) -> dict[str, HeadEntry]:
     entries = {}
     for name, table in tables.items():
-        where = f"heads.{name}"
-        _check_name(path, where, name)
-        if not isinstance(table, dict) or table.get("kind") not in HEAD_KINDS:
-            kind = table.get("kind") if isinstance(table, dict) else table
-            raise ConfigError(f"{path}: [{where}] kind: expected one of {', '.join(HEAD_KINDS)}, found {kind!r}")
-        _check_keys(path, where, table, HEAD_KINDS[table["kind"]].model_fields)
-        spec: DenseSpec | SklearnSpec = _validated(path, where, HeadSpec, table)
-        asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
-        for base in asked:
-            if base not in bases:
-                raise ConfigError(
-                    f"{path}: [{where}] base: no base {base!r}{nearest(base, bases)}; there are {', '.join(bases)}"
-                )
-            full = f"{name}@{base}" if len(asked) > 1 else name
-            entries[full] = HeadEntry(full, base, _layers(path, where, spec.layers, bases[base]), spec)
+        _check_name(path, f"heads.{name}", name)
+        for entry in _head_entries(path, f"heads.{name}", name, table, bases):
+            entries[entry.name] = entry
     return entries
+
+
+def _head_entries(path: Path, where: str, name: str, table: Any, bases: dict[str, BaseSpec]) -> list[HeadEntry]:
+    """A head on each of its bases."""
+    if not isinstance(table, dict) or table.get("kind") not in HEAD_KINDS:
+        kind = table.get("kind") if isinstance(table, dict) else table
+        raise ConfigError(f"{path}: [{where}] kind: expected one of {', '.join(HEAD_KINDS)}, found {kind!r}")
+    _check_keys(path, where, table, HEAD_KINDS[table["kind"]].model_fields)
+    spec: DenseSpec | SklearnSpec = _validated(path, where, HeadSpec, table)
+    asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
+    entries = []
+    for base in asked:
+        if base not in bases:
+            raise ConfigError(
+                f"{path}: [{where}] base: no base {base!r}{nearest(base, bases)}; there are {', '.join(bases)}"
+            )
+        full = f"{name}@{base}" if len(asked) > 1 else name
+        entries.append(HeadEntry(full, base, _layers(path, where, spec.layers, bases[base]), spec))
+    return entries
+
+
+def _sweeps(
+    path: Path, tables: dict[str, Any], heads: dict[str, Any], entries: dict[str, HeadEntry], bases: dict[str, BaseSpec]
+) -> dict[str, SweepEntry]:
+    found = {}
+    for name, table in tables.items():
+        where = f"sweeps.{name}"
+        _check_name(path, where, name)
+        if name in entries:
+            raise ConfigError(
+                f"{path}: [{where}]: expected a name of its own, as its winner becomes a head; there is [heads.{name}]"
+            )
+        if isinstance(table, dict) and isinstance(table.get("grid"), dict):
+            table = table | {"grid": _flat(table["grid"])}
+        spec: SweepSpec = _validated(path, where, SweepSpec, table)
+        if spec.head not in heads:
+            raise ConfigError(
+                f"{path}: [{where}] head: no head {spec.head!r}{nearest(spec.head, heads)}; there are {', '.join(heads)}"
+            )
+        head = heads[spec.head]
+        if isinstance(head.get("base"), list) and "base" not in spec.grid:
+            raise ConfigError(
+                f"{path}: [{where}]: the head {spec.head!r} is on several bases; name one of them, or sweep over them: "
+                f"grid.base = {head['base']}"
+            )
+        for field, values in spec.grid.items():
+            for value in [values.low, values.high] if isinstance(values, Range) else values:
+                _variant(path, name, head, {field: value}, bases)
+        found[name] = SweepEntry(name, spec, head)
+    return found
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``params = { C = […] }`` as ``params.C``; a range stays a table."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and not {"low", "high"} & value.keys():
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _variant(
+    path: Path, sweep: str, head: dict[str, Any], params: dict[str, Any], bases: dict[str, BaseSpec]
+) -> HeadEntry:
+    table = dict(head)
+    for field, value in params.items():
+        name, _, parameter = field.partition(".")
+        table[name] = {**table.get(name, {}), parameter: value} if parameter else value
+    (entry,) = _head_entries(path, f"sweeps.{sweep}", sweep, table, bases)
+    return entry
 
 
 def _layers(path: Path, where: str, asked: list[str] | None, base: BaseSpec) -> tuple[str, ...]:

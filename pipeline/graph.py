@@ -17,11 +17,11 @@ from cache.files import digest_json
 from cache.manifest import Manifest
 from cache.skipped import SkippedImages
 from cache.store import FeatureStore
-from pipeline.config import Config, HeadEntry
+from pipeline.config import Config, HeadEntry, SweepEntry
 from stages.progress import SILENT, Progress
 from stages.quantise import base_digest
 from stages.report.page import PAGE_VERSION, read_report_parts
-from stages.results import read_result
+from stages.results import read_result, read_sweep
 from stages.scan import NoImagesError, scan
 from stages.specs import DECODE_POLICY, SCHEMA, BaseSpec, head_key, joint_key
 from stages.splits import assign_splits
@@ -31,6 +31,7 @@ PART_REASONS = {
     "page": "this headstart writes another page",
     "data": "images, names, labels, splits or what is skipped changed",
     "bases": "the base changed",
+    "sweeps": "a sweep has another result",
 }
 
 
@@ -107,6 +108,25 @@ class HeadTarget:
 
 
 @dataclass(frozen=True)
+class SweepTarget:
+    """One sweep: its folder, what its key is made of, its result if it is whole, and why it is stale."""
+
+    entry: SweepEntry
+    folder: Path
+    parts: dict[str, Any]
+    result: dict[str, Any] | None
+    reasons: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return digest_json(self.parts)
+
+    @property
+    def stale(self) -> bool:
+        return bool(self.reasons)
+
+
+@dataclass(frozen=True)
 class Graph:
     """A configuration, what is on disk, and the difference."""
 
@@ -115,6 +135,7 @@ class Graph:
     skipped: SkippedImages
     bases: dict[str, BaseTarget]
     heads: dict[str, HeadTarget]
+    sweeps: dict[str, SweepTarget]
     images_here: bool
 
     @property
@@ -131,6 +152,7 @@ class Graph:
             "bases": {name: base.key() for name, base in self.bases.items()},
             # The results and not their keys: what a head was trained to again is shown again.
             "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
+            "sweeps": {name: digest_json(each.result) for name, each in self.sweeps.items() if not each.stale},
         }
 
     @property
@@ -162,7 +184,43 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     manifest, here = _manifest(config, skipped, rehash, progress)
     bases = {name: base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
     heads = {name: _head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
-    return Graph(config, manifest, skipped, bases, heads, here)
+    sweeps = {name: _sweep_target(config, entry, bases, manifest) for name, entry in config.sweeps.items()}
+    for name, sweep in sweeps.items():
+        if sweep.result and not sweep.stale:
+            heads[name] = _winner_target(config, sweep, bases, manifest)
+    return Graph(config, manifest, skipped, bases, heads, sweeps, here)
+
+
+def _sweep_target(config: Config, entry: SweepEntry, bases: dict[str, BaseTarget], manifest: Manifest) -> SweepTarget:
+    folder = config.cache.dir / "sweeps" / entry.name
+    named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
+    keys = {name: bases[name].key() for name in named if name in bases} if isinstance(named, list) else {}
+    result = read_sweep(folder)
+    spec = entry.spec.model_dump(mode="json", exclude={"refit"})
+    parts = {"schema": SCHEMA, "sweep": spec, "head": entry.head, "bases": keys, "rows": manifest.rows_digest}
+    if not all(keys.values()):
+        reasons = [reason for name in keys for reason in bases[name].reasons]
+    elif result is None:
+        reasons = ["never run"]
+    else:
+        why = {
+            "sweep": "its settings changed",
+            "head": f"head {entry.spec.head} changed",
+            "bases": "the base changed",
+            "rows": "images, labels or splits changed",
+            "schema": "run by a headstart with other keys",
+        }
+        reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts[part]]
+    return SweepTarget(entry, folder, parts, result, tuple(reasons))
+
+
+def _winner_target(config: Config, sweep: SweepTarget, bases: dict[str, BaseTarget], manifest: Manifest) -> HeadTarget:
+    """The winner of a sweep, as a head under the sweep's name."""
+    assert sweep.result is not None
+    entry = config.variant(sweep.entry, sweep.result["winner"]["params"])
+    if sweep.entry.spec.refit:
+        entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
+    return _head_target(config, entry, bases[entry.base], manifest)
 
 
 def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Progress) -> tuple[Manifest, bool]:

@@ -26,20 +26,25 @@ def write_fragment(graph: Graph, fragment: Path) -> None:
     }
     heads = {f"heads/{name}": head.stale for name, head in graph.heads.items()}
     keys |= {f"heads/{name}": str(head.key) for name, head in graph.heads.items()}
-    for name in ("features", "report", *heads):
+    sweeps = {f"sweeps/{name}": sweep.stale for name, sweep in graph.sweeps.items()}
+    keys |= {f"sweeps/{name}": sweep.key for name, sweep in graph.sweeps.items()}
+    for name in ("features", "report", *heads, *sweeps):
         write_if_changed(folder / f"{name}.key", keys[name] + "\n")
-    for leftover in (folder / "heads").glob("*.key"):
-        if f"heads/{leftover.name.removesuffix('.key')}" not in heads:
+    for leftover in (*folder.glob("heads/*.key"), *folder.glob("sweeps/*.key")):
+        if f"{leftover.parent.name}/{leftover.name.removesuffix('.key')}" not in keys:
             leftover.unlink()
     _settle(folder, "features", features)
     _settle(folder, "heads", heads)
+    _settle(folder, "sweeps", sweeps)
     _settle(folder, "report", {"report": bool(graph.report_reasons)})
     names = [f"{folder}/{name}.key" for name in heads]
+    sweep_names = [f"{folder}/{name}.key" for name in sweeps]
     write_if_changed(
         fragment,
         "# Written by headstart: what depends on what. Make it anew with any target.\n"
         f"{folder}/features.stamp: {folder}/features.key\n"
         f"{folder}/heads.stamp: {' '.join(names)} | {folder}/features.stamp\n"
+        f"{folder}/sweeps.stamp: {' '.join(sweep_names)} | {folder}/features.stamp\n"
         f"{folder}/report.stamp: {folder}/report.key | {folder}/heads.stamp\n",
     )
 

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -321,7 +322,9 @@ def predict(config: Config, paths: Sequence[Path], head: str | None, progress: P
     progress.say(f"head: {chosen.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
     model = load_head(chosen.folder, chosen.entry.spec, tuple(result["classes"]))
     stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
-    return predict_images(files, model, stores, lambda: _build_as_stored(target, progress, list(stores)), progress)
+    temperature = result.get("temperature", 1.0)
+    make_base = partial(_build_as_stored, target, progress, list(stores))
+    return predict_images(files, model, stores, make_base, progress, temperature)
 
 
 def _predicts(graph: Graph, head: HeadTarget) -> bool:

@@ -25,6 +25,7 @@ def status_lines(graph: Graph) -> list[str]:
             words = ["features", *([name] if len(graph.bases) > 1 else []), *([layer.layer] if base.layers[1:] else [])]
             rows.append((" ".join(words), layer.reasons, _store_words(layer)))
     rows += [(f"head {name}", head.reasons, _score_words(head.result)) for name, head in graph.heads.items()]
+    rows += [(f"sweep {name}", sweep.reasons, _sweep_words(sweep.result)) for name, sweep in graph.sweeps.items()]
     rows.append(("report", _report_reasons(graph), str(graph.report_path)))
     width = max(len(name) for name, *_ in rows)
     lines += [
@@ -51,10 +52,16 @@ def _score_words(result: dict[str, Any] | None) -> str:
     return f"validation accuracy {result['metrics']['validation']['accuracy']:.3f}" if result else ""
 
 
+def _sweep_words(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    return f"{result['trials']} trials, best validation accuracy {result['winner']['accuracy']:.3f}"
+
+
 def _size_line(graph: Graph) -> str:
     """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
     folder = graph.config.cache.dir
-    sizes = {name: _bytes(folder / name) for name in ("features", "heads", "weights", "report")}
+    sizes = {name: _bytes(folder / name) for name in ("features", "heads", "sweeps", "weights", "report")}
     used = sum(_bytes(store.folder) for base in graph.bases.values() for store in base.stores.values())
     used += sum(_bytes(head.folder) for head in graph.heads.values())
     other = sizes["features"] + sizes["heads"] - used
@@ -79,6 +86,7 @@ def stale_targets(graph: Graph) -> list[str]:
     """The names of everything that is stale."""
     stale = [f"features of {name}" for name, base in graph.bases.items() if base.stale]
     stale += [f"head {name}" for name, head in graph.heads.items() if head.stale]
+    stale += [f"sweep {name}" for name, sweep in graph.sweeps.items() if sweep.stale]
     return stale + (["report"] if graph.report_reasons else [])
 
 

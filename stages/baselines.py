@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +14,18 @@ from numpy.typing import NDArray
 from cache.errors import HeadError
 from stages.dataset import pool_features
 from stages.metrics import scores
-from stages.progress import SILENT, Progress
 from stages.specs import SklearnSpec
 from stages.table import nearest
 
+if TYPE_CHECKING:
+    from stages.paths import Shared
+
 # Where most classifiers live, the likeliest first: importing all of scikit-learn to find one costs a second.
 MODULES = ("linear_model", "svm", "neighbors", "discriminant_analysis", "naive_bayes", "neural_network", "ensemble")
+# The parameter that a path goes along, for the estimators that have one.
+STRENGTH = {"RidgeClassifier": "alpha", "LogisticRegression": "C"}
+# Starting processes and importing scikit-learn in them takes about as long.
+SECONDS_WORTH_A_PROCESS = 2.0
 
 
 def classifier(spec: SklearnSpec) -> Any:
@@ -56,6 +64,125 @@ def _class_named(name: str) -> Any:
     return known[name]
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A fitted pipeline with its warnings and seconds; or the problem, where it could not be fitted."""
+
+    pipeline: Any
+    warnings: list[str]
+    seconds: float
+    problem: str = ""
+
+
+def fit_all(specs: Sequence[SklearnSpec], shared: "Shared") -> list[Fit]:
+    """Fit baselines on the same rows. Those that differ in their strength alone share a decomposition or a path; of the
+    others, once one has taken long, the rest go over the cores through joblib, which maps the features into memory.
+    """
+    from stages.paths import fit_path, on_path
+
+    found: dict[int, Fit] = {}
+    paths: dict[str, list[int]] = {}
+    for i, spec in enumerate(specs):
+        if on_path(spec):
+            others = {name: value for name, value in spec.params.items() if name != STRENGTH[spec.estimator]}
+            paths.setdefault(repr((spec.estimator, spec.scale, sorted(others.items()))), []).append(i)
+    for places in paths.values():
+        if len(places) > 1:
+            start = perf_counter()
+            try:
+                fitted = fit_path([specs[i] for i in places], shared)
+            except (ValueError, TypeError):
+                continue  # one by one, so that the one that cannot be fitted says so
+            seconds = (perf_counter() - start) / len(places)
+            found |= {i: Fit(*each, seconds) for i, each in zip(places, fitted, strict=True)}
+    return [found[i] for i in range(len(specs))] if len(found) == len(specs) else _others(specs, shared, found)
+
+
+def _others(specs: Sequence[SklearnSpec], shared: "Shared", found: dict[int, Fit]) -> list[Fit]:
+    import joblib
+
+    todo = [i for i in range(len(specs)) if i not in found]
+    while todo:
+        i = todo.pop(0)
+        found[i] = _with_steps(_fit_one(specs[i], shared.rows(specs[i].scale)[1], shared.y), specs[i], shared)
+        if found[i].seconds > SECONDS_WORTH_A_PROCESS and len(todo) > 1:
+            jobs = [joblib.delayed(_fit_one)(specs[j], shared.rows(specs[j].scale)[1], shared.y, 1) for j in todo]
+            fitted = joblib.Parallel(n_jobs=-1)(jobs)
+            found |= {j: _with_steps(each, specs[j], shared) for j, each in zip(todo, fitted, strict=True)}
+            break
+    return [found[i] for i in range(len(specs))]
+
+
+def _with_steps(fit: Fit, spec: SklearnSpec, shared: "Shared") -> Fit:
+    from sklearn.pipeline import make_pipeline
+
+    steps, _ = shared.rows(spec.scale)
+    return fit if fit.problem else replace(fit, pipeline=make_pipeline(*steps, fit.pipeline))
+
+
+def _fit_one(spec: SklearnSpec, rows: NDArray[np.float32], y: NDArray[np.int64], n_jobs: int = -1) -> Fit:
+    """A fitted classifier."""
+    import joblib
+
+    start = perf_counter()
+    with joblib.parallel_config(n_jobs=n_jobs), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            fitted = classifier(spec).fit(rows, y)
+        except (ValueError, TypeError) as error:  # InvalidParameterError is a ValueError
+            return Fit(None, [], 0.0, f"{spec.estimator}: cannot be fitted: {' '.join(str(error).split())}")
+    return Fit(fitted, told(caught), perf_counter() - start)
+
+
+def told(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """Warnings in words, each once. What later versions of a library will change is no news to who trains a head."""
+    ignored = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
+    kept = [w for w in caught if not issubclass(w.category, ignored)]
+    return sorted({f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in kept})
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How a baseline did on held-out rows: accuracy, log loss (nats), seconds; or the problem."""
+
+    accuracy: float
+    loss: float
+    seconds: float
+    problem: str = ""
+
+
+def score_all(
+    specs: Sequence[SklearnSpec],
+    X: NDArray[np.float32],
+    y: NDArray[np.int64],
+    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    classes: Sequence[str],
+) -> list[Scored]:
+    """Fit each baseline on the first rows of each fold and score it on the others; over folds, by their sizes."""
+    from stages.paths import Shared
+
+    parts: list[list[Scored]] = [[] for _ in specs]
+    for train, validation in folds:
+        for i, fit in enumerate(fit_all(specs, Shared(X[train], y[train]))):
+            if fit.problem:
+                parts[i].append(Scored(0.0, float("inf"), fit.seconds, fit.problem))
+                continue
+            head = SklearnHead(specs[i], classes).take(fit)
+            found = scores(y[validation], head.predict_proba(X[validation]), classes)
+            parts[i].append(Scored(found["accuracy"], found["log_loss"], fit.seconds))
+    sizes = np.array([len(validation) for _, validation in folds], np.float64)
+    sizes /= sizes.sum()
+    return [
+        Scored(
+            float(sizes @ [part.accuracy for part in each]),
+            float(sizes @ [part.loss for part in each]),
+            sum(part.seconds for part in each),
+            next((part.problem for part in each if part.problem), ""),
+        )
+        for each in parts
+    ]
+
+
 class SklearnHead:
     """A scikit-learn classifier as a head: ``fit``, ``predict_proba``, ``predict``, ``classes_``.
 
@@ -86,31 +213,33 @@ class SklearnHead:
         y: NDArray[np.int64],
         X_validation: NDArray[np.float32],
         y_validation: NDArray[np.int64],
-        progress: Progress = SILENT,
-        name: str = "head",
     ) -> "SklearnHead":
-        """Fit on (n, …) features; validation is scored, for the history, and never fitted on."""
-        import joblib
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        """Fit on (n, …) features; validation is scored, for the history, and never fitted on. Raises HeadError."""
+        from stages.paths import Shared
 
-        steps = [StandardScaler()] if self.spec.scale else []
-        self._pipeline = make_pipeline(*steps, classifier(self.spec))
         X = pool_features(X, self.spec.pool)
+        (fit,) = fit_all([self.spec], Shared(X, y))
+        return self.take(fit).note(X, y, pool_features(X_validation, self.spec.pool), y_validation)
+
+    def take(self, fit: Fit) -> "SklearnHead":
+        """Become the head that was fitted. Raises HeadError where it could not be."""
+        if fit.problem:
+            raise HeadError(fit.problem)
+        self._pipeline, self.warnings_ = fit.pipeline, fit.warnings
+        return self
+
+    def note(
+        self,
+        X: NDArray[np.float32],
+        y: NDArray[np.int64],
+        X_validation: NDArray[np.float32],
+        y_validation: NDArray[np.int64],
+    ) -> "SklearnHead":
+        """Write the history: a row with loss and accuracy on train and validation."""
         row = {"epoch": 1.0}
-        with joblib.parallel_config(n_jobs=-1), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            # What later versions of a library will change is no news to who trains a head.
-            for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
-                warnings.simplefilter("ignore", category)
-            try:
-                self._pipeline.fit(X, y)
-                for prefix, features, labels in (("", X, y), ("val_", X_validation, y_validation)):
-                    found = scores(labels, self.predict_proba(features), list(self.classes_))
-                    row |= {f"{prefix}loss": found["log_loss"], f"{prefix}accuracy": found["accuracy"]}
-            except (ValueError, TypeError) as error:  # InvalidParameterError is a ValueError
-                raise HeadError(f"{self.spec.estimator}: cannot be fitted: {' '.join(str(error).split())}") from error
-        self.warnings_ = sorted({f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in caught})
+        for prefix, features, labels in (("", X, y), ("val_", X_validation, y_validation)):
+            found = scores(labels, self.predict_proba(features), list(self.classes_))
+            row |= {f"{prefix}loss": found["log_loss"], f"{prefix}accuracy": found["accuracy"]}
         self.history_ = [row]
         return self
 

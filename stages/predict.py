@@ -16,6 +16,7 @@ from cache.files import atomic_path, sha256_file
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.dataset import pool_layers
+from stages.metrics import clipped, cooled
 from stages.progress import Progress
 from stages.specs import Pool
 from stages.train import Head
@@ -66,8 +67,11 @@ def predict_images(
     stores: Mapping[str, FeatureStore],
     make_base: Callable[[], "FrozenBase"],
     progress: Progress,
+    temperature: float = 1.0,
 ) -> list[Prediction]:
     """Predictions in the order of ``files``. Features that the stores have are read, the rest are extracted and not kept.
+
+    Probabilities are calibrated by ``temperature``, which leaves labels as they are.
 
     ``stores`` are those of the layers that the head was trained on, in its order.
     """
@@ -84,7 +88,7 @@ def predict_images(
             if new := [path for path in digests if path not in features]:
                 base = base or make_base()
                 features |= _extract(new, digests, base, head.spec.pool, reasons)
-            out += _predict(chunk, features, head, reasons)
+            out += _predict(chunk, features, head, reasons, temperature)
             advance(len(chunk))
     return out
 
@@ -121,13 +125,18 @@ def _extract(
 
 
 def _predict(
-    files: Sequence[Path], features: dict[Path, NDArray[np.float32]], head: Head, reasons: dict[Path, str]
+    files: Sequence[Path],
+    features: dict[Path, NDArray[np.float32]],
+    head: Head,
+    reasons: dict[Path, str],
+    temperature: float,
 ) -> list[Prediction]:
     classes = tuple(str(name) for name in head.classes_)
     readable = [path for path in files if path in features]
     found: dict[Path, tuple[float, ...]] = {}
     if readable:
         rows = head.predict_proba(np.stack([features[path] for path in readable]))
+        rows = rows if temperature == 1 else cooled(np.log(clipped(rows)), temperature).astype(np.float32)
         found = {path: tuple(float(p) for p in row) for path, row in zip(readable, rows, strict=True)}
     return [Prediction(path, classes, found.get(path, ()), reasons.get(path)) for path in files]
 

@@ -18,6 +18,14 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result if all((folder / name).exists() for name in result["files"]) else None
 
 
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """The result of a sweep that was run and is whole, else None."""
+    try:
+        return read_sealed(folder / "result.json", "the result of a sweep")
+    except (CacheError, OSError):
+        return None
+
+
 def damaged_files(folder: Path, result: dict[str, Any]) -> list[str]:
     """The files of a head that are not as they were written."""
     return [name for name, digest in result["files"].items() if sha256_file(folder / name) != digest]

@@ -191,6 +191,7 @@ class _Head(Spec):
     layers: Annotated[list[str], Field(min_length=1)] | None = None
     pool: Pool
     seed: int = 0
+    refit: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Every parameter of the head, whether it was set or is a default; not the base and layers it is trained on."""
@@ -237,6 +238,58 @@ class SklearnSpec(_Head):
 
 
 HeadSpec = Annotated[DenseSpec | SklearnSpec, Field(discriminator="kind")]
+
+
+class Range(Spec):
+    """Numbers from ``low`` to ``high``, drawn evenly, or evenly on a logarithmic scale; whole ones where both ends are."""
+
+    low: float | int
+    high: float | int
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError(f"expected low < high, found {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: expected low > 0, found {self.low}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole numbers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class SweepSpec(Spec):
+    """``[sweeps.NAME]``: many variants of one head, tried on the validation images.
+
+    ``grid`` maps fields of the head (``params.C`` for those of an estimator) to the values to try, or to a ``Range`` where
+    trials are drawn. ``cv`` folds take the place of the validation split; ``repeats`` trains with as many seeds.
+    """
+
+    head: str
+    strategy: Literal["grid", "random", "halving", "tpe"] = "grid"
+    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)] | Range], Field(min_length=1)]
+    trials: PositiveInt | None = None
+    seed: int = 0
+    factor: Annotated[int, Field(ge=2)] = 3
+    min_epochs: PositiveInt = 1
+    cv: Annotated[int, Field(ge=2, le=20)] | None = None
+    repeats: PositiveInt = 1
+    refit: bool = False
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SweepSpec":
+        ranges = [name for name, values in self.grid.items() if isinstance(values, Range)]
+        drawn = self.strategy in ("random", "tpe") or (self.strategy == "halving" and self.trials is not None)
+        if ranges and not drawn:
+            raise ValueError(f'grid.{ranges[0]}: strategy "{self.strategy}" takes a list, found a range; set trials')
+        if self.strategy == "grid" and self.trials is not None:
+            raise ValueError('trials: strategy "grid" tries all there are; leave trials out, or take "random"')
+        if self.strategy in ("random", "tpe") and self.trials is None:
+            raise ValueError(f'trials: strategy "{self.strategy}" needs to know how many; set trials')
+        return self
 
 
 def joint_key(keys: Sequence[str]) -> str:

@@ -57,18 +57,24 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Member:
-    """One head to train: its spec, and the positions of the rows that it is trained and validated on."""
+    """One head to train: its spec, and the positions of the rows that it is trained and validated on.
+
+    The weights of its best epoch are kept, or those of its ``last``.
+    """
 
     spec: DenseSpec
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+    last: bool = False
 
 
 @dataclass
 class Fitted:
-    """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss.
+    """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss
+    or, where that was asked for, the last.
 
-    ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took.
+    ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took. A head has ``stopped``
+    when its epochs are done, when its patience is at an end, or when it was ``dropped``.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -76,6 +82,13 @@ class Fitted:
     weights: list[NDArray[np.float32]] = field(default_factory=list)
     seconds: float = 0.0
     stopped: bool = False
+    dropped: bool = False
+
+    def after(self, epoch: int) -> tuple[float, float]:
+        """Accuracy and loss on validation of the best of the first ``epoch`` epochs; 0 and infinity where none was finite."""
+        rows = [row for row in self.history[:epoch] if np.isfinite(row["val_loss"])]
+        best = min(rows, key=lambda row: row["val_loss"], default={"val_accuracy": 0.0, "val_loss": float("inf")})
+        return best["val_accuracy"], best["val_loss"]
 
     @property
     def best_loss(self) -> float:
@@ -86,11 +99,12 @@ class Fitted:
 class Training:
     """Heads of one shape in training. ``fitted[i]`` says how far ``members[i]`` has come.
 
-    Stacks are made by the order of the members and re-made when half of the heads in one have stopped, by counts alone and never
-    by the clock, so that the same members give the same numbers each time.
+    Without ``keep_weights`` scores are all that is kept. Stacks are made by the order of the members and re-made when half of
+    the heads in one have stopped, by counts alone and never by the clock, so that the same members give the same numbers.
     """
 
-    def __init__(self, members: Sequence[Member], source: Source, n_classes: int) -> None:
+    def __init__(self, members: Sequence[Member], source: Source, n_classes: int, keep_weights: bool = True) -> None:
+        self._keep_weights = keep_weights
         self.members = list(members)
         self.source = source
         self.n_classes = n_classes
@@ -114,7 +128,8 @@ class Training:
     def drop(self, heads: Sequence[int]) -> None:
         """Train these members no further."""
         for i in heads:
-            self.fitted[i].stopped = True
+            if not self.fitted[i].stopped:
+                self.fitted[i].stopped = self.fitted[i].dropped = True
         self._restack()
 
     @property
@@ -182,17 +197,19 @@ class Training:
         active = [(k, i) for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
         better = []
         for k, i in active:
-            fitted, spec = self.fitted[i], self.members[i].spec
+            fitted = self.fitted[i]
             loss = float(validated.loss[k])
-            if np.isfinite(loss) and loss < fitted.best_loss:
+            if np.isfinite(loss) and (loss < fitted.best_loss or self.members[i].last):
                 better.append((k, i))
             row = {"loss": float(trained.loss[k]), "accuracy": float(trained.accuracy[k])}
             fitted.history.append(row | {"val_loss": loss, "val_accuracy": float(validated.accuracy[k])})
             fitted.seconds += seconds / len(active)
-        if better:
+        for _, i in better:
+            self.fitted[i].best_epoch = self.epoch
+        if better and self._keep_weights:
             found = each.state.heads([k for k, _ in better], self.shape)
             for (_, i), weights in zip(better, found, strict=True):
-                self.fitted[i].weights, self.fitted[i].best_epoch = weights, self.epoch
+                self.fitted[i].weights = weights
         for _, i in active:
             fitted, spec = self.fitted[i], self.members[i].spec
             waited = self.epoch - (fitted.best_epoch or 0)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from cache.errors import HeadError, HeadstartError
 from cache.files import atomic_path, seal, sha256_file, write_text
 from cache.manifest import SPLITS
-from stages.baselines import SklearnHead, classifier
+from stages.baselines import SklearnHead, classifier, fit_all
 from stages.dataset import Dataset
 from stages.heads import DenseHead
-from stages.metrics import scores
+from stages.metrics import clipped, cooled, scores, temperature
+from stages.paths import Shared
 from stages.progress import SILENT, Progress
 from stages.results import MODEL_SUFFIX
 from stages.specs import DenseSpec, Pool, SklearnSpec
@@ -58,63 +58,107 @@ def train_heads(
     """Train heads on one base; the result of each as soon as its folder is written, or why it could not be trained.
 
     Heads are trained on train, their epoch is chosen on validation, and every split is scored. Dense heads on the same features
-    are trained together.
+    are trained together, and baselines share what they have in common.
     """
-    together: dict[tuple[Pool, tuple[str, ...]], list[HeadTask]] = {}
+    groups: dict[tuple[str, Pool, tuple[str, ...]], list[HeadTask]] = {}
     for task in tasks:
-        if isinstance(task.spec, DenseSpec):
-            together.setdefault((task.spec.pool, task.layers), []).append(task)
-    for (pool, layers), group in together.items():
-        yield from _train_dense(group, data, pool, layers, progress)
-    for task in tasks:
-        if isinstance(task.spec, SklearnSpec):
-            yield task, _outcome(task, data, partial(_fit_baseline, task, task.spec, data, progress))
+        groups.setdefault((task.spec.kind, task.spec.pool, task.layers), []).append(task)
+    for (kind, pool, layers), group in groups.items():
+        X = data.X(pool, layers)
+        yield from _train_dense(group, data, X, progress) if kind == "dense" else _fit_baselines(group, data, X)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A head and the seconds it took. Where it was refitted on validation too, ``selected`` is the one that was not."""
+
+    head: Head
+    seconds: float
+    selected: Head | None = None
+
+    def probabilities(self, X: NDArray[np.float32], validation: NDArray[np.int64]) -> NDArray[np.float32]:
+        """For all rows; a head that has seen the validation rows does not speak for them."""
+        found = self.head.predict_proba(X)
+        if self.selected is not None:
+            found[validation] = self.selected.predict_proba(X[validation])
+        return found
 
 
 def _train_dense(
-    tasks: Sequence[HeadTask], data: Dataset, pool: Pool, layers: tuple[str, ...], progress: Progress
+    tasks: Sequence[HeadTask], data: Dataset, X: NDArray[np.float32], progress: Progress
 ) -> Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]:
-    X = data.X(pool, layers)
     specs = [task.spec for task in tasks if isinstance(task.spec, DenseSpec)]
     train, validation = data.rows("train"), data.rows("validation")
     members = [Member(spec, train, validation) for spec in specs]
+    source = InMemory(X, data.y)
     what = tasks[0].name if len(tasks) == 1 else f"{len(tasks)} heads"
     with progress.task(f"Training {what}", sum(spec.epochs for spec in specs), "epochs") as advance:
-        found = train_all(members, InMemory(X, data.y), len(data.classes), advance)
-    for task, spec, fitted in zip(tasks, specs, found, strict=True):
-        yield task, _outcome(task, data, partial(_taken, spec, fitted, data, X.shape[1]))
+        found = train_all(members, source, len(data.classes), advance)
+    # Once more with the validation rows, for as many epochs as were best without them.
+    both = np.sort(np.concatenate([train, validation]))
+    again = [i for i, fitted in enumerate(found) if specs[i].refit and fitted.best_epoch]
+    longer = [specs[i].model_copy(update={"epochs": found[i].best_epoch, "patience": None}) for i in again]
+    members = [Member(spec, both, validation, last=True) for spec in longer]
+    refitted = dict(zip(again, train_all(members, source, len(data.classes)), strict=True))
+    for i, (task, spec, fitted) in enumerate(zip(tasks, specs, found, strict=True)):
+        yield task, _outcome(task, data, partial(_taken, spec, fitted, refitted.get(i), data, X.shape[1]))
 
 
-def _taken(spec: DenseSpec, fitted: Fitted, data: Dataset, inputs: int) -> tuple[Head, float]:
-    return DenseHead(spec, data.classes).take(fitted, inputs), fitted.seconds
+def _taken(spec: DenseSpec, fitted: Fitted, refitted: Fitted | None, data: Dataset, inputs: int) -> Trained:
+    head = DenseHead(spec, data.classes).take(fitted, inputs)
+    if refitted is None:
+        return Trained(head, fitted.seconds)
+    final = DenseHead(spec, data.classes).take(refitted, inputs)
+    final.history_, final.best_epoch_ = head.history_, head.best_epoch_
+    return Trained(final, fitted.seconds + refitted.seconds, selected=head)
 
 
-def _fit_baseline(task: HeadTask, spec: SklearnSpec, data: Dataset, progress: Progress) -> tuple[Head, float]:
-    X = data.X(spec.pool, task.layers)
+def _fit_baselines(
+    tasks: Sequence[HeadTask], data: Dataset, X: NDArray[np.float32]
+) -> Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]:
+    specs = [task.spec for task in tasks if isinstance(task.spec, SklearnSpec)]
     train, validation = data.rows("train"), data.rows("validation")
-    start = perf_counter()
-    head = SklearnHead(spec, data.classes)
-    head.fit(X[train], data.y[train], X[validation], data.y[validation], progress, task.name)
-    return head, perf_counter() - start
+    found = fit_all(specs, Shared(X[train], data.y[train]))
+    again = [i for i, spec in enumerate(specs) if spec.refit]
+    both = np.sort(np.concatenate([train, validation]))
+    refitted = fit_all([specs[i] for i in again], Shared(X[both], data.y[both])) if again else []
+    final = dict(zip(again, refitted, strict=True))
+
+    def taken(i: int) -> Trained:
+        head = SklearnHead(specs[i], data.classes).take(found[i])
+        head.note(X[train], data.y[train], X[validation], data.y[validation])
+        if i not in final:
+            return Trained(head, found[i].seconds)
+        other = SklearnHead(specs[i], data.classes).take(final[i])
+        other.history_ = head.history_
+        return Trained(other, found[i].seconds + final[i].seconds, selected=head)
+
+    for i, task in enumerate(tasks):
+        yield task, _outcome(task, data, partial(taken, i))
 
 
-def _outcome(task: HeadTask, data: Dataset, train: Callable[[], tuple[Head, float]]) -> dict[str, Any] | HeadError:
+def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dict[str, Any] | HeadError:
     """Score a head and write its folder; what went wrong, where it cannot be trained.
 
     ``result.json`` is removed first and written last, so that a folder that has one is whole.
     """
     try:
-        head, seconds = train()
+        trained = train()
     except HeadstartError as error:
         return HeadError(f"head {task.name!r}: {error}")
-    probabilities = head.predict_proba(data.X(task.spec.pool, task.layers))
-    metrics = {
-        split: scores(data.y[rows], probabilities[rows], data.classes)
-        for split in SPLITS
-        if len(rows := data.rows(split))
-    }
-    result = _result(task, head, data, metrics, seconds)
-    _write_folder(task.folder, head, data, probabilities, result)
+    validation = data.rows("validation")
+    probabilities = trained.probabilities(data.X(task.spec.pool, task.layers), validation)
+    t = temperature(data.y[validation], probabilities[validation])
+    metrics = {}
+    for split in SPLITS:
+        if len(rows := data.rows(split)):
+            y, p = data.y[rows], probabilities[rows]
+            found = scores(y, p, data.classes, intervals=split != "train")
+            calibrated = scores(y, cooled(np.log(clipped(p)), t), data.classes, intervals=split != "train")
+            names = [name for name in calibrated if name.startswith(("log_loss", "ece"))]
+            metrics[split] = found | {"calibrated": {name: calibrated[name] for name in names}}
+    result = _result(task, trained.head, data, metrics, trained.seconds) | {"temperature": t}
+    _write_folder(task.folder, trained.head, data, probabilities, result)
     return result
 
 

@@ -1,0 +1,131 @@
+"""Run sweeps: try the variants of a head, write what came out, and train the winner as a head."""
+
+import csv
+import json
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+from cache.errors import CacheError, ConfigError
+from cache.files import atomic_path, digest_json, lock, seal, write_text
+from pipeline import run
+from pipeline.config import Config
+from pipeline.graph import Graph, SweepTarget, load_graph
+from stages.progress import Progress
+from stages.specs import head_key
+from stages.sweep import Ledger, Record, Sweep, Trial, effects, trials_of, winner
+from stages.table import nearest
+
+LEADERS = 10
+COLUMNS = ("rank", "accuracy", "low", "high", "loss", "spread", "epochs", "complete", "seconds", "problem")
+
+
+def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
+    """Run the sweeps that are stale, and train their winners. Returns how many were run."""
+    if not config.sweeps:
+        raise ConfigError(f"{config.path}: expected at least one [sweeps.NAME], found none; add one")
+    for name in names:
+        if name not in config.sweeps:
+            known = ", ".join(config.sweeps)
+            raise ConfigError(
+                f"no sweep {name!r} in {config.path.name}{nearest(name, config.sweeps)}; there are {known}"
+            )
+    graph = load_graph(config, progress=progress)
+    stale = [each for name, each in graph.sweeps.items() if each.stale and (not names or name in names)]
+    for each in stale:
+        _run(graph, each, progress)
+    if not stale:
+        progress.say("sweeps: up to date")
+    winners = [each.entry.name for each in graph.sweeps.values() if not names or each.entry.name in names]
+    run.heads(config, progress, winners)
+    return len(stale)
+
+
+def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
+    from stages.dataset import Dataset
+
+    name, spec = target.entry.name, target.entry.spec
+    with lock(target.folder, progress.say):
+        trials = trials_of(spec, lambda params: _trial(graph, target, params))
+        for base in dict.fromkeys(trial.base for trial in trials):
+            features = graph.bases[base]
+            if features.stale:
+                why = "; ".join(features.reasons)
+                raise CacheError(f"features of {features.spec.name} are not up to date: {why}; run `make features`")
+        data = {base: Dataset(graph.manifest, graph.bases[base].stores) for base in {trial.base for trial in trials}}
+        work = Sweep(spec, data, Ledger(target.folder / "trials.jsonl"), progress, name)
+        start = perf_counter()
+        work.run(trials)
+        ranked = work.ranked(trials)
+        _write(target, ranked, perf_counter() - start)
+    best, record = winner(ranked, name)
+    low, high = record.scores[-1].interval
+    params = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.params.items())
+    progress.say(
+        f"sweep {name}: {len(ranked)} trials, best validation accuracy {record.scores[-1].accuracy:.3f} "
+        f"({low:.3f} to {high:.3f}) with {params} → {target.folder}"
+    )
+
+
+def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
+    entry = graph.config.variant(target.entry, params)
+    base_key = graph.bases[entry.base].key(entry.layers) or ""
+    spec = target.entry.spec
+    protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
+    key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest), protocol])
+    return Trial(params, entry.base, entry.layers, entry.spec, key)
+
+
+def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds: float) -> None:
+    names = list(target.entry.spec.grid)
+    with (
+        atomic_path(target.folder / "trials.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS[:1], *names, *COLUMNS[1:], "key"])
+        for rank, (trial, record) in enumerate(ranked, 1):
+            writer.writerow([rank, *map(_cell, trial.params.values()), *_cells(record), trial.key])
+    best, record = winner(ranked, target.entry.name)
+    leaders = [_described(*each) for each in ranked[:LEADERS] if each[1].scores]
+    result = {
+        "sweep": target.entry.name,
+        "key": target.key,
+        "parts": target.parts,
+        "strategy": target.entry.spec.strategy,
+        "trials": len(ranked),
+        "complete": sum(record.complete for _, record in ranked),
+        "winner": _described(best, record),
+        "leaders": leaders,
+        "effects": effects(ranked, names),
+        "seconds": round(seconds, 3),
+    }
+    write_text(target.folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
+
+
+def _described(trial: Trial, record: Record) -> dict[str, Any]:
+    score = record.scores[-1]
+    return {
+        "params": dict(trial.params),
+        "key": trial.key,
+        "accuracy": score.accuracy,
+        "accuracy_interval": list(score.interval),
+        "log_loss": score.loss,
+        "spread": score.spread,
+        "epochs": len(record.scores),
+    }
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _cells(record: Record) -> list[Any]:
+    if not record.scores:
+        return ["", "", "", "", "", 0, record.complete, record.seconds, record.problem]
+    score = record.scores[-1]
+    low, high = score.interval
+    return [
+        *(f"{value:.6f}" for value in (score.accuracy, low, high, score.loss, score.spread)),
+        len(record.scores), record.complete, record.seconds, record.problem,
+    ]  # fmt: skip

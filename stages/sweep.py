@@ -1,0 +1,462 @@
+"""Many variants of one head, scored on validation: each is recorded when it is done, so that none is trained twice.
+
+Dense variants of one shape are trained together. Successive halving (K. Jamieson, A. Talwalkar, AISTATS 2016) starts all of
+them, and after each rung of epochs goes on with the best.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import HeadError
+from cache.files import digest_json, digest_text
+from stages.dataset import Dataset
+from stages.metrics import wilson
+from stages.progress import Progress
+from stages.specs import DenseSpec, Pool, Range, SklearnSpec, SweepSpec
+
+SECONDS_BETWEEN_LEADERS = 5.0
+LEADERS = 5
+# Variants that are trained to their end before the next begin: what a kill costs, and what is in memory.
+WAVE_BYTES = 100_000_000
+WAVE = 128
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant: the parameters that it differs by, the base and layers that it is trained on, its spec and its key."""
+
+    params: Mapping[str, Any]
+    base: str
+    layers: tuple[str, ...]
+    spec: DenseSpec | SklearnSpec
+    key: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a trial did on validation after some epochs; over ``rows`` images, and with several seeds their mean.
+
+    ``spread`` is the standard deviation of the accuracy between seeds.
+    """
+
+    accuracy: float
+    loss: float
+    rows: int
+    spread: float = 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval."""
+        return wilson(round(self.accuracy * self.rows), self.rows)
+
+    @property
+    def ranking(self) -> tuple[float, float]:
+        """The best first: by accuracy, then by loss, as the leaderboard has it."""
+        return -self.accuracy, self.loss
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a trial: its score after each epoch (one, for a baseline), and whether it was trained to its end."""
+
+    key: str
+    scores: tuple[Score, ...]
+    complete: bool
+    seconds: float
+    problem: str = ""
+
+    def covers(self, epochs: int) -> bool:
+        """Whether the score after so many epochs is known."""
+        return self.complete or len(self.scores) >= epochs
+
+    def after(self, epochs: int) -> Score:
+        """The score after so many epochs, or after fewer where it stopped before."""
+        return self.scores[min(epochs, len(self.scores)) - 1]
+
+    @property
+    def ranking(self) -> tuple[float, float]:
+        """That of the last score; a trial that came to nothing is last."""
+        return self.scores[-1].ranking if self.scores else (1.0, float("inf"))
+
+
+class Ledger:
+    """The records of a sweep, a line each, in a file that is only ever added to; the last line of a trial counts.
+
+    A line that a killed run left half-written, or that was changed, is passed over, and its trial trained again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records: dict[str, Record] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                digest, _, body = line.partition(" ")
+                if digest_text(body)[:16] == digest:
+                    self._keep(json.loads(body))
+
+    def _keep(self, raw: dict[str, Any]) -> None:
+        scores = tuple(Score(*each) for each in raw["scores"])
+        self._records[raw["key"]] = Record(raw["key"], scores, raw["complete"], raw["seconds"], raw["problem"])
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> Record:
+        return self._records[key]
+
+    def complete(self, key: str) -> bool:
+        """Whether a trial needs no more training."""
+        return key in self._records and self._records[key].complete
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Keep records, on disk before this returns."""
+        if not records:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for each in records:
+            scores = [[score.accuracy, score.loss, score.rows, score.spread] for score in each.scores]
+            raw = {
+                "key": each.key,
+                "scores": scores,
+                "complete": each.complete,
+                "seconds": each.seconds,
+                "problem": each.problem,
+            }
+            self._keep(raw)
+            body = json.dumps(raw)
+            lines.append(f"{digest_text(body)[:16]} {body}\n")
+        with open(self.path, "a+b") as file:
+            # After a line that was cut off, on a line of its own.
+            torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(("\n" * bool(torn) + "".join(lines)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
+    """The trials of a sweep whose strategy knows them beforehand, each key once."""
+    from sklearn.model_selection import ParameterGrid, ParameterSampler
+
+    if spec.trials is None:
+        chosen = list(ParameterGrid(dict(spec.grid)))
+    else:
+        space = {name: _distribution(values) for name, values in spec.grid.items()}
+        chosen = list(ParameterSampler(space, _at_most(spec), random_state=spec.seed))
+    found = [variant({name: _plain(params[name]) for name in spec.grid}) for params in chosen]
+    return list({trial.key: trial for trial in found}.values())
+
+
+def _at_most(spec: SweepSpec) -> int:
+    sizes = [0 if isinstance(values, Range) else len(values) for values in spec.grid.values()]
+    assert spec.trials is not None
+    return spec.trials if 0 in sizes else min(spec.trials, int(np.prod(sizes)))
+
+
+def _distribution(values: list[Any] | Range) -> Any:
+    from scipy import stats
+
+    if not isinstance(values, Range):
+        return values
+    if values.whole and values.log:
+        return stats.loguniform(values.low, values.high + 1)
+    if values.whole:
+        return stats.randint(int(values.low), int(values.high) + 1)
+    kind = stats.loguniform if values.log else stats.uniform
+    return kind(values.low, values.high) if values.log else kind(values.low, values.high - values.low)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class Sweep:
+    """A sweep at work: trains what the ledger lacks, and shows who leads."""
+
+    def __init__(
+        self, spec: SweepSpec, data: Mapping[str, Dataset], ledger: Ledger, progress: Progress, name: str
+    ) -> None:
+        self.spec, self.data, self.ledger, self.progress, self.name = spec, data, ledger, progress, name
+        self._said = perf_counter()
+
+    def run(self, trials: Sequence[Trial]) -> None:
+        """Train until every trial has its record; by halving, until all but the best are dropped."""
+        known = sum(self.ledger.complete(trial.key) for trial in trials)
+        self.progress.say(
+            f"sweep {self.name}: {len(trials)} trials" + (f", {known} of them done before" if known else "")
+        )
+        if self.spec.strategy == "halving":
+            self._halve(trials)
+            return
+        todo = [trial for trial in trials if not self.ledger.complete(trial.key)]
+        with self.progress.task(f"Sweep {self.name}", len(todo), "trials") as advance:
+            for group in _stackable(self, todo):
+                for wave in self._waves(group):
+                    self._train(wave)
+                    advance(len(wave))
+                    self._show(trials)
+
+    def _waves(self, group: list[Trial]) -> Iterator[list[Trial]]:
+        from stages import stack
+
+        size = WAVE
+        if isinstance(group[0].spec, DenseSpec):
+            inputs, classes = self._features(group[0]).shape[1], len(self._dataset(group[0]).classes)
+            members = self.spec.repeats * (self.spec.cv or 1)
+            largest = max(stack.Shape.of(t.spec, inputs, classes).bytes for t in group if isinstance(t.spec, DenseSpec))
+            size = min(WAVE, max(1, WAVE_BYTES // (largest * members)))
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+    def _train(self, wave: Sequence[Trial]) -> None:
+        if isinstance(wave[0].spec, SklearnSpec):
+            self.ledger.add(self._baselines(wave))
+            return
+        group = _Group(self, wave)
+        group.advance(None)
+        self.ledger.add(group.records())
+
+    def _halve(self, trials: Sequence[Trial]) -> None:
+        alive = list(trials)
+        longest = max(trial.spec.epochs for trial in trials if isinstance(trial.spec, DenseSpec))
+        groups: list[_Group] = []
+        for rung, epochs in enumerate(rungs(self.spec, longest)):
+            lacking = [t for t in alive if not (t.key in self.ledger and self.ledger[t.key].covers(epochs))]
+            under_way = {trial.key for group in groups for trial in group.trials}
+            groups += [_Group(self, each) for each in _stackable(self, [t for t in lacking if t.key not in under_way])]
+            what = f"Sweep {self.name}: rung {rung + 1}, {len(alive)} trials, {epochs} epochs"
+            with self.progress.task(what, len(groups), "groups") as advance:
+                for group in groups:
+                    group.advance(epochs)
+                    self.ledger.add(group.records())
+                    advance(1)
+            if groups:
+                self._show(trials, always=True)
+            if epochs < longest:
+                alive = sorted(alive, key=lambda trial: self.ledger[trial.key].after(epochs).ranking)
+                alive = alive[: -(-len(alive) // self.spec.factor)]
+                for group in groups:
+                    group.keep({trial.key for trial in alive})
+                groups = [group for group in groups if group.alive]
+
+    def _show(self, trials: Sequence[Trial], always: bool = False) -> None:
+        if not always and perf_counter() - self._said < SECONDS_BETWEEN_LEADERS:
+            return
+        self._said = perf_counter()
+        for line in leader_lines(self.ranked(trials)[:LEADERS]):
+            self.progress.say(f"  {line}")
+
+    def ranked(self, trials: Sequence[Trial]) -> list[tuple[Trial, Record]]:
+        """The trials that have a record, the best first, by the last score of each."""
+        found = [(trial, self.ledger[trial.key]) for trial in trials if trial.key in self.ledger]
+        return sorted(found, key=lambda pair: pair[1].ranking)
+
+    def _dataset(self, trial: Trial) -> Dataset:
+        return self.data[trial.base]
+
+    def _features(self, trial: Trial) -> NDArray[np.float32]:
+        return self._dataset(trial).X(trial.spec.pool, trial.layers)
+
+    def folds(self, data: Dataset) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Positions of the rows to train on and to score; folds are drawn by content from train and validation together."""
+        if self.spec.cv is None:
+            return [(data.rows("train"), data.rows("validation"))]
+        return cross_validation(data, self.spec.cv, self.spec.seed)
+
+    def _baselines(self, wave: Sequence[Trial]) -> list[Record]:
+        from stages.baselines import score_all
+
+        data, X = self._dataset(wave[0]), self._features(wave[0])
+        specs = [trial.spec for trial in wave if isinstance(trial.spec, SklearnSpec)]
+        folds, repeats = self.folds(data), self.spec.repeats
+        jobs = [spec.model_copy(update={"seed": spec.seed + r}) for spec in specs for r in range(repeats)]
+        found = score_all(jobs, X, data.y, folds, data.classes)
+        records = []
+        for i, trial in enumerate(wave):
+            mine = found[i * repeats : (i + 1) * repeats]
+            problem = next((each.problem for each in mine if each.problem), "")
+            scores = () if problem else (_mean([(each.accuracy, each.loss) for each in mine], _rows(folds)),)
+            records.append(Record(trial.key, scores, True, round(sum(each.seconds for each in mine), 3), problem))
+        return records
+
+
+class _Group:
+    """Trials of one shape on the same features, under way: for each of them as many members as seeds and folds."""
+
+    def __init__(self, sweep: Sweep, trials: Sequence[Trial]) -> None:
+        from stages.together import InMemory, Member, Training
+
+        self.trials = list(trials)
+        data = sweep._dataset(trials[0])
+        self._folds = sweep.folds(data)
+        self._repeats = sweep.spec.repeats
+        members = []
+        for trial in trials:
+            assert isinstance(trial.spec, DenseSpec)
+            for repeat in range(self._repeats):
+                spec = trial.spec.model_copy(update={"seed": trial.spec.seed + repeat})
+                members += [Member(spec, train, validation) for train, validation in self._folds]
+        source = InMemory(sweep._features(trials[0]), data.y)
+        self._training = Training(members, source, len(data.classes), keep_weights=False)
+
+    def advance(self, epochs: int | None) -> None:
+        """Train for so many epochs in all, or to the end."""
+        self._training.advance(epochs or max(member.spec.epochs for member in self._training.members))
+
+    @property
+    def alive(self) -> bool:
+        return bool(self._training.active)
+
+    def keep(self, keys: set[str]) -> None:
+        """Train only these trials further."""
+        each = self._repeats * len(self._folds)
+        gone = [i for i, trial in enumerate(self.trials) if trial.key not in keys]
+        self._training.drop([i * each + j for i in gone for j in range(each)])
+
+    def records(self) -> list[Record]:
+        """What is known of each trial now."""
+        found = []
+        each = self._repeats * len(self._folds)
+        for i, trial in enumerate(self.trials):
+            fitted = self._training.fitted[i * each : (i + 1) * each]
+            epochs = max(len(one.history) for one in fitted)
+            scores = [self._score([one.after(epoch) for one in fitted]) for epoch in range(1, epochs + 1)]
+            complete = all(one.stopped and not one.dropped for one in fitted)
+            problem = "" if all(one.best_epoch for one in fitted) else "training diverged"
+            seconds = round(sum(one.seconds for one in fitted), 3)
+            found.append(Record(trial.key, tuple(scores), complete, seconds, problem))
+        return found
+
+    def _score(self, members: Sequence[tuple[float, float]]) -> Score:
+        """Over folds by their sizes, then over seeds; each member is (accuracy, loss)."""
+        sizes = np.array([len(validation) for _, validation in self._folds], np.float64)
+        values = np.array(members).reshape(self._repeats, len(sizes), 2)
+        by_seed = (values * sizes[:, None]).sum(axis=1) / sizes.sum()
+        return _mean([(float(accuracy), float(loss)) for accuracy, loss in by_seed], _rows(self._folds))
+
+
+def _mean(by_seed: Sequence[tuple[float, float]], rows: int) -> Score:
+    accuracy, loss = np.mean(by_seed, axis=0)
+    return Score(float(accuracy), float(loss), rows, float(np.std([each[0] for each in by_seed])))
+
+
+def _rows(folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> int:
+    return sum(len(validation) for _, validation in folds)
+
+
+def rungs(spec: SweepSpec, longest: int) -> list[int]:
+    """Epochs at which the worst are dropped, and those of the end."""
+    found = []
+    epochs = spec.min_epochs
+    while epochs < longest:
+        found.append(epochs)
+        epochs *= spec.factor
+    return [*found, longest]
+
+
+def _groups(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials by what they are trained on, and by kind."""
+    groups: dict[tuple[str, tuple[str, ...], Pool, str], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.base, trial.layers, trial.spec.pool, trial.spec.kind), []).append(trial)
+    return list(groups.values())
+
+
+def _stackable(sweep: Sweep, trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials that are trained together: dense ones of one shape, baselines on the same features."""
+    from stages.together import by_shape
+
+    found = []
+    for group in _groups(trials):
+        if isinstance(group[0].spec, SklearnSpec):
+            found.append(group)
+            continue
+        specs = [trial.spec for trial in group if isinstance(trial.spec, DenseSpec)]
+        inputs, classes = sweep._features(group[0]).shape[1], len(sweep._dataset(group[0]).classes)
+        found += [[group[i] for i in places] for places in by_shape(specs, inputs, classes)]
+    return found
+
+
+def cross_validation(data: Dataset, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Positions to train on and to score for each fold of train and validation; copies of an image stay together.
+
+    Folds are drawn from each image's content digest and the seed, stratified by class as far as that allows.
+    """
+    rows = np.sort(np.concatenate([data.rows("train"), data.rows("validation")]))
+    order: dict[tuple[int, str], list[int]] = {}
+    for row in rows:
+        order.setdefault((int(data.y[row]), data.records[row].sha256), []).append(int(row))
+    fold_of: dict[int, int] = {}
+    counts: dict[int, int] = {}
+    for (label, _), same in sorted(order.items(), key=lambda item: digest_json([seed, item[0][1]])):
+        # The first of a class goes to a fold of its own, so that small classes do not all begin with the first.
+        start = counts.setdefault(label, int(digest_json([seed, label])[:8], 16))
+        for row in same:
+            fold_of[row] = start % folds
+        counts[label] = start + 1
+    which = np.array([fold_of[int(row)] for row in rows])
+    return [(rows[which != fold], rows[which == fold]) for fold in range(folds)]
+
+
+def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
+    """Trials with their accuracy and its 95% interval, a line each."""
+    lines = []
+    for trial, record in ranked:
+        if not record.scores:
+            continue
+        score = record.scores[-1]
+        low, high = score.interval
+        words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+        after = "" if record.complete else f" after {len(record.scores)} epochs"
+        lines.append(f"{score.accuracy:.3f} [{low:.3f}, {high:.3f}]{after}  {words}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
+
+
+def effects(ranked: Sequence[tuple[Trial, Record]], names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """For each parameter and each of its values: how many trials had it, and their mean and best validation accuracy.
+
+    Where trials were dropped on the way, only those that were trained to their end count. Values that were drawn from a range
+    are taken together, in four parts of equal size.
+    """
+    done = [(trial, record.scores[-1].accuracy) for trial, record in ranked if record.complete and record.scores]
+    found = {}
+    for name in names:
+        values = [trial.params[name] for trial, _ in done]
+        groups: dict[str, list[float]] = {}
+        for label, (_, accuracy) in zip(_labels(values), done, strict=True):
+            groups.setdefault(label, []).append(accuracy)
+        found[name] = [
+            {"value": label, "trials": len(group), "mean": float(np.mean(group)), "best": max(group)}
+            for label, group in groups.items()
+        ]
+    return found
+
+
+def _labels(values: Sequence[Any]) -> list[str]:
+    distinct = {json.dumps(value) for value in values}
+    if len(distinct) <= 12 or not all(isinstance(value, int | float) for value in values):
+        return [_short(value) for value in values]
+    edges = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
+    places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, 3)
+    return [f"{_short(float(edges[p]))} to {_short(float(edges[p + 1]))}" for p in places]
+
+
+def winner(ranked: Sequence[tuple[Trial, Record]], name: str) -> tuple[Trial, Record]:
+    """The best trial that was trained to its end. Raises HeadError where none came to anything."""
+    for trial, record in ranked:
+        if record.complete and record.scores and not record.problem:
+            return trial, record
+    problem = next((record.problem for _, record in ranked if record.problem), "no trial was trained")
+    raise HeadError(f"sweep {name!r}: expected a trial with a result, found none ({problem})")

@@ -81,6 +81,12 @@ class FeatureStore:
         """Those of ``wanted`` that the store lacks, each once, in order."""
         return [digest for digest in dict.fromkeys(wanted) if digest not in self._rows]
 
+    def shard_of(self, sha256: str) -> str:
+        """The name of the shard that holds a content. Raises CacheError where none does."""
+        if sha256 not in self._rows:
+            raise CacheError(f"{self.folder}: lacks the image with content {sha256[:12]}; run `make features`")
+        return self._rows[sha256][0]
+
     def paths(self) -> dict[str, str]:
         """The file name, relative to the data root, under which each content was last seen."""
         return {

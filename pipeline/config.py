@@ -9,11 +9,24 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import ConfigError
-from stages.specs import FILE, BaseSpec, CacheSpec, DataSpec, DenseSpec, HeadSpec, Range, SklearnSpec, SweepSpec
+from cache.files import sha256_file
+from stages.specs import (
+    FILE,
+    AnyHead,
+    BaseSpec,
+    CacheSpec,
+    DataSpec,
+    DenseSpec,
+    HeadSpec,
+    KerasSpec,
+    Range,
+    SklearnSpec,
+    SweepSpec,
+)
 from stages.table import nearest
 
 SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps")
-HEAD_KINDS: dict[str, type[DenseSpec] | type[SklearnSpec]] = {"dense": DenseSpec, "sklearn": SklearnSpec}
+HEAD_KINDS: dict[str, type[AnyHead]] = {"dense": DenseSpec, "keras": KerasSpec, "sklearn": SklearnSpec}
 # Pydantic's words for its own types, in those of a TOML file.
 WORDS = {
     "missing": "expected a value, found none; add it",
@@ -41,7 +54,7 @@ class HeadEntry:
     name: str
     base: str
     layers: tuple[str, ...]
-    spec: DenseSpec | SklearnSpec
+    spec: AnyHead
 
 
 @dataclass(frozen=True)
@@ -151,7 +164,9 @@ def _head_entries(path: Path, where: str, name: str, table: Any, bases: dict[str
         kind = table.get("kind") if isinstance(table, dict) else table
         raise ConfigError(f"{path}: [{where}] kind: expected one of {', '.join(HEAD_KINDS)}, found {kind!r}")
     _check_keys(path, where, table, HEAD_KINDS[table["kind"]].model_fields)
-    spec: DenseSpec | SklearnSpec = _validated(path, where, HeadSpec, table)
+    spec: AnyHead = _validated(path, where, HeadSpec, table)
+    if isinstance(spec, KerasSpec):
+        spec = spec.model_copy(update={"code": _code(path, where, spec)})
     asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
     entries = []
     for base in asked:
@@ -162,6 +177,17 @@ def _head_entries(path: Path, where: str, name: str, table: Any, bases: dict[str
         full = f"{name}@{base}" if len(asked) > 1 else name
         entries.append(HeadEntry(full, base, _layers(path, where, spec.layers, bases[base]), spec))
     return entries
+
+
+def _code(path: Path, where: str, spec: KerasSpec) -> str:
+    """The digest of the file that a head is built by, so that an edit makes the head stale."""
+    name = spec.build.rpartition(":")[0]
+    try:
+        return sha256_file(path.absolute().parent / name)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: [{where}] build: {name}: cannot be read ({error.strerror}); name a Python file"
+        ) from None
 
 
 def _sweeps(
@@ -187,6 +213,11 @@ def _sweeps(
             raise ConfigError(
                 f"{path}: [{where}]: the head {spec.head!r} is on several bases; name one of them, or sweep over them: "
                 f"grid.base = {head['base']}"
+            )
+        if spec.strategy == "halving" and head["kind"] != "dense":
+            raise ConfigError(
+                f'{path}: [{where}] strategy: "halving" needs a head of kind "dense", whose epochs it divides, found '
+                f'kind "{head["kind"]}"; take "grid" or "random"'
             )
         for field, values in spec.grid.items():
             for value in [values.low, values.high] if isinstance(values, Range) else values:

@@ -197,7 +197,8 @@ def _sweep_target(config: Config, entry: SweepEntry, bases: dict[str, BaseTarget
     keys = {name: bases[name].key() for name in named if name in bases} if isinstance(named, list) else {}
     result = read_sweep(folder)
     spec = entry.spec.model_dump(mode="json", exclude={"refit"})
-    parts = {"schema": SCHEMA, "sweep": spec, "head": entry.head, "bases": keys, "rows": manifest.rows_digest}
+    head = config.variant(entry, {}).spec.model_dump(mode="json")
+    parts = {"schema": SCHEMA, "sweep": spec, "head": head, "bases": keys, "rows": manifest.rows_digest}
     if not all(keys.values()):
         reasons = [reason for name in keys for reason in bases[name].reasons]
     elif result is None:

@@ -260,8 +260,13 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int
             base_key = base.key(entry.layers)
             if entry.base == name and base_key is not None and head.key is not None:
                 rows = graph.manifest.rows_digest
-                tasks.append(HeadTask(head.name, entry.spec, head.key, name, entry.layers, base_key, rows, head.folder))
-        for task, outcome in train_heads(tasks, Dataset(graph.manifest, base.stores), progress):
+                home = graph.config.path.parent
+                tasks.append(
+                    HeadTask(head.name, entry.spec, head.key, name, entry.layers, base_key, rows, head.folder, home)
+                )
+        for task, outcome in train_heads(
+            tasks, Dataset(graph.manifest, base.stores, graph.config.cache.memory), progress
+        ):
             if isinstance(outcome, HeadError):
                 progress.say(f"failed: {outcome}")
                 failures.append(outcome)

@@ -120,6 +120,7 @@ def report_data(graph: Graph) -> ReportData:
         bases=[_base_summary(base, layer) for base in graph.bases.values() for layer in base.stores],
         heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
         parts=graph.report_parts,
+        sweeps=[sweep.result for sweep in graph.sweeps.values() if sweep.result and not sweep.stale],
     )
 
 

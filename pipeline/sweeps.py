@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -46,16 +47,22 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
 
     name, spec = target.entry.name, target.entry.spec
     with lock(target.folder, progress.say):
-        trials = trials_of(spec, lambda params: _trial(graph, target, params))
-        for base in dict.fromkeys(trial.base for trial in trials):
+        bases = target.parts["bases"]
+        for base in bases:
             features = graph.bases[base]
             if features.stale:
                 why = "; ".join(features.reasons)
                 raise CacheError(f"features of {features.spec.name} are not up to date: {why}; run `make features`")
-        data = {base: Dataset(graph.manifest, graph.bases[base].stores) for base in {trial.base for trial in trials}}
-        work = Sweep(spec, data, Ledger(target.folder / "trials.jsonl"), progress, name)
+        memory = graph.config.cache.memory
+        data = {base: Dataset(graph.manifest, graph.bases[base].stores, memory) for base in bases}
+        work = Sweep(spec, data, Ledger(target.folder / "trials.jsonl"), progress, name, graph.config.path.parent)
         start = perf_counter()
-        work.run(trials)
+        variant = partial(_trial, graph, target)
+        if spec.strategy == "tpe":
+            trials = work.search(variant)
+        else:
+            trials = trials_of(spec, variant)
+            work.run(trials)
         ranked = work.ranked(trials)
         _write(target, ranked, perf_counter() - start)
     best, record = winner(ranked, name)

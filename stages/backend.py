@@ -3,6 +3,7 @@
 TensorFlow's import costs seconds, so nothing imports Keras but through here, and only when something is computed.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -23,6 +24,9 @@ def load_keras() -> Any:
     if "keras" in sys.modules:
         return sys.modules["keras"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not os.environ.get("HEADSTART_DEBUG"):
+        # Many heads in one process are many functions to trace, of which TensorFlow would warn.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         with without_chatter():
             import keras

@@ -167,9 +167,11 @@ def score_all(
             if fit.problem:
                 parts[i].append(Scored(0.0, float("inf"), fit.seconds, fit.problem))
                 continue
-            head = SklearnHead(specs[i], classes).take(fit)
-            found = scores(y[validation], head.predict_proba(X[validation]), classes)
-            parts[i].append(Scored(found["accuracy"], found["log_loss"], fit.seconds))
+            try:
+                found = scores(y[validation], SklearnHead(specs[i], classes).take(fit)._tried(X[validation]), classes)
+                parts[i].append(Scored(found["accuracy"], found["log_loss"], fit.seconds))
+            except HeadError as error:
+                parts[i].append(Scored(0.0, float("inf"), fit.seconds, str(error)))
     sizes = np.array([len(validation) for _, validation in folds], np.float64)
     sizes /= sizes.sum()
     return [
@@ -238,10 +240,17 @@ class SklearnHead:
         """Write the history: a row with loss and accuracy on train and validation."""
         row = {"epoch": 1.0}
         for prefix, features, labels in (("", X, y), ("val_", X_validation, y_validation)):
-            found = scores(labels, self.predict_proba(features), list(self.classes_))
+            found = scores(labels, self._tried(features), list(self.classes_))
             row |= {f"{prefix}loss": found["log_loss"], f"{prefix}accuracy": found["accuracy"]}
         self.history_ = [row]
         return self
+
+    def _tried(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As ``predict_proba``; some estimators find out here only that they cannot be used. Raises HeadError."""
+        try:
+            return self.predict_proba(X)
+        except (ValueError, TypeError) as error:
+            raise HeadError(f"{self.spec.estimator}: cannot be fitted: {' '.join(str(error).split())}") from error
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (n, number of classes), float32; the columns follow ``classes_``."""

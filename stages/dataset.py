@@ -1,14 +1,24 @@
 """Manifest and store → arrays: the rows that heads are trained and scored on."""
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import DataError
 from cache.manifest import ImageRecord, Manifest
 from cache.store import FeatureStore
 from stages.specs import Pool
+
+if TYPE_CHECKING:
+    from stages.together import Source
+
+# Of an array, while heads are trained on it: as it was read, and what is gathered of it for training and for validation.
+COPIES = 2.5
 
 
 def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float32]:
@@ -16,6 +26,8 @@ def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float
 
     Features that are vectors already, (n, d), stay as they are.
     """
+    if pool == "none":
+        return features
     if features.ndim == 2 or pool == "flatten":
         return features.reshape(len(features), -1)
     places = tuple(range(1, features.ndim - 1))
@@ -33,11 +45,13 @@ def pool_layers(features: Sequence[NDArray[np.float32]], pool: Pool) -> NDArray[
 class Dataset:
     """The images of a manifest, in an order that depends on their contents alone, with the features of a base's layers.
 
-    ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each layer and pooling, and kept.
+    ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each layer and pooling, and kept; those that would take more
+    than ``memory`` bytes (left out: half of the machine's) while a head is trained are streamed.
     """
 
     manifest: Manifest
     stores: Mapping[str, FeatureStore]
+    memory: int | None = None
     records: Sequence[ImageRecord] = field(init=False)
     y: NDArray[np.int64] = field(init=False)
     _arrays: dict[tuple[str, Pool], NDArray[np.float32]] = field(init=False, default_factory=dict)
@@ -60,10 +74,54 @@ class Dataset:
     def X(self, pool: Pool, layers: Sequence[str] = ()) -> NDArray[np.float32]:
         """Pooled features (n, d) float32 of some layers side by side; of the last one where none is named.
 
-        Raises CacheError where a store lacks an image or is damaged.
+        Raises CacheError where a store lacks an image or is damaged, DataError where memory would not hold them.
         """
+        if not self.fits(pool, layers):
+            need, limit = (f"{size / 1e9:.1f} GB" for size in (self._bytes(pool, layers), self.limit))
+            raise DataError(
+                f"{len(self.records):,} rows of features take {need} while they are trained on, expected at most {limit}; only "
+                'dense heads can be streamed: set pool = "avg", or raise memory in [cache]'
+            )
         found = [self._pooled(layer, pool) for layer in layers or list(self.stores)[-1:]]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+    @property
+    def limit(self) -> int:
+        """Bytes that features may take."""
+        if self.memory is not None:
+            return self.memory
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+    def fits(self, pool: Pool, layers: Sequence[str] = ()) -> bool:
+        """Whether memory holds the features while a head is trained on them."""
+        return self._bytes(pool, layers) <= self.limit
+
+    def width(self, pool: Pool, layers: Sequence[str] = ()) -> int:
+        """Features of one image, pooled: d."""
+        shapes = [shape for shape in self.feature_shapes(layers or list(self.stores)[-1:]).values() if shape]
+        return sum(math.prod(shape) if pool in ("flatten", "none") else shape[-1] for shape in shapes)
+
+    def _bytes(self, pool: Pool, layers: Sequence[str]) -> int:
+        return int(COPIES * 4 * len(self.records) * self.width(pool, layers))
+
+    def source(self, pool: Pool, layers: Sequence[str]) -> "Source":
+        """Rows to train dense heads on: in memory where they fit, else streamed from the shards."""
+        if self.fits(pool, layers):
+            from stages.together import InMemory
+
+            return InMemory(self.X(pool, layers), self.y)
+        from stages.stream import Streamed
+
+        return Streamed(self.records, self.y, {layer: self.stores[layer] for layer in layers}, pool, self.limit)
+
+    def parts(self, pool: Pool, layers: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """All rows, a part at a time: positions (m,) and features (m, d) float32."""
+        everything = np.arange(len(self.records))
+        if self.fits(pool, layers):
+            yield everything, self.X(pool, layers)
+            return
+        for block in self.source(pool, layers).blocks(everything, None):
+            yield block.positions, np.asarray(block.X)[: len(block.positions)].astype(np.float32)
 
     def _pooled(self, layer: str, pool: Pool) -> NDArray[np.float32]:
         if (layer, pool) not in self._arrays:

@@ -11,20 +11,20 @@ from cache.errors import HeadError
 from stages.backend import load_keras
 from stages.dataset import pool_features
 from stages.progress import SILENT, Progress
-from stages.specs import DenseSpec
+from stages.specs import DenseSpec, KerasSpec
 from stages.together import Fitted, InMemory, Member, train_all
 
 PREDICT_BATCH = 1024
 
 
-class DenseHead:
-    """A dense head: ``fit``, ``predict_proba``, ``predict``, ``classes_``.
+class Predicts:
+    """What heads of Keras layers have in common: classes, history and probabilities.
 
     After ``fit``: ``history_`` (one dict an epoch), ``best_epoch_`` (from 1; the epoch with the lowest validation loss,
-    whose weights are kept) and ``n_parameters_``. Features are (n, …) as the base gives them, or pooled (n, d).
+    whose weights are kept) and ``n_parameters_``.
     """
 
-    def __init__(self, spec: DenseSpec, classes: Sequence[str]) -> None:
+    def __init__(self, spec: DenseSpec | KerasSpec, classes: Sequence[str]) -> None:
         self.spec = spec
         self.classes_ = np.array(classes)
         self.history_: list[dict[str, float]] = []
@@ -33,6 +33,29 @@ class DenseHead:
         self.probabilities_ = "sigmoid" if len(classes) == 2 else "softmax"
         self.warnings_: list[str] = []
         self._core: Any = None
+
+    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (n, number of classes), float32."""
+        pooled = pool_features(X, self.spec.pool)
+        to_numpy = load_keras().ops.convert_to_numpy
+        # Called as it is, and not through ``predict``, which compiles a function for each head.
+        blocks = [pooled[i : i + PREDICT_BATCH] for i in range(0, len(pooled), PREDICT_BATCH)]
+        width = self._core.output_shape[-1]
+        found = [to_numpy(self._core(block, training=False)) for block in blocks]
+        out = np.concatenate([np.empty((0, width), np.float32), *found])
+        return np.hstack([1 - out, out]) if width == 1 else out
+
+    def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:
+        """The name of the most probable class of each row."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+
+class DenseHead(Predicts):
+    """A dense head: ``fit``, ``predict_proba``, ``predict``, ``classes_``. Features are (n, …) as the base gives them, or
+    pooled (n, d).
+    """
+
+    spec: DenseSpec
 
     def fit(
         self,
@@ -65,21 +88,6 @@ class DenseHead:
         self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
         self.n_parameters_ = int(self._core.count_params())
         return self
-
-    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (n, number of classes), float32."""
-        pooled = pool_features(X, self.spec.pool)
-        to_numpy = load_keras().ops.convert_to_numpy
-        # Called as it is, and not through ``predict``, which compiles a function for each head.
-        blocks = [pooled[i : i + PREDICT_BATCH] for i in range(0, len(pooled), PREDICT_BATCH)]
-        width = self._core.output_shape[-1]
-        found = [to_numpy(self._core(block, training=False)) for block in blocks]
-        out = np.concatenate([np.empty((0, width), np.float32), *found])
-        return np.hstack([1 - out, out]) if len(self.classes_) == 2 else out
-
-    def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:
-        """The name of the most probable class of each row."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Write an ordinary Keras model that takes the base's features, pooling included: one input for each layer."""
@@ -145,7 +153,7 @@ def pooling(spec: DenseSpec, feature_shape: tuple[int, ...], name: str = "pool")
     return [kinds[spec.pool](name=name)]
 
 
-def optimizer(spec: DenseSpec) -> Any:
+def optimizer(spec: DenseSpec | KerasSpec) -> Any:
     """The Keras optimizer that the spec names; weight decay is decoupled from the gradient, as in AdamW."""
     keras = load_keras()
     kinds = {
@@ -160,7 +168,7 @@ def optimizer(spec: DenseSpec) -> Any:
     return kinds[spec.optimizer](learning_rate=spec.learning_rate, **extra)
 
 
-def loss(spec: DenseSpec, n_classes: int) -> Any:
+def loss(spec: DenseSpec | KerasSpec, n_classes: int) -> Any:
     """Cross-entropy, binary for two classes, with the spec's label smoothing."""
     losses = load_keras().losses
     kind = losses.BinaryCrossentropy if n_classes == 2 else losses.CategoricalCrossentropy

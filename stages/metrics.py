@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Z95 = 1.959963984540054
 EPSILON = 1e-7
 BINS = 15
+# Standard deviation of log T before any row is seen: a factor of two either way is nothing unusual.
+PRIOR = float(np.log(2))
 # Of the bootstrap; fewer samples where there are many rows, whose intervals are narrow and steady.
 RESAMPLES, RESAMPLED_ROWS = 1000, 20_000_000
 
@@ -125,7 +127,8 @@ def _percentiles(values: NDArray[np.float64]) -> list[float]:
 def temperature(y: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> float:
     """The temperature T > 0 for which the probabilities, as softmax(log p ÷ T), have the lowest log loss.
 
-    C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. Above 1 where the head is too sure of itself.
+    C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. Above 1 where the head is too sure of itself. A normal
+    prior on log T keeps it from 0 where every row is right, for which no temperature would be low enough.
     """
     from scipy.optimize import minimize_scalar
 
@@ -133,7 +136,7 @@ def temperature(y: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) 
 
     def loss(log_t: float) -> float:
         p = cooled(logs, float(np.exp(log_t)))
-        return float(-np.log(np.maximum(p[np.arange(len(y)), y], EPSILON)).mean())
+        return float(-np.log(np.maximum(p[np.arange(len(y)), y], EPSILON)).sum()) + log_t**2 / (2 * PRIOR**2)
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(found.x))

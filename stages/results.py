@@ -6,7 +6,7 @@ from typing import Any
 from cache.errors import CacheError
 from cache.files import read_sealed, sha256_file
 
-MODEL_SUFFIX = {"dense": ".keras", "sklearn": ".skops"}
+MODEL_SUFFIX = {"dense": ".keras", "keras": ".keras", "sklearn": ".skops"}
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ OUTPUT = "output"  # the cut of such a base where no layer is named
 WEIGHTS_SUFFIXES = (".weights.h5", ".keras", ".h5")
 
 Preprocess = Literal["caffe", "tf", "torch", "none"]
-Pool = Literal["flatten", "avg", "max"]
+Pool = Literal["flatten", "avg", "max", "none"]  # the last for heads that take feature maps as they are
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -177,13 +177,28 @@ class BaseSpec(Spec):
         return f"{self.slug}-{re.sub(r'[^A-Za-z0-9._-]', '_', layer)}-{size}-{key[:12]}"
 
 
+def _bytes(value: Any) -> Any:
+    """``"1.5 GB"`` in bytes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B\s*", value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError(f'expected a size such as "500 MB" or "2 GB", found {value!r}')
+    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+
+
 class CacheSpec(Spec):
-    """``[cache]``: where artifacts go and how features are stored. ``dir`` is an absolute path here."""
+    """``[cache]``: where artifacts go and how features are stored. ``dir`` is an absolute path here.
+
+    ``memory`` (bytes) is what features may take while heads are trained; those that would take more are streamed. Left out,
+    it is half of the machine's.
+    """
 
     dir: Path
     dtype: Literal["float16", "float32"] = "float16"
     compression: Literal["zstd", "lzf", "none"] = "zstd"
     shard_images: PositiveInt = 512
+    memory: Annotated[PositiveInt, BeforeValidator(_bytes)] | None = None
 
 
 class _Head(Spec):
@@ -207,15 +222,9 @@ class _Head(Spec):
         )
 
 
-class DenseSpec(_Head):
-    """``kind = "dense"``: fully connected layers on pooled features, trained by Keras."""
+class _Trained(_Head):
+    """What heads have in common that are trained by gradient descent, in epochs."""
 
-    kind: Literal["dense"]
-    pool: Pool = "flatten"
-    units: list[PositiveInt] = [256]
-    activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"] = "relu"
-    dropout: Fraction = 0.5
-    batch_norm: bool = False
     optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = "rmsprop"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     momentum: Fraction = 0.9
@@ -227,17 +236,42 @@ class DenseSpec(_Head):
     label_smoothing: Fraction = 0.0
 
 
+class DenseSpec(_Trained):
+    """``kind = "dense"``: fully connected layers on pooled features, trained by Keras's rules."""
+
+    kind: Literal["dense"]
+    pool: Literal["flatten", "avg", "max"] = "flatten"
+    units: list[PositiveInt] = [256]
+    activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"] = "relu"
+    dropout: Fraction = 0.5
+    batch_norm: bool = False
+
+
+class KerasSpec(_Trained):
+    """``kind = "keras"``: a head of the user's own, made by a function in a Python file: ``build = "my_heads.py:build"``.
+
+    The function takes the shape of one image's features and the number of classes, and gives a Keras model that ends
+    in probabilities, or a list of layers, to which the last one is added. ``code`` is the SHA-256 of the file.
+    """
+
+    kind: Literal["keras"]
+    pool: Literal["none"] = "none"
+    build: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
+    code: str = ""
+
+
 class SklearnSpec(_Head):
     """``kind = "sklearn"``: any scikit-learn classifier by name, on pooled features."""
 
     kind: Literal["sklearn"]
-    pool: Pool = "avg"
+    pool: Literal["flatten", "avg", "max"] = "avg"
     estimator: str
     params: dict[str, Any] = {}
     scale: bool = True
 
 
-HeadSpec = Annotated[DenseSpec | SklearnSpec, Field(discriminator="kind")]
+AnyHead = DenseSpec | KerasSpec | SklearnSpec
+HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
 
 
 class Range(Spec):
@@ -297,6 +331,6 @@ def joint_key(keys: Sequence[str]) -> str:
     return keys[0] if len(keys) == 1 else digest_json(list(keys))
 
 
-def head_key(spec: DenseSpec | SklearnSpec, base_key: str, rows_digest: str) -> str:
+def head_key(spec: AnyHead, base_key: str, rows_digest: str) -> str:
     """SHA-256 of the head's own slice of the configuration, its features, and the labels and splits it is trained on."""
     return digest_json({"schema": SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest})

@@ -20,13 +20,15 @@ from cache.files import digest_json, digest_text
 from stages.dataset import Dataset
 from stages.metrics import wilson
 from stages.progress import Progress
-from stages.specs import DenseSpec, Pool, Range, SklearnSpec, SweepSpec
+from stages.specs import AnyHead, DenseSpec, KerasSpec, Pool, Range, SklearnSpec, SweepSpec
 
 SECONDS_BETWEEN_LEADERS = 5.0
 LEADERS = 5
 # Variants that are trained to their end before the next begin: what a kill costs, and what is in memory.
 WAVE_BYTES = 100_000_000
 WAVE = 128
+# Trials that are asked for before any of them is told: enough to train together.
+ASKED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Trial:
     params: Mapping[str, Any]
     base: str
     layers: tuple[str, ...]
-    spec: DenseSpec | SklearnSpec
+    spec: AnyHead
     key: str
 
 
@@ -155,6 +157,14 @@ def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> li
     return list({trial.key: trial for trial in found}.values())
 
 
+def _suggested(asked: Any, name: str, values: list[Any] | Range) -> Any:
+    if not isinstance(values, Range):
+        # By its place: Optuna takes no lists for choices.
+        return values[asked.suggest_categorical(name, list(range(len(values))))]
+    suggest = asked.suggest_int if values.whole else asked.suggest_float
+    return suggest(name, values.low, values.high, log=values.log)
+
+
 def _at_most(spec: SweepSpec) -> int:
     sizes = [0 if isinstance(values, Range) else len(values) for values in spec.grid.values()]
     assert spec.trials is not None
@@ -182,9 +192,16 @@ class Sweep:
     """A sweep at work: trains what the ledger lacks, and shows who leads."""
 
     def __init__(
-        self, spec: SweepSpec, data: Mapping[str, Dataset], ledger: Ledger, progress: Progress, name: str
+        self,
+        spec: SweepSpec,
+        data: Mapping[str, Dataset],
+        ledger: Ledger,
+        progress: Progress,
+        name: str,
+        home: Path = Path(),
     ) -> None:
-        self.spec, self.data, self.ledger, self.progress, self.name = spec, data, ledger, progress, name
+        self.spec, self.data, self.ledger, self.progress = spec, data, ledger, progress
+        self.name, self.home = name, home
         self._said = perf_counter()
 
     def run(self, trials: Sequence[Trial]) -> None:
@@ -204,12 +221,43 @@ class Sweep:
                     advance(len(wave))
                     self._show(trials)
 
+    def search(self, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
+        """Ask Optuna's tree-structured Parzen estimator for a batch of trials, train them, tell it; until there are enough.
+
+        J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NIPS 2011. It asks for the same trials in a run that goes
+        on where another was killed, as it is told the same. Raises HeadError where Optuna is not installed.
+        """
+        try:
+            import optuna
+        except ImportError as error:
+            raise HeadError(
+                f'strategy "tpe": expected the package optuna, found none ({error}); install headstart[tpe]'
+            ) from error
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=self.spec.seed, constant_liar=True)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        trials: dict[str, Trial] = {}
+        wanted = self.spec.trials or 0
+        for start in range(0, wanted, ASKED_AT_ONCE):
+            asked = [study.ask() for _ in range(min(ASKED_AT_ONCE, wanted - start))]
+            batch = [
+                variant({name: _suggested(each, name, self.spec.grid[name]) for name in self.spec.grid})
+                for each in asked
+            ]
+            trials |= {trial.key: trial for trial in batch}
+            self.run(list({trial.key: trial for trial in batch}.values()))
+            for each, trial in zip(asked, batch, strict=True):
+                record = self.ledger[trial.key]
+                study.tell(each, record.scores[-1].accuracy if record.scores else 0.0)
+            self._show(list(trials.values()))
+        return list(trials.values())
+
     def _waves(self, group: list[Trial]) -> Iterator[list[Trial]]:
         from stages import stack
 
         size = WAVE
         if isinstance(group[0].spec, DenseSpec):
-            inputs, classes = self._features(group[0]).shape[1], len(self._dataset(group[0]).classes)
+            inputs, classes = self._inputs(group[0]), len(self._dataset(group[0]).classes)
             members = self.spec.repeats * (self.spec.cv or 1)
             largest = max(stack.Shape.of(t.spec, inputs, classes).bytes for t in group if isinstance(t.spec, DenseSpec))
             size = min(WAVE, max(1, WAVE_BYTES // (largest * members)))
@@ -219,6 +267,9 @@ class Sweep:
     def _train(self, wave: Sequence[Trial]) -> None:
         if isinstance(wave[0].spec, SklearnSpec):
             self.ledger.add(self._baselines(wave))
+            return
+        if isinstance(wave[0].spec, KerasSpec):
+            self.ledger.add([self._own(trial, trial.spec) for trial in wave if isinstance(trial.spec, KerasSpec)])
             return
         group = _Group(self, wave)
         group.advance(None)
@@ -262,6 +313,9 @@ class Sweep:
     def _dataset(self, trial: Trial) -> Dataset:
         return self.data[trial.base]
 
+    def _inputs(self, trial: Trial) -> int:
+        return self._dataset(trial).width(trial.spec.pool, trial.layers)
+
     def _features(self, trial: Trial) -> NDArray[np.float32]:
         return self._dataset(trial).X(trial.spec.pool, trial.layers)
 
@@ -270,6 +324,28 @@ class Sweep:
         if self.spec.cv is None:
             return [(data.rows("train"), data.rows("validation"))]
         return cross_validation(data, self.spec.cv, self.spec.seed)
+
+    def _own(self, trial: Trial, spec: KerasSpec) -> Record:
+        from stages.own import KerasHead
+
+        data, X = self._dataset(trial), self._features(trial)
+        folds = self.folds(data)
+        by_seed, seconds = [], 0.0
+        for repeat in range(self.spec.repeats):
+            seeded = spec.model_copy(update={"seed": spec.seed + repeat})
+            scores = []
+            for train, held in folds:
+                head = KerasHead(seeded, data.classes, self.home)
+                try:
+                    head.fit(X[train], data.y[train], X[held], data.y[held], self.progress, self.name)
+                except HeadError as error:
+                    return Record(trial.key, (), True, seconds, str(error))
+                best = head.history_[(head.best_epoch_ or 1) - 1]
+                scores.append((best["val_accuracy"], best["val_loss"]))
+                seconds += head.seconds_
+            accuracy, loss = np.average(scores, axis=0, weights=[len(held) for _, held in folds])
+            by_seed.append((float(accuracy), float(loss)))
+        return Record(trial.key, (_mean(by_seed, _rows(folds)),), True, round(seconds, 3))
 
     def _baselines(self, wave: Sequence[Trial]) -> list[Record]:
         from stages.baselines import score_all
@@ -292,7 +368,7 @@ class _Group:
     """Trials of one shape on the same features, under way: for each of them as many members as seeds and folds."""
 
     def __init__(self, sweep: Sweep, trials: Sequence[Trial]) -> None:
-        from stages.together import InMemory, Member, Training
+        from stages.together import Member, Training
 
         self.trials = list(trials)
         data = sweep._dataset(trials[0])
@@ -304,7 +380,7 @@ class _Group:
             for repeat in range(self._repeats):
                 spec = trial.spec.model_copy(update={"seed": trial.spec.seed + repeat})
                 members += [Member(spec, train, validation) for train, validation in self._folds]
-        source = InMemory(sweep._features(trials[0]), data.y)
+        source = data.source(trials[0].spec.pool, trials[0].layers)
         self._training = Training(members, source, len(data.classes), keep_weights=False)
 
     def advance(self, epochs: int | None) -> None:
@@ -376,11 +452,11 @@ def _stackable(sweep: Sweep, trials: Sequence[Trial]) -> list[list[Trial]]:
 
     found = []
     for group in _groups(trials):
-        if isinstance(group[0].spec, SklearnSpec):
+        if not isinstance(group[0].spec, DenseSpec):
             found.append(group)
             continue
         specs = [trial.spec for trial in group if isinstance(trial.spec, DenseSpec)]
-        inputs, classes = sweep._features(group[0]).shape[1], len(sweep._dataset(group[0]).classes)
+        inputs, classes = sweep._inputs(group[0]), len(sweep._dataset(group[0]).classes)
         found += [[group[i] for i in places] for places in by_shape(specs, inputs, classes)]
     return found
 

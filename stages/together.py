@@ -19,7 +19,10 @@ SCORED_ROWS = 1024
 
 
 class Block(NamedTuple):
-    """Rows that are in memory together: their positions (m,), features (m, d) and labels (m,) int32."""
+    """Rows that are in memory together: their positions (m,), features (m or more, d) and labels int32.
+
+    What stands beyond the first m rows is there to fill up, and is no row.
+    """
 
     number: int
     positions: NDArray[np.int64]
@@ -28,10 +31,11 @@ class Block(NamedTuple):
 
 
 class Source(Protocol):
-    """Where rows come from. ``inputs`` is d, ``y`` (n,) holds all labels."""
+    """Where rows come from. ``inputs`` is d, ``y`` (n,) holds all labels; ``whole`` where all rows come in one block."""
 
     inputs: int
     y: NDArray[np.int64]
+    whole: bool
 
     def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
         """Blocks that hold all of ``rows`` between them; in an order of this epoch, or in a fixed one where it is None."""
@@ -39,6 +43,8 @@ class Source(Protocol):
 
 class InMemory:
     """All features (n, d) in one block."""
+
+    whole = True
 
     def __init__(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
         self.inputs = X.shape[1]
@@ -114,7 +120,9 @@ class Training:
         self._rows = _union([member.train for member in members])
         self._scored = _union([member.validation for member in members])
         drops = any(member.spec.dropout for member in members)
-        ragged = len({-(-len(member.train) // self.shape.batch_size) for member in members}) > 1
+        self._everything = [np.array_equal(member.train, self._rows) for member in members]
+        steps = {-(-len(member.train) // self.shape.batch_size) for member in members}
+        ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
         self._program = stack.program(self.shape, drops, ragged)
         most = max(1, STACK_BYTES // self.shape.bytes)
         everyone = list(range(len(members)))
@@ -182,14 +190,15 @@ class Training:
         """Where a member's training rows stand in a block. None for a head that has stopped."""
         if self.fitted[i].stopped:
             return np.empty(0, np.int32)
-        if self.members[i].train is self._rows and len(positions) == len(self._rows):
+        if self._everything[i]:
             return np.arange(len(positions), dtype=np.int32)
         return np.flatnonzero(np.isin(positions, self.members[i].train)).astype(np.int32)
 
     def _score(self, each: "_Stack", block: Block, totals: "_Totals") -> None:
-        member = np.stack([np.isin(block.positions, self.members[i].validation) for i in each.heads])
-        member = member.astype(np.float32)
-        for start in range(0, len(block.positions), SCORED_ROWS):
+        member = np.zeros((len(each.heads), block.X.shape[0]), np.float32)
+        for k, i in enumerate(each.heads):
+            member[k, : len(block.positions)] = np.isin(block.positions, self.members[i].validation)
+        for start in range(0, block.X.shape[0], SCORED_ROWS):
             part = slice(start, start + SCORED_ROWS)
             totals.add(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], member[:, part]))
 

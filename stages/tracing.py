@@ -12,16 +12,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if name == "tensorflow":
         import tensorflow as tf
 
-        made: dict[str, Callable[..., Any]] = {}
-
-        def call(*arguments: Any) -> Any:
-            # One function for each: TensorFlow warns of one that is traced for many.
-            shapes = str([each.shape for each in tf.nest.flatten(arguments)])
-            if shapes not in made:
-                made[shapes] = tf.function(function, jit_compile=True, autograph=False)
-            return made[shapes](*arguments)
-
-        return call
+        return tf.function(function, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
     if name == "jax":
         import jax
 

@@ -11,39 +11,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import HeadError, HeadstartError
+from cache.errors import DataError, HeadError, HeadstartError
 from cache.files import atomic_path, seal, sha256_file, write_text
 from cache.manifest import SPLITS
 from stages.baselines import SklearnHead, classifier, fit_all
 from stages.dataset import Dataset
 from stages.heads import DenseHead
 from stages.metrics import clipped, cooled, scores, temperature
+from stages.own import KerasHead
 from stages.paths import Shared
 from stages.progress import SILENT, Progress
 from stages.results import MODEL_SUFFIX
-from stages.specs import DenseSpec, Pool, SklearnSpec
-from stages.together import Fitted, InMemory, Member, train_all
+from stages.specs import AnyHead, DenseSpec, KerasSpec, Pool, SklearnSpec
+from stages.together import Fitted, Member, train_all
 
-Head = DenseHead | SklearnHead
-FILES = ("history.csv", "predictions.csv", *(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
+Head = DenseHead | KerasHead | SklearnHead
+FILES = ("history.csv", "predictions.csv", *dict.fromkeys(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
 PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
 
 
 @dataclass(frozen=True)
 class HeadTask:
-    """One head to train: its name and spec, its key, its base's name, layers and key, and the folder it goes to."""
+    """One head to train: its name and spec, its key, its base's name, layers and key, and the folder it goes to.
+
+    ``home`` is where the configuration lies, to which a user's own code is relative.
+    """
 
     name: str
-    spec: DenseSpec | SklearnSpec
+    spec: AnyHead
     key: str
     base: str
     layers: tuple[str, ...]
     base_key: str
     rows_digest: str
     folder: Path
+    home: Path = Path()
 
 
-def check_spec(name: str, spec: DenseSpec | SklearnSpec) -> None:
+def check_spec(name: str, spec: AnyHead) -> None:
     """Raise HeadError now for what would fail when the head is trained: an unknown estimator or parameter."""
     if isinstance(spec, SklearnSpec):
         try:
@@ -52,9 +57,11 @@ def check_spec(name: str, spec: DenseSpec | SklearnSpec) -> None:
             raise HeadError(f"[heads.{name.split('@')[0]}] {error}") from error
 
 
-def train_heads(
-    tasks: Sequence[HeadTask], data: Dataset, progress: Progress = SILENT
-) -> Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]:
+Outcomes = Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]
+Trainer = Callable[[Sequence[HeadTask], Dataset, Progress], Outcomes]
+
+
+def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = SILENT) -> Outcomes:
     """Train heads on one base; the result of each as soon as its folder is written, or why it could not be trained.
 
     Heads are trained on train, their epoch is chosen on validation, and every split is scored. Dense heads on the same features
@@ -63,9 +70,12 @@ def train_heads(
     groups: dict[tuple[str, Pool, tuple[str, ...]], list[HeadTask]] = {}
     for task in tasks:
         groups.setdefault((task.spec.kind, task.spec.pool, task.layers), []).append(task)
-    for (kind, pool, layers), group in groups.items():
-        X = data.X(pool, layers)
-        yield from _train_dense(group, data, X, progress) if kind == "dense" else _fit_baselines(group, data, X)
+    for (kind, _, _), group in groups.items():
+        train: Trainer = {"dense": _train_dense, "keras": _train_own, "sklearn": _fit_baselines}[kind]
+        try:
+            yield from train(group, data, progress)
+        except DataError as error:
+            yield from ((task, HeadError(f"head {task.name!r}: {error}")) for task in group)
 
 
 @dataclass(frozen=True)
@@ -76,21 +86,25 @@ class Trained:
     seconds: float
     selected: Head | None = None
 
-    def probabilities(self, X: NDArray[np.float32], validation: NDArray[np.int64]) -> NDArray[np.float32]:
+    def probabilities(self, data: Dataset, layers: Sequence[str]) -> NDArray[np.float32]:
         """For all rows; a head that has seen the validation rows does not speak for them."""
-        found = self.head.predict_proba(X)
-        if self.selected is not None:
-            found[validation] = self.selected.predict_proba(X[validation])
-        return found
+        out = np.empty((len(data.records), len(data.classes)), np.float32)
+        held = np.zeros(len(data.records), bool)
+        held[data.rows("validation")] = True
+        for positions, X in data.parts(self.head.spec.pool, layers):
+            out[positions] = self.head.predict_proba(X)
+            if self.selected is not None:
+                out[positions[held[positions]]] = self.selected.predict_proba(X[held[positions]])
+        return out
 
 
-def _train_dense(
-    tasks: Sequence[HeadTask], data: Dataset, X: NDArray[np.float32], progress: Progress
-) -> Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]:
+def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Outcomes:
     specs = [task.spec for task in tasks if isinstance(task.spec, DenseSpec)]
     train, validation = data.rows("train"), data.rows("validation")
     members = [Member(spec, train, validation) for spec in specs]
-    source = InMemory(X, data.y)
+    source = data.source(tasks[0].spec.pool, tasks[0].layers)
+    if not source.whole:
+        progress.say(f"heads: {len(data.records):,} rows do not fit into {data.limit / 1e9:.1f} GB; they are streamed")
     what = tasks[0].name if len(tasks) == 1 else f"{len(tasks)} heads"
     with progress.task(f"Training {what}", sum(spec.epochs for spec in specs), "epochs") as advance:
         found = train_all(members, source, len(data.classes), advance)
@@ -101,7 +115,7 @@ def _train_dense(
     members = [Member(spec, both, validation, last=True) for spec in longer]
     refitted = dict(zip(again, train_all(members, source, len(data.classes)), strict=True))
     for i, (task, spec, fitted) in enumerate(zip(tasks, specs, found, strict=True)):
-        yield task, _outcome(task, data, partial(_taken, spec, fitted, refitted.get(i), data, X.shape[1]))
+        yield task, _outcome(task, data, partial(_taken, spec, fitted, refitted.get(i), data, source.inputs))
 
 
 def _taken(spec: DenseSpec, fitted: Fitted, refitted: Fitted | None, data: Dataset, inputs: int) -> Trained:
@@ -113,9 +127,30 @@ def _taken(spec: DenseSpec, fitted: Fitted, refitted: Fitted | None, data: Datas
     return Trained(final, fitted.seconds + refitted.seconds, selected=head)
 
 
-def _fit_baselines(
-    tasks: Sequence[HeadTask], data: Dataset, X: NDArray[np.float32]
-) -> Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]:
+def _train_own(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Outcomes:
+    X = data.X(tasks[0].spec.pool, tasks[0].layers)
+    train, validation = data.rows("train"), data.rows("validation")
+
+    def trained(task: HeadTask, spec: KerasSpec) -> Trained:
+        held = (X[validation], data.y[validation])
+        head = KerasHead(spec, data.classes, task.home).fit(X[train], data.y[train], *held, progress, task.name)
+        if not spec.refit:
+            return Trained(head, head.seconds_)
+        both = np.sort(np.concatenate([train, validation]))
+        again = spec.model_copy(update={"epochs": head.best_epoch_, "patience": None})
+        final = KerasHead(again, data.classes, task.home).fit(
+            X[both], data.y[both], *held, progress, task.name, last=True
+        )
+        final.spec, final.history_, final.best_epoch_ = spec, head.history_, head.best_epoch_
+        return Trained(final, head.seconds_ + final.seconds_, selected=head)
+
+    for task in tasks:
+        if isinstance(task.spec, KerasSpec):
+            yield task, _outcome(task, data, partial(trained, task, task.spec))
+
+
+def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Outcomes:
+    X = data.X(tasks[0].spec.pool, tasks[0].layers)
     specs = [task.spec for task in tasks if isinstance(task.spec, SklearnSpec)]
     train, validation = data.rows("train"), data.rows("validation")
     found = fit_all(specs, Shared(X[train], data.y[train]))
@@ -147,7 +182,7 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
     except HeadstartError as error:
         return HeadError(f"head {task.name!r}: {error}")
     validation = data.rows("validation")
-    probabilities = trained.probabilities(data.X(task.spec.pool, task.layers), validation)
+    probabilities = trained.probabilities(data, task.layers)
     t = temperature(data.y[validation], probabilities[validation])
     metrics = {}
     for split in SPLITS:
@@ -186,9 +221,9 @@ def _result(task: HeadTask, head: Head, data: Dataset, metrics: dict[str, Any], 
     }
 
 
-def versions(spec: DenseSpec | SklearnSpec) -> dict[str, str]:
+def versions(spec: AnyHead) -> dict[str, str]:
     """Versions of what trained the head. A baseline does not load Keras to say Keras's."""
-    if isinstance(spec, DenseSpec):
+    if not isinstance(spec, SklearnSpec):
         from stages.backend import versions as keras_versions
 
         return keras_versions()
@@ -240,7 +275,9 @@ def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
         writer.writerows(rows)
 
 
-def load_head(folder: Path, spec: DenseSpec | SklearnSpec, classes: tuple[str, ...]) -> Head:
+def load_head(folder: Path, spec: AnyHead, classes: tuple[str, ...]) -> Head:
     """The trained head of a folder."""
     path = folder / f"model{MODEL_SUFFIX[spec.kind]}"
-    return DenseHead.load(path, spec, classes) if isinstance(spec, DenseSpec) else SklearnHead.load(path, spec, classes)
+    if isinstance(spec, DenseSpec):
+        return DenseHead.load(path, spec, classes)
+    return KerasHead.load(path, spec, classes) if isinstance(spec, KerasSpec) else SklearnHead.load(path, spec, classes)

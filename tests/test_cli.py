@@ -106,7 +106,15 @@ def test_a_head_leaves_behind_what_it_should(project: Project) -> None:
     assert result.keys() >= {"head", "kind", "key", "seed", "seconds", "versions", "metrics"}
     assert result["metrics"].keys() == {"train", "validation", "test"}
     assert result["metrics"]["test"].keys() >= {"accuracy", "balanced_accuracy", "log_loss", "per_class"}
-    assert result["metrics"]["test"]["per_class"]["cat"].keys() == {"precision", "recall", "f1", "support"}
+    assert result["metrics"]["test"]["per_class"]["cat"].keys() >= {"precision", "recall", "f1", "support"}
+    for split in ("validation", "test"):
+        found = result["metrics"][split]
+        for score in ("accuracy", "balanced_accuracy", "log_loss", "ece"):
+            low, high = found[f"{score}_interval"]
+            assert low <= found[score] <= high or score == "ece", (split, score)
+        assert found["calibrated"].keys() == {"log_loss", "log_loss_interval", "ece", "ece_interval"}
+    calibrated = result["metrics"]["validation"]["calibrated"]["log_loss"]
+    assert result["temperature"] > 0 and calibrated <= result["metrics"]["validation"]["log_loss"] + 1e-6
     with open(folder / "history.csv") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
     with open(folder / "predictions.csv") as file:

@@ -56,7 +56,7 @@ def test_every_field_of_a_head_is_in_its_key() -> None:
     other = {
         "pool": "avg", "seed": 1, "units": [1], "activation": "tanh", "dropout": 0.1, "batch_norm": True,
         "optimizer": "adam", "learning_rate": 1.0, "momentum": 0.5, "weight_decay": 0.1, "epochs": 1,
-        "batch_size": 1, "patience": 1, "class_weight": "balanced", "label_smoothing": 0.1,
+        "batch_size": 1, "patience": 1, "class_weight": "balanced", "label_smoothing": 0.1, "refit": True,
     }  # fmt: skip
     assert other.keys() == DenseSpec.model_fields.keys() - {"kind", "base", "layers"}
     for name, value in other.items():

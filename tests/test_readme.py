@@ -35,6 +35,8 @@ def test_the_two_commands_are_what_ci_runs() -> None:
 @pytest.mark.parametrize("command", RUN_HERE)
 def test_commands(project: Project, command: str) -> None:
     write_image(project.photos / "new.jpg", 5)
+    if "sweep" in command and "[sweeps" not in project.config.read_text():
+        project.config.write_text(project.config.read_text() + blocks("toml")[1])
     if command.startswith("make "):
         outcome = project.make(*command.split()[1:])
     else:
@@ -57,7 +59,7 @@ def test_the_notebook_lines(project: Project) -> None:
 def test_the_configuration_shown_is_valid_and_is_what_is_shipped(tmp_path: Path) -> None:
     from pipeline.config import load_config
 
-    (block,) = blocks("toml")
+    block, _ = blocks("toml")
     (tmp_path / "c.toml").write_text('[data]\nroot = "photos"\n' + block)
     assert load_config(tmp_path / "c.toml").bases == load_config(ROOT / "headstart.toml").bases
 

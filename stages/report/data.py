@@ -1,6 +1,6 @@
 """What a report is made of: plain values that its caller collects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class ReportData:
 
     ``skipped`` maps a path to the reason, for what the scan left out and for what could not be decoded; ``root`` is
     the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
-    ``read_report_parts``.
+    ``read_report_parts``; ``sweeps`` are their ``result.json`` as read.
     """
 
     title: str
@@ -56,3 +56,4 @@ class ReportData:
     bases: list[BaseSummary]
     heads: list[HeadSummary]
     parts: dict[str, Any]
+    sweeps: list[dict[str, Any]] = field(default_factory=list)

@@ -65,6 +65,12 @@ def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split
     return Outcome(split, counts, sorted(mistakes, key=lambda m: (-m.probability, m.path)))
 
 
+def read_correct(folder: Path, classes: Sequence[str], split: str) -> list[tuple[str, bool]]:
+    """For each image of a split its content (SHA-256), and whether the head has it right. Raises HeadError."""
+    rows = _read_predictions(folder / "predictions.csv", classes, split)
+    return [(row.sha256, row.true == row.predicted) for row in rows]
+
+
 def _read_predictions(path: Path, classes: Sequence[str], split: str) -> list[_Prediction]:
     column = {name: len(_COLUMNS) + i for i, name in enumerate(classes)}
     header = [*_COLUMNS, *(f"p_{name}" for name in classes)]

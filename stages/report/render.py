@@ -12,9 +12,10 @@ from stages.report.best import describe_best
 from stages.report.board import leaderboard
 from stages.report.data import ReportData
 from stages.report.page import embed_parts
+from stages.report.pairs import calibrations, compare_with_best
 from stages.report.sections import describe_bases, describe_curves, describe_data, joint_heads, notices
 
-_FILTERS = ("percent", "decimal", "count", "duration", "size", "short")
+_FILTERS = ("percent", "decimal", "count", "duration", "size", "short", "setting")
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -35,6 +36,9 @@ def _context(data: ReportData) -> dict[str, Any]:
         "best": describe_best(board.best, data.manifest, data.root) if board.best else None,
         "data": describe_data(data, split),
         "bases": describe_bases(data.bases, board),
+        "pairs": compare_with_best(board),
+        "calibrations": calibrations(board),
+        "sweeps": data.sweeps,
         "joint_heads": joint_heads(data.bases, board),
         "curves": describe_curves(board.rows),
         "notices": notices(data),

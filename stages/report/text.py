@@ -1,5 +1,6 @@
 """Values as a reader sees them: numbers with their units, and names that may hold anything."""
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -61,6 +62,11 @@ def size(n_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def setting(value: Any) -> str:
+    """The value of a parameter: three digits of a number, a list as it is written in TOML."""
+    return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
 def settings(result: Mapping[str, Any]) -> str:

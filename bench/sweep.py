@@ -1,0 +1,170 @@
+"""Sweeps and paths: halving against the full grid and plain Keras, shared baselines against scikit-learn one by one.
+
+    python -m bench.sweep [--rows 2000] [--epochs 30] [--only halving|baselines] [--json FILE]
+
+Halving: 216 mixed trials (flattened and pooled, no to two hidden layers, four rates, three dropouts) on made-up features
+(4, 4, 512), its seconds of training, those of the full grid by the same code, those of ``keras.Model.fit`` one after
+another (nine trials, one of each architecture on pooled and flattened features in turn, multiplied up), and both winners'
+validation accuracy. Baselines: twenty strengths of ridge and ten of logistic regression, on pooled and on flattened
+features, against scikit-learn's fits of the same, standardised once for both.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.preprocessing import StandardScaler
+
+from bench.heads import plain
+from cache import FeatureStore, ImageRecord, Manifest
+from cache.files import digest_json
+from cache.shard import ShardInfo
+from stages.baselines import fit_all
+from stages.dataset import Dataset
+from stages.paths import Shared
+from stages.progress import SILENT
+from stages.specs import DenseSpec, SklearnSpec, SweepSpec
+from stages.stack import program
+from stages.sweep import Ledger, Sweep, Trial, trials_of, winner
+
+CLASSES = ("cat", "dog")
+VALIDATION = 1000
+UNITS = [[], [16], [32], [64], [128], [256], [64, 32], [128, 64], [256, 64]]
+GRID = {
+    "pool": ["avg", "flatten"],
+    "units": UNITS,
+    "learning_rate": [1e-5, 1e-4, 1e-3, 1e-2],
+    "dropout": [0.0, 0.25, 0.5],
+}
+
+
+def write_features(folder: Path, rows: int) -> Dataset:
+    """Two classes that overlap: each has places of its own in the map and channels of its own, most values are zero."""
+    rng = np.random.default_rng(0)
+    store = FeatureStore(folder)
+    store.create({"dtype": "float16"})
+    channels = rng.normal(0, 0.12, (2, 1, 1, 512))
+    places = rng.normal(0, 0.12, (2, 4, 4, 512)) * (rng.random((2, 4, 4, 512)) < 0.2)
+    records = []
+    for start in range(0, rows + VALIDATION, 500):
+        y = rng.integers(0, 2, 500)
+        strength = rng.gamma(2.0, 0.5, (500, 1, 1, 1))
+        X = strength * (channels[y] + places[y]) + rng.normal(-0.6, 1.0, (500, 4, 4, 512))
+        split = "train" if start < rows else "validation"
+        new = [ImageRecord(f"{start + i}.jpg", f"{start + i:064x}", CLASSES[y[i]], split) for i in range(500)]
+        store.append(np.maximum(X, 0).astype(np.float16), new, CLASSES, ShardInfo("", {}, "float32", "CPU", {}), "none")
+        records += new
+    return Dataset(Manifest("bench", CLASSES, tuple(records)), {"last": store})
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    start = perf_counter()
+    function()
+    return perf_counter() - start
+
+
+def spec_of(params: dict[str, Any], epochs: int) -> DenseSpec:
+    return DenseSpec.model_validate({"kind": "dense", "optimizer": "adam", "epochs": epochs, "patience": 8, **params})
+
+
+def halving(data: Dataset, work: Path, epochs: int) -> dict[str, Any]:
+    def variant(params: dict[str, Any]) -> Trial:
+        spec = spec_of(params, epochs)
+        return Trial(params, "base", ("last",), spec, digest_json(spec.slice()))
+
+    table: dict[str, Any] = {}
+    for pool in ("avg", "flatten"):
+        data.X(pool, ("last",))  # read once, before the clock runs
+    for strategy in ("halving", "grid"):
+        program.cache_clear()
+        sweep_spec = SweepSpec.model_validate({"head": "x", "strategy": strategy, "grid": GRID})
+        trials = trials_of(sweep_spec, variant)
+        sweep = Sweep(sweep_spec, {"base": data}, Ledger(work / strategy), SILENT, strategy)
+        taken = seconds(lambda sweep=sweep, trials=trials: sweep.run(trials))
+        best, record = winner(sweep.ranked(trials), strategy)
+        table[strategy] = {"seconds": taken, "accuracy": record.scores[-1].accuracy, "winner": dict(best.params)}
+        print(
+            f"{strategy:8} {len(trials)} trials: {taken:7.1f} s, winner {record.scores[-1].accuracy:.4f} {dict(best.params)}"
+        )
+    rows = len(data.rows("train"))
+    order = np.concatenate([data.rows("train"), data.rows("validation")])
+    alone = 0.0
+    for i, units in enumerate(UNITS):
+        pool = GRID["pool"][i % 2]
+        params = {"pool": pool, "units": units, "learning_rate": 1e-4, "dropout": 0.25}
+        alone += seconds(
+            lambda params=params, pool=pool: plain(
+                [spec_of(params, epochs)], data.X(pool, ("last",))[order], data.y[order], rows
+            )
+        )
+    table["keras_s"] = alone / len(UNITS) * len(trials)
+    distance = 100 * (table["grid"]["accuracy"] - table["halving"]["accuracy"])
+    print(
+        f"full grid ÷ halving: {table['grid']['seconds'] / table['halving']['seconds']:.1f}x; Keras one after another ÷ "
+        f"halving: {table['keras_s'] / table['halving']['seconds']:.0f}x; halving's winner is {distance:+.2f} points below the grid's"
+    )
+    return table
+
+
+def baselines(data: Dataset) -> dict[str, Any]:
+    warnings.simplefilter("ignore")
+    table = {}
+    rows = data.rows("train")
+    for pool in ("avg", "flatten"):
+        X, y = data.X(pool, ("last",))[rows], data.y[rows]
+        for name, field, values, kind in (
+            ("ridge, 20 strengths", "alpha", np.geomspace(1e-2, 1e4, 20), RidgeClassifier),
+            ("logistic regression, 10 strengths", "C", np.geomspace(1e-4, 1e1, 10), LogisticRegression),
+        ):
+            more = {"max_iter": 1000} if kind is LogisticRegression else {}
+            specs = [
+                SklearnSpec(kind="sklearn", estimator=kind.__name__, params={field: float(value), **more})
+                for value in values
+            ]
+            ratios = []
+            for _ in range(3):
+
+                def one_by_one(
+                    X: Any = X, y: Any = y, kind: Any = kind, field: str = field, values: Any = values, more: Any = more
+                ) -> None:
+                    scaled = StandardScaler().fit_transform(X)
+                    for value in values:
+                        kind(**{field: value}, **more).fit(scaled, y)
+
+                theirs = seconds(one_by_one)
+                ratios.append(seconds(lambda specs=specs, X=X, y=y: fit_all(specs, Shared(X, y))) / theirs)
+            table[f"{name}, {X.shape[1]} features"] = float(np.median(ratios))
+            print(f"{name}, {len(X)} × {X.shape[1]}: {np.median(ratios):.3f} of the time of scikit-learn one by one")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--only", choices=["halving", "baselines"])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    table: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        data = write_features(Path(name) / "store", arguments.rows)
+        if arguments.only != "halving":
+            table["baselines"] = baselines(data)
+        if arguments.only != "baselines":
+            table["halving"] = halving(data, Path(name), arguments.epochs)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

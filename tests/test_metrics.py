@@ -1,0 +1,90 @@
+"""Scores against scikit-learn's, intervals against what they promise, calibration and paired tests."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.metrics import balanced_accuracy_score, log_loss, precision_recall_fscore_support
+
+from stages.metrics import clipped, cooled, mcnemar, scores, temperature
+
+CLASSES = ("a", "b", "c")
+
+
+def drawn(n: int, seed: int, sharp: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels that were drawn from probabilities, and these probabilities, made sharper than they are."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, (n, 3))
+    y = np.array([rng.choice(3, p=p) for p in softmax(logits, axis=1)])
+    return y, softmax(sharp * logits, axis=1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(3, 80), seed=st.integers(0, 1000), sharp=st.sampled_from([0.3, 1.0, 4.0]))
+def test_scores_are_those_of_scikit_learn(n: int, seed: int, sharp: float) -> None:
+    y, p = drawn(n, seed, sharp)
+    found = scores(y, p, CLASSES)
+    predicted = p.argmax(axis=1)
+    precision, recall, f1, support = precision_recall_fscore_support(y, predicted, labels=[0, 1, 2], zero_division=0.0)
+    assert found["accuracy"] == pytest.approx((predicted == y).mean())
+    assert found["balanced_accuracy"] == pytest.approx(recall[support > 0].mean())
+    if len(set(y)) == 3:
+        assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, predicted))
+    assert found["log_loss"] == pytest.approx(log_loss(y, p, labels=[0, 1, 2]), rel=1e-4)
+    for i, each in enumerate(found["per_class"].values()):
+        expected = (precision[i], recall[i], f1[i], support[i])
+        assert (each["precision"], each["recall"], each["f1"], each["support"]) == pytest.approx(expected)
+
+
+def test_bootstrap_intervals_hold_the_truth_nineteen_times_out_of_twenty() -> None:
+    many, p = drawn(200_000, 1)
+    truth = scores(many, p, CLASSES)
+    held = {"balanced_accuracy": 0, "log_loss": 0}
+    for seed in range(60):
+        y, q = drawn(250, 1000 + seed)
+        found = scores(y, q, CLASSES, intervals=True)
+        for name in held:
+            low, high = found[f"{name}_interval"]
+            held[name] += low <= truth[name] <= high
+    assert all(count >= 50 for count in held.values()), held
+
+
+def test_calibration_error_is_nothing_for_true_probabilities_and_much_for_sharpened_ones() -> None:
+    y, p = drawn(20_000, 3)
+    _, sharp = drawn(20_000, 3, sharp=4.0)
+    assert scores(y, p, CLASSES)["ece"] < 0.01 < 0.15 < scores(y, sharp, CLASSES)["ece"]
+    found = temperature(y, sharp)
+    assert found == pytest.approx(4.0, rel=0.05)
+    assert scores(y, cooled(np.log(clipped(sharp)), found), CLASSES)["ece"] < 0.01
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(1, 50), seed=st.integers(0, 1000), sharp=st.sampled_from([0.2, 1.0, 8.0]))
+def test_a_temperature_never_changes_a_label_nor_worsens_what_it_was_fitted_on(n: int, seed: int, sharp: float) -> None:
+    y, p = drawn(n, seed, sharp)
+    after = cooled(np.log(clipped(p)), temperature(y, p))
+    np.testing.assert_array_equal(after.argmax(axis=1), clipped(p).argmax(axis=1))
+    assert scores(y, after, CLASSES)["log_loss"] <= scores(y, p, CLASSES)["log_loss"] + 1e-6
+
+
+def test_where_every_row_is_right_the_temperature_stays_sensible() -> None:
+    y = np.array([0, 1, 2] * 5)
+    assert 0.05 < temperature(y, np.eye(3)[y] * 0.7 + 0.1) < 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_mcnemar_is_symmetric_and_sees_only_where_two_heads_differ(pairs: list[tuple[bool, bool]]) -> None:
+    one, two = (np.array(each) for each in zip(*pairs, strict=True))
+    p = mcnemar(one, two)
+    assert 0 < p <= 1 and p == pytest.approx(mcnemar(two, one))
+    more = np.ones(30, bool)
+    assert mcnemar(np.concatenate([one, more]), np.concatenate([two, more])) == pytest.approx(p)
+    assert mcnemar(one, one) == 1
+
+
+def test_mcnemar_by_hand() -> None:
+    """One alone has 1 right, the other 9: 2 · (C(10,0) + C(10,1)) / 2¹⁰."""
+    one = np.array([True] * 1 + [False] * 9)
+    assert mcnemar(one, ~one) == pytest.approx(2 * 11 / 1024)

@@ -185,7 +185,7 @@ class Draw(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The two compiled functions for heads of one shape.
+    """The two functions for heads of one shape, of which the first is compiled.
 
     ``train(state, rates, X, y, orders, seeds) → (State, Sums)`` is one pass over ``orders`` (steps, K, batch size), which hold
     positions in ``X`` (n, d) and ``y`` (n,) int32; ``seeds`` (layers, K) are those of dropout.
@@ -239,7 +239,8 @@ def program(shape: Shape, drops: bool, ragged: bool) -> Program:
         sums = (ops.sum(each * member, axis=1) for each in (loss, _correct(logits, labels), ops.ones_like(member)))
         return Sums(*sums)
 
-    return Program(tracing.compiled(train), tracing.compiled(evaluate))
+    # Scoring is a few operations a head and epoch: less than compiling it would take.
+    return Program(tracing.compiled(train), evaluate)
 
 
 def _where(here: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:

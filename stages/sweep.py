@@ -7,7 +7,9 @@ them, and after each rung of epochs goes on with the best.
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -284,11 +286,11 @@ class Sweep:
             under_way = {trial.key for group in groups for trial in group.trials}
             groups += [_Group(self, each) for each in _stackable(self, [t for t in lacking if t.key not in under_way])]
             what = f"Sweep {self.name}: rung {rung + 1}, {len(alive)} trials, {epochs} epochs"
-            with self.progress.task(what, len(groups), "groups") as advance:
-                for group in groups:
-                    group.advance(epochs)
-                    self.ledger.add(group.records())
+            # Two groups at once: one compiles, which takes one core, while the other trains.
+            with self.progress.task(what, len(groups), "groups") as advance, ThreadPoolExecutor(2) as threads:
+                for _ in threads.map(_Group.advance, groups, repeat(epochs)):
                     advance(1)
+                self.ledger.add([record for group in groups for record in group.records()])
             if groups:
                 self._show(trials, always=True)
             if epochs < longest:
@@ -331,8 +333,8 @@ class Sweep:
         data, X = self._dataset(trial), self._features(trial)
         folds = self.folds(data)
         by_seed, seconds = [], 0.0
-        for repeat in range(self.spec.repeats):
-            seeded = spec.model_copy(update={"seed": spec.seed + repeat})
+        for number in range(self.spec.repeats):
+            seeded = spec.model_copy(update={"seed": spec.seed + number})
             scores = []
             for train, held in folds:
                 head = KerasHead(seeded, data.classes, self.home)
@@ -377,8 +379,8 @@ class _Group:
         members = []
         for trial in trials:
             assert isinstance(trial.spec, DenseSpec)
-            for repeat in range(self._repeats):
-                spec = trial.spec.model_copy(update={"seed": trial.spec.seed + repeat})
+            for number in range(self._repeats):
+                spec = trial.spec.model_copy(update={"seed": trial.spec.seed + number})
                 members += [Member(spec, train, validation) for train, validation in self._folds]
         source = data.source(trials[0].spec.pool, trials[0].layers)
         self._training = Training(members, source, len(data.classes), keep_weights=False)

@@ -14,6 +14,9 @@ from stages.specs import DenseSpec
 
 # Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
 STACK_BYTES = 8_000_000
+# What the weights and slots of stopped heads would be read and written in the epochs that are left, when it takes as long as
+# compiling a function for a smaller stack: about a second.
+BYTES_WORTH_COMPILING = 40_000_000_000
 # Rows that are scored at once, so that what hidden layers hold for all heads stays bounded.
 SCORED_ROWS = 1024
 
@@ -105,8 +108,9 @@ class Fitted:
 class Training:
     """Heads of one shape in training. ``fitted[i]`` says how far ``members[i]`` has come.
 
-    Without ``keep_weights`` scores are all that is kept. Stacks are made by the order of the members and re-made when half of
-    the heads in one have stopped, by counts alone and never by the clock, so that the same members give the same numbers.
+    Without ``keep_weights`` scores are all that is kept. Stacks are made by the order of the members, and made anew without
+    those that have stopped as soon as going on with them would cost more than compiling does; by counts and never by the
+    clock, so that the same members give the same numbers.
     """
 
     def __init__(self, members: Sequence[Member], source: Source, n_classes: int, keep_weights: bool = True) -> None:
@@ -124,9 +128,11 @@ class Training:
         steps = {-(-len(member.train) // self.shape.batch_size) for member in members}
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
         self._program = stack.program(self.shape, drops, ragged)
-        most = max(1, STACK_BYTES // self.shape.bytes)
-        everyone = list(range(len(members)))
-        self._stacks = [self._new_stack(everyone[i : i + most]) for i in range(0, len(everyone), most)]
+        # Stacks of about the same size, as each size is compiled for itself.
+        count = -(-len(members) // max(1, STACK_BYTES // self.shape.bytes))
+        self._stacks = [
+            self._new_stack(list(map(int, part))) for part in np.array_split(np.arange(len(members)), count)
+        ]
 
     def advance(self, epoch: int, tick: Callable[[int], None] = lambda heads: None) -> None:
         """Train until ``epoch`` epochs are done, or every head has stopped. ``tick`` is told of epochs of single heads."""
@@ -228,7 +234,9 @@ class Training:
         kept = []
         for each in self._stacks:
             places = [k for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
-            if 2 * len(places) <= len(each.heads):
+            left = max((self.members[each.heads[k]].spec.epochs - self.epoch for k in places), default=0)
+            steps = -(-len(self._rows) // self.shape.batch_size) * left
+            if (len(each.heads) - len(places)) * self.shape.bytes * steps > BYTES_WORTH_COMPILING:
                 each = each.take(places)
             if places:
                 kept.append(each)

@@ -15,6 +15,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -90,7 +91,7 @@ def halving(data: Dataset, work: Path, epochs: int) -> dict[str, Any]:
         sweep_spec = SweepSpec.model_validate({"head": "x", "strategy": strategy, "grid": GRID})
         trials = trials_of(sweep_spec, variant)
         sweep = Sweep(sweep_spec, {"base": data}, Ledger(work / strategy), SILENT, strategy)
-        taken = seconds(lambda sweep=sweep, trials=trials: sweep.run(trials))
+        taken = seconds(partial(sweep.run, trials))
         best, record = winner(sweep.ranked(trials), strategy)
         table[strategy] = {"seconds": taken, "accuracy": record.scores[-1].accuracy, "winner": dict(best.params)}
         print(
@@ -102,11 +103,7 @@ def halving(data: Dataset, work: Path, epochs: int) -> dict[str, Any]:
     for i, units in enumerate(UNITS):
         pool = GRID["pool"][i % 2]
         params = {"pool": pool, "units": units, "learning_rate": 1e-4, "dropout": 0.25}
-        alone += seconds(
-            lambda params=params, pool=pool: plain(
-                [spec_of(params, epochs)], data.X(pool, ("last",))[order], data.y[order], rows
-            )
-        )
+        alone += seconds(partial(plain, [spec_of(params, epochs)], data.X(pool, ("last",))[order], data.y[order], rows))
     table["keras_s"] = alone / len(UNITS) * len(trials)
     distance = 100 * (table["grid"]["accuracy"] - table["halving"]["accuracy"])
     print(
@@ -116,36 +113,44 @@ def halving(data: Dataset, work: Path, epochs: int) -> dict[str, Any]:
     return table
 
 
+def one_by_one(kind: Any, field: str, values: np.ndarray, more: dict[str, Any], X: np.ndarray, y: np.ndarray) -> None:
+    """What scikit-learn takes, the features standardised once."""
+    scaled = StandardScaler().fit_transform(X)
+    for value in values:
+        kind(**{field: value}, **more).fit(scaled, y)
+
+
 def baselines(data: Dataset) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     table = {}
     rows = data.rows("train")
     for pool in ("avg", "flatten"):
         X, y = data.X(pool, ("last",))[rows], data.y[rows]
-        for name, field, values, kind in (
-            ("ridge, 20 strengths", "alpha", np.geomspace(1e-2, 1e4, 20), RidgeClassifier),
-            ("logistic regression, 10 strengths", "C", np.geomspace(1e-4, 1e1, 10), LogisticRegression),
+        for name, field, values, kind, more in (
+            ("ridge, 20 strengths", "alpha", np.geomspace(1e-2, 1e4, 20), RidgeClassifier, {}),
+            (
+                "logistic regression, 10 strengths",
+                "C",
+                np.geomspace(1e-4, 1e1, 10),
+                LogisticRegression,
+                {"max_iter": 1000},
+            ),
         ):
-            more = {"max_iter": 1000} if kind is LogisticRegression else {}
             specs = [
                 SklearnSpec(kind="sklearn", estimator=kind.__name__, params={field: float(value), **more})
                 for value in values
             ]
             ratios = []
             for _ in range(3):
-
-                def one_by_one(
-                    X: Any = X, y: Any = y, kind: Any = kind, field: str = field, values: Any = values, more: Any = more
-                ) -> None:
-                    scaled = StandardScaler().fit_transform(X)
-                    for value in values:
-                        kind(**{field: value}, **more).fit(scaled, y)
-
-                theirs = seconds(one_by_one)
-                ratios.append(seconds(lambda specs=specs, X=X, y=y: fit_all(specs, Shared(X, y))) / theirs)
+                theirs = seconds(partial(one_by_one, kind, field, values, more, X, y))
+                ratios.append(seconds(partial(fit_together, specs, X, y)) / theirs)
             table[f"{name}, {X.shape[1]} features"] = float(np.median(ratios))
             print(f"{name}, {len(X)} × {X.shape[1]}: {np.median(ratios):.3f} of the time of scikit-learn one by one")
     return table
+
+
+def fit_together(specs: list[SklearnSpec], X: np.ndarray, y: np.ndarray) -> None:
+    fit_all(specs, Shared(X, y))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheError, DataError, HeadError
@@ -248,9 +249,11 @@ def _stale(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
 
 
 def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int:
+    from stages.backend import LOADING
     from stages.dataset import Dataset
     from stages.train import HeadTask, train_heads
 
+    start = perf_counter()
     failures: list[HeadError] = []
     for name in dict.fromkeys(head.entry.base for head in stale):
         base = graph.bases[name]
@@ -278,7 +281,8 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int
             for warning in outcome["warnings"]:
                 progress.say(f"warning: {task.name}: {warning}")
     trained = len(stale) - len(failures)
-    progress.say(f"heads: {trained} trained of {len(graph.heads)}")
+    loading = f", of which loading TensorFlow took {LOADING[0]:.1f} s" if LOADING else ""
+    progress.say(f"heads: {trained} trained of {len(graph.heads)} in {perf_counter() - start:.1f} s{loading}")
     if failures:
         more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
         raise HeadError(f"{failures[0]}{more}; mend or remove it in {graph.config.path.name}")

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from cache.errors import HeadstartError
 
 DISTRIBUTIONS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+# Seconds that loading Keras and its backend took, once it was done: what stage two spends most of a short run on.
+LOADING: list[float] = []
 CPU_FLAGS_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 
 
@@ -27,6 +30,7 @@ def load_keras() -> Any:
     if not os.environ.get("HEADSTART_DEBUG"):
         # Many heads in one process are many functions to trace, of which TensorFlow would warn.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    start = perf_counter()
     try:
         with without_chatter():
             import keras
@@ -34,6 +38,7 @@ def load_keras() -> Any:
         raise HeadstartError(
             f"keras: cannot be imported ({error}); install headstart into this environment: make setup"
         ) from error
+    LOADING.append(perf_counter() - start)
     return keras
 
 

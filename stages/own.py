@@ -14,6 +14,7 @@ from stages.backend import load_keras
 from stages.heads import PREDICT_BATCH, Predicts, loss, optimizer
 from stages.progress import SILENT, Progress
 from stages.specs import KerasSpec
+from stages.together import class_weights
 
 
 class KerasHead(Predicts):
@@ -52,6 +53,7 @@ class KerasHead(Predicts):
         self._core = self._build(X.shape[1:])
         single = self._core.output_shape[-1] == 1
         self._core.compile(optimizer=optimizer(spec), loss=loss(spec, 2 if single else 3), metrics=["accuracy"])
+        weights = class_weights(spec, y, len(self.classes_))
         with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
             callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance(1))]
             if not last:
@@ -62,7 +64,7 @@ class KerasHead(Predicts):
             history = self._core.fit(
                 X, self._targets(y, single), validation_data=(X_validation, self._targets(y_validation, single)),
                 epochs=spec.epochs, batch_size=spec.batch_size, validation_batch_size=PREDICT_BATCH,
-                class_weight=self._class_weight(y), callbacks=callbacks, verbose=0,
+                class_weight=dict(enumerate(map(float, weights))), callbacks=callbacks, verbose=0,
             ).history  # fmt: skip
         self.history_ = [
             dict(zip(history, map(float, row), strict=True)) for row in zip(*history.values(), strict=True)
@@ -104,12 +106,6 @@ class KerasHead(Predicts):
 
     def _targets(self, y: NDArray[np.int64], single: bool) -> NDArray[np.float32]:
         return y.astype(np.float32)[:, None] if single else np.eye(len(self.classes_), dtype=np.float32)[y]
-
-    def _class_weight(self, y: NDArray[np.int64]) -> dict[int, float] | None:
-        if self.spec.class_weight is None:
-            return None
-        counts = np.bincount(y, minlength=len(self.classes_))
-        return {i: float(len(y) / (len(counts) * max(count, 1))) for i, count in enumerate(counts)}
 
     def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Write the Keras model as it was built."""

@@ -90,8 +90,10 @@ class Rates(NamedTuple):
     def of(cls, specs: Sequence[DenseSpec], class_weight: NDArray[np.float32]) -> "Rates":
         """The rates of heads with these specs; ``class_weight`` (K, classes) is that of each class's rows."""
 
-        def column(values: Sequence[float]) -> NDArray[np.float32]:
-            return np.array(values, np.float32)[:, None, None]
+        tensor = load_keras().ops.convert_to_tensor
+
+        def column(values: Sequence[float]) -> Any:
+            return tensor(np.array(values, np.float32)[:, None, None])
 
         return cls(
             column([spec.learning_rate for spec in specs]),
@@ -99,8 +101,13 @@ class Rates(NamedTuple):
             column([spec.weight_decay for spec in specs]),
             column([spec.dropout for spec in specs]),
             column([spec.label_smoothing for spec in specs]),
-            np.asarray(class_weight, np.float32),
+            tensor(np.asarray(class_weight, np.float32)),
         )
+
+    def take(self, heads: Sequence[int]) -> "Rates":
+        """Those of some of the heads."""
+        places = np.array(heads, np.int32)
+        return Rates(*(load_keras().ops.take(each, places, axis=0) for each in self))
 
 
 class State(NamedTuple):
@@ -262,8 +269,8 @@ class _Dropout(NamedTuple):
     def __call__(self, values: Any, layer: int) -> Any:
         ops = load_keras().ops
         _, rows, units = values.shape
-        place = np.arange(rows * units, dtype=np.int32).reshape(1, rows, units)
-        step = ops.cast(self.step, "int32") * rows * units
+        place = ops.convert_to_tensor(np.arange(rows * units, dtype=np.int32).reshape(1, rows, units))
+        step = ops.cast(ops.convert_to_tensor(self.step), "int32") * (rows * units)
         x = (place + step) * _int32(0x9E3779B9) + self.seeds[layer][:, None, None]
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
             x = ops.bitwise_xor(x, _shifted(x, shift)) * _int32(factor)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages import stack
 from stages.backend import load_keras
-from stages.specs import DenseSpec
+from stages.specs import DenseSpec, KerasSpec
 
 # Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
 STACK_BYTES = 8_000_000
@@ -153,7 +153,8 @@ class Training:
 
     def _new_stack(self, heads: list[int]) -> "_Stack":
         specs = [self.members[i].spec for i in heads]
-        weight = np.stack([_class_weight(self.members[i], self.source.y, self.n_classes) for i in heads])
+        labels = [self.source.y[self.members[i].train] for i in heads]
+        weight = np.stack([class_weights(*pair, self.n_classes) for pair in zip(specs, labels, strict=True)])
         return _Stack(heads, stack.initial_state(specs, self.shape), stack.Rates.of(specs, weight))
 
     def _one_epoch(self, tick: Callable[[int], None]) -> None:
@@ -163,7 +164,7 @@ class Training:
             for number, each in enumerate(self._stacks):
                 start = perf_counter()
                 orders, seeds = self._draws(each.heads, block)
-                if len(orders):
+                if orders.shape[0]:
                     each.state, found = self._program.train(each.state, each.rates, block.X, block.y, orders, seeds)
                     sums[number].add(found)
                 spent[number] += perf_counter() - start
@@ -179,7 +180,7 @@ class Training:
             tick(sum(not self.fitted[i].stopped or len(self.fitted[i].history) == self.epoch for i in each.heads))
         self._restack()
 
-    def _draws(self, heads: Sequence[int], block: Block) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _draws(self, heads: Sequence[int], block: Block) -> tuple[Any, Any]:
         """Orders (steps, K, batch size) of a block's rows, and the seeds of dropout (layers, K)."""
         size = self.shape.batch_size
         here = [self._places(i, block.positions) for i in heads]
@@ -190,7 +191,8 @@ class Training:
             draw = stack.Draw(self.members[i].spec.seed, self.epoch, block.number)
             orders[:, k] = draw.order(rows, size, steps)
             seeds[:, k] = draw.dropout(len(seeds))
-        return orders, seeds
+        tensor = load_keras().ops.convert_to_tensor
+        return tensor(orders), tensor(seeds)
 
     def _places(self, i: int, positions: NDArray[np.int64]) -> NDArray[np.int32]:
         """Where a member's training rows stand in a block. None for a head that has stopped."""
@@ -206,7 +208,8 @@ class Training:
             member[k, : len(block.positions)] = np.isin(block.positions, self.members[i].validation)
         for start in range(0, block.X.shape[0], SCORED_ROWS):
             part = slice(start, start + SCORED_ROWS)
-            totals.add(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], member[:, part]))
+            here = load_keras().ops.convert_to_tensor(member[:, part])
+            totals.add(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], here))
 
     def _note(self, each: "_Stack", trained: "_Means", validated: "_Means", seconds: float) -> None:
         active = [(k, i) for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
@@ -250,8 +253,7 @@ class _Stack:
     rates: stack.Rates
 
     def take(self, places: Sequence[int]) -> "_Stack":
-        rates = stack.Rates(*(each[list(places)] for each in self.rates))
-        return _Stack([self.heads[k] for k in places], self.state.take(places), rates)
+        return _Stack([self.heads[k] for k in places], self.state.take(places), self.rates.take(places))
 
 
 class _Means(NamedTuple):
@@ -283,12 +285,12 @@ def _union(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.unique(np.concatenate(rows))
 
 
-def _class_weight(member: Member, y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
-    """What a row of each class counts: 1, or inversely to the class's frequency, as scikit-learn's "balanced"."""
-    if member.spec.class_weight is None:
+def class_weights(spec: DenseSpec | KerasSpec, y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """What a training row of each class counts (classes,): 1, or inversely to its frequency, as scikit-learn's "balanced"."""
+    if spec.class_weight is None:
         return np.ones(n_classes, np.float32)
-    counts = np.bincount(y[member.train], minlength=n_classes)
-    return (len(member.train) / (n_classes * np.maximum(counts, 1))).astype(np.float32)
+    counts = np.bincount(y, minlength=n_classes)
+    return (len(y) / (n_classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def train_all(

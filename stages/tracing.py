@@ -40,10 +40,4 @@ def gradients(function: Callable[[Sequence[Any]], tuple[Any, Any]], at: Sequence
     leaves = [each.detach().requires_grad_() for each in at]
     value, aside = function(leaves)
     found = list(torch.autograd.grad(value, leaves))
-    return _detached(aside), found
-
-
-def _detached(values: Any) -> Any:
-    if isinstance(values, tuple | list):
-        return type(values)(_detached(each) for each in values)
-    return values.detach()
+    return load_keras().tree.map_structure(lambda each: each.detach(), aside), found

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -250,6 +251,22 @@ def test_a_head_that_cannot_be_trained_does_not_keep_the_others_from_it(project:
     assert outcome.trained == ["svm"]
     assert "head 'nb': MultinomialNB: cannot be fitted: Negative values" in only_line(outcome)
     assert "failed: head 'knn': KNeighborsClassifier: cannot be fitted: Expected n_neighbors" in outcome.out
+
+
+def test_one_of_twenty_heads_edited_is_the_one_that_is_trained(project: Project) -> None:
+    more = "".join(
+        f'[heads.h{i}]\nkind = "dense"\npool = "avg"\nunits = [{4 + i % 3}]\nepochs = 1\nseed = {i}\n'
+        for i in range(18)
+    )
+    project.config.write_text(project.config.read_text() + more)
+    outcome = project.make("heads")
+    assert outcome.code == 0 and len(outcome.trained) == 18, outcome.out
+    project.edit("epochs = 1\nseed = 7\n", "epochs = 2\nseed = 7\n")
+    outcome = project.make("heads")
+    assert outcome.trained == ["h7"]
+    assert re.search(r"heads: 1 trained of 20 in \d+\.\d s, of which loading TensorFlow took \d+\.\d s", outcome.out), (
+        outcome.out
+    )
 
 
 def test_a_users_own_files_beside_a_head_survive(project: Project) -> None:

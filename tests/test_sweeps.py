@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -120,6 +121,13 @@ def test_a_second_run_does_nothing_and_an_extended_one_what_is_new(swept: Projec
     assert after[: len(before)] == before and len(after) == len(before) + 2
     status = swept.headstart("status").out
     assert re.search(r"sweep width +up to date +6 trials, best validation accuracy", status), status
+
+
+def test_the_same_sweep_gives_the_same_numbers(swept: Project) -> None:
+    kept = [{name: value for name, value in row.items() if name != "seconds"} for row in trials(swept, "fast")]
+    shutil.rmtree(swept.artifacts / "sweeps" / "fast")
+    assert swept.headstart("sweep", "fast").code == 0
+    assert kept == [{name: value for name, value in row.items() if name != "seconds"} for row in trials(swept, "fast")]
 
 
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:

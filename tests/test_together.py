@@ -112,8 +112,9 @@ def test_a_head_in_a_stack_is_the_head_alone(
         assert fitted.history[-1]["val_loss"] == pytest.approx(alone.history[-1]["val_loss"], rel=1e-3)
 
 
-def test_heads_stop_one_by_one_and_leave_the_stack() -> None:
-    """Each stops where it would alone, and once half have stopped the others go on without them."""
+def test_heads_stop_one_by_one_and_leave_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stops where it would alone; where that is worth compiling for, the others go on without it."""
+    monkeypatch.setattr(together, "BYTES_WORTH_COMPILING", 0)
     split = X, y, train, validation = data()
     specs = [
         dense(units=[32], dropout=0.0, optimizer="adam", learning_rate=rate, epochs=40, patience=2, seed=i)
@@ -124,7 +125,7 @@ def test_heads_stop_one_by_one_and_leave_the_stack() -> None:
     while training.active:
         training.advance(training.epoch + 1)
         sizes.append(sum(len(each.heads) for each in training._stacks))
-    assert sizes[0] == 4 and sizes[-1] == 0 and sizes == sorted(sizes, reverse=True) and set(sizes) >= {2, 1}
+    assert sizes[0] == 4 and sizes[-1] == 0 and sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 2
     for spec, fitted in zip(specs, training.fitted, strict=True):
         (alone,) = trained([spec], split, 3)
         assert len(fitted.history) == len(alone.history)

@@ -62,6 +62,39 @@ def test_a_head_trains_on_every_backend(tmp_path: Path, backend: str) -> None:
     assert result["versions"]["backend"] == backend
 
 
+TRAIN = """
+import sys
+import numpy as np
+from stages.specs import DenseSpec
+from stages.together import InMemory, Member, train_all
+rng = np.random.default_rng(0)
+y = rng.integers(0, 3, 90)
+X = (rng.normal(0, 1, (3, 20))[y] + rng.normal(0, 1.5, (90, 20))).astype(np.float32)
+options = [
+    {"units": [], "optimizer": "sgd"}, {"units": [8], "dropout": 0.3}, {"units": [8], "dropout": 0.6, "class_weight": "balanced"},
+    {"units": [8, 6], "optimizer": "adamw", "batch_norm": True, "activation": "gelu"},
+]
+specs = [DenseSpec.model_validate({"kind": "dense", "epochs": 3, "learning_rate": 1e-2, "seed": i, **each}) for i, each in enumerate(options)]
+members = [Member(spec, np.arange(61 + i), np.arange(70, 90)) for i, spec in enumerate(specs)]
+fitted = train_all(members, InMemory(X, y), 3)
+np.savez(sys.argv[1], *[np.concatenate([w.ravel() for w in each.weights]) for each in fitted])
+"""
+
+
+def test_stacked_heads_are_the_same_on_every_backend(tmp_path: Path) -> None:
+    """Initial weights, batches and dropout are drawn by NumPy and by a hash, and not by the backend."""
+    found = {}
+    for backend in ("tensorflow", "jax", "torch"):
+        path = tmp_path / f"{backend}.npz"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend}
+        subprocess.run([sys.executable, "-c", TRAIN, str(path)], env=environment, check=True, timeout=150)
+        with np.load(path) as file:
+            found[backend] = [file[name] for name in file.files]
+    for backend in ("jax", "torch"):
+        for weights, expected in zip(found[backend], found["tensorflow"], strict=True):
+            assert np.linalg.norm(weights - expected) <= 1e-4 * np.linalg.norm(expected), backend
+
+
 def test_openvino_says_what_it_converts_from(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from stages.bases import FrozenBase; from stages.specs import BaseSpec;"

@@ -49,13 +49,13 @@ GRID = {
 }
 
 
-def write_features(folder: Path, rows: int) -> Dataset:
-    """Two classes that overlap: each has places of its own in the map and channels of its own, most values are zero."""
+def write_features(folder: Path, rows: int, apart: float = 0.12) -> Dataset:
+    """Two classes, ``apart`` in places and channels of the map, that overlap; most values are zero."""
     rng = np.random.default_rng(0)
     store = FeatureStore(folder)
     store.create({"dtype": "float16"})
-    channels = rng.normal(0, 0.12, (2, 1, 1, 512))
-    places = rng.normal(0, 0.12, (2, 4, 4, 512)) * (rng.random((2, 4, 4, 512)) < 0.2)
+    channels = rng.normal(0, apart, (2, 1, 1, 512))
+    places = rng.normal(0, apart, (2, 4, 4, 512)) * (rng.random((2, 4, 4, 512)) < 0.2)
     records = []
     for start in range(0, rows + VALIDATION, 500):
         y = rng.integers(0, 2, 500)

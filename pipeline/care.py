@@ -12,7 +12,7 @@ from cache.store import FeatureStore
 from pipeline.config import Config, load_config
 from pipeline.graph import Graph, load_graph
 from stages.progress import Progress
-from stages.results import damaged_files, read_result
+from stages.results import damaged_files, read_result, read_sweep
 
 
 def verify(config: Config, progress: Progress) -> list[str]:
@@ -29,6 +29,9 @@ def verify(config: Config, progress: Progress) -> list[str]:
     heads = sorted((folder / "heads").glob("*/"))
     for path in heads:
         wrong += [f"damaged: {problem}; delete {path} and run `make heads`" for problem in _head_problems(path)]
+    for path in sorted((folder / "sweeps").glob("*/result.json")):
+        if read_sweep(path.parent) is None:
+            wrong.append(f"damaged: {path}: expected the result of a sweep, found it changed; run `make sweep`")
     if (folder / "manifest.json").exists():
         try:
             Manifest.load(folder / "manifest.json")

@@ -39,6 +39,8 @@ WORDS = {
     "bool_type": "expected true or false",
     "list_type": "expected a list",
     "dict_type": "expected a table",
+    "too_short": "expected one at least, found none",
+    "finite_number": "expected a finite number",
 }
 # Names become folders and make targets, so they stay within what both can take.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -209,7 +211,7 @@ def _sweeps(
                 f"{path}: [{where}] head: no head {spec.head!r}{nearest(spec.head, heads)}; there are {', '.join(heads)}"
             )
         head = heads[spec.head]
-        if isinstance(head.get("base"), list) and "base" not in spec.grid:
+        if isinstance(head.get("base"), list) and head["base"][1:] and "base" not in spec.grid:
             raise ConfigError(
                 f"{path}: [{where}]: the head {spec.head!r} is on several bases; name one of them, or sweep over them: "
                 f"grid.base = {head['base']}"
@@ -241,8 +243,14 @@ def _variant(
     path: Path, sweep: str, head: dict[str, Any], params: dict[str, Any], bases: dict[str, BaseSpec]
 ) -> HeadEntry:
     table = dict(head)
+    if isinstance(table.get("base"), list):
+        table["base"] = table["base"][0]  # stands in where no base is named
     for field, value in params.items():
         name, _, parameter = field.partition(".")
+        if name == "base" and not isinstance(value, str):
+            raise ConfigError(f"{path}: [sweeps.{sweep}] grid.base: expected names of bases, found {value!r}")
+        if parameter and not isinstance(table.get(name, {}), dict):
+            raise ConfigError(f"{path}: [sweeps.{sweep}] grid.{field}: {name} has no parts, found {table[name]!r}")
         table[name] = {**table.get(name, {}), parameter: value} if parameter else value
     (entry,) = _head_entries(path, f"sweeps.{sweep}", sweep, table, bases)
     return entry

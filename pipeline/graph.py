@@ -198,6 +198,8 @@ def _sweep_target(config: Config, entry: SweepEntry, bases: dict[str, BaseTarget
     result = read_sweep(folder)
     spec = entry.spec.model_dump(mode="json", exclude={"refit"})
     head = config.variant(entry, {}).spec.model_dump(mode="json")
+    if isinstance(builds := entry.spec.grid.get("build"), list):
+        head["code"] = [getattr(config.variant(entry, {"build": build}).spec, "code", "") for build in builds]
     parts = {"schema": SCHEMA, "sweep": spec, "head": head, "bases": keys, "rows": manifest.rows_digest}
     if not all(keys.values()):
         reasons = [reason for name in keys for reason in bases[name].reasons]

@@ -152,7 +152,8 @@ def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Se
     records = [graph.manifest.by_digest[digest] for digest in target.missing]
     root = graph.config.data.root
     _say_note(target, progress)
-    base = suitable_base(target.spec, target.weights, cuts, target.stores.values(), records, root, progress)
+    stores = [target.stores[layer] for layer in cuts if layer in target.stores]
+    base = suitable_base(target.spec, target.weights, cuts, stores, records, root, progress)
     _say_base(base, progress)
     return base
 
@@ -185,6 +186,10 @@ def _say_note(target: BaseTarget, progress: Progress) -> None:
 
     if target.spec.weights in NOTES:
         progress.say(NOTES[target.spec.weights])
+    if target.spec.own_file and target.spec.preprocess is None:
+        progress.say(
+            'preprocess: none is named, so the base gets pixels from 0 to 255; "caffe", "tf" or "torch" scale them'
+        )
 
 
 def _say_base(base: "FrozenBase", progress: Progress) -> None:
@@ -260,8 +265,7 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int
         tasks = []
         for head in stale:
             entry = head.entry
-            base_key = base.key(entry.layers)
-            if entry.base == name and base_key is not None and head.key is not None:
+            if entry.base == name and (base_key := base.key(entry.layers)) is not None and head.key is not None:
                 rows = graph.manifest.rows_digest
                 home = graph.config.path.parent
                 tasks.append(
@@ -344,6 +348,10 @@ def _predicts(graph: Graph, head: HeadTarget) -> bool:
 
 
 def _known_head(graph: Graph, name: str) -> HeadTarget:
+    if name in graph.sweeps and name not in graph.heads:
+        raise HeadError(
+            f"the winner of sweep {name!r} is not known: {'; '.join(graph.sweeps[name].reasons)}; run `make sweep`"
+        )
     if name not in graph.heads:
         raise HeadError(
             f"no head {name!r} in the configuration{nearest(name, graph.heads)}; there are {', '.join(graph.heads) or 'none'}"

@@ -148,8 +148,8 @@ def layer_lines(name: str, size: str | None) -> list[str]:
     Without a ``size``, at the one that a model file takes, else at 150×150. Raises ConfigError for a base or a size that
     there is not.
     """
-    height, _, width = (size or "150").partition("x")
-    if not (height.isdecimal() and (width or height).isdecimal()):
+    height, _, width = ("150" if size is None else size).partition("x")
+    if not (height.isdecimal() and (width or height).isdecimal() and int(height) * int(width or height)):
         raise ConfigError(f"--input-size: expected a whole number or HEIGHTxWIDTH, found {size!r}")
     spec = base_of(name, (int(height), int(width or height)))
     from stages.bases import layers_of, own_size

@@ -16,6 +16,7 @@ from stages.progress import Progress
 from stages.specs import head_key
 from stages.sweep import Ledger, Record, Sweep, Trial, effects, trials_of, winner
 from stages.table import nearest
+from stages.train import check_spec
 
 LEADERS = 10
 COLUMNS = ("rank", "accuracy", "low", "high", "loss", "spread", "epochs", "complete", "seconds", "problem")
@@ -64,6 +65,8 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
             trials = trials_of(spec, variant)
             work.run(trials)
         ranked = work.ranked(trials)
+        # A trial that was dropped may stand above it by what it had after fewer epochs, but was not chosen.
+        ranked = [winner(ranked, name), *(pair for pair in ranked if pair[0].key != winner(ranked, name)[0].key)]
         _write(target, ranked, perf_counter() - start)
     best, record = winner(ranked, name)
     low, high = record.scores[-1].interval
@@ -76,6 +79,7 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
 
 def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     entry = graph.config.variant(target.entry, params)
+    check_spec(target.entry.name, entry.spec, "sweeps")
     base_key = graph.bases[entry.base].key(entry.layers) or ""
     spec = target.entry.spec
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
@@ -94,7 +98,7 @@ def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds:
         for rank, (trial, record) in enumerate(ranked, 1):
             writer.writerow([rank, *map(_cell, trial.params.values()), *_cells(record), trial.key])
     best, record = winner(ranked, target.entry.name)
-    leaders = [_described(*each) for each in ranked[:LEADERS] if each[1].scores]
+    leaders = [_described(*each) for each in ranked[:LEADERS] if each[1].scores and not each[1].problem]
     result = {
         "sweep": target.entry.name,
         "key": target.key,
@@ -120,6 +124,7 @@ def _described(trial: Trial, record: Record) -> dict[str, Any]:
         "log_loss": score.loss,
         "spread": score.spread,
         "epochs": len(record.scores),
+        "complete": record.complete,
     }
 
 
@@ -128,8 +133,8 @@ def _cell(value: Any) -> str:
 
 
 def _cells(record: Record) -> list[Any]:
-    if not record.scores:
-        return ["", "", "", "", "", 0, record.complete, record.seconds, record.problem]
+    if not record.scores or record.problem:
+        return ["", "", "", "", "", len(record.scores), record.complete, record.seconds, record.problem]
     score = record.scores[-1]
     low, high = score.interval
     return [

@@ -1,8 +1,10 @@
 """A frozen base: built, given its weights, cut at its layers, run over batches of images in inference mode."""
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from stages.table import BASES, nearest
 from stages.weights import Weights
 
 OTHER_GRAPH = "EfficientNetB"
+# Names in one line of an error.
+MOST_LISTED = 40
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -45,9 +49,7 @@ class FrozenBase:
     def _make_engine(self, weights: Weights) -> Engine:
         shape = (self.batch_size, *self.spec.input_size, 3)
         if self.precision == "int8":
-            quantised = QuantisedBase(self.spec, weights)
-            check_layers(quantised.layers(), self.layers, self.spec.name)
-            return OpenVINOEngine(quantised.load(self.layers), self.precision, shape)
+            return OpenVINOEngine(QuantisedBase(self.spec, weights).load(self.layers), self.precision, shape)
         # OpenVINO lowers the precision itself, from a model in float32.
         precision = self.precision if self.spec.engine == "keras" else "float32"
         model = with_preprocessing(cut(build(self.spec, weights, precision), self.layers, self.spec.name), self.spec)
@@ -127,6 +129,9 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
 def _read_model(path: str) -> tuple[Any, tuple[int | None, int | None]]:
     """A user's own model, read without running code from the file, and the (height, width) that it takes."""
     keras = backend.load_keras()
+    if not zipfile.is_zipfile(path):
+        what = "another kind of file" if Path(path).exists() else "no such file"
+        raise BaseError(f"{path}: expected a Keras model (.keras), found {what}")
     try:
         with backend.fresh_names(POLICIES["float32"]):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -185,9 +190,8 @@ def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None
     """Raise BaseError, with the layers that there are, unless all of ``wanted`` are among them."""
     for layer in wanted:
         if layer not in there:
-            raise BaseError(
-                f"layer {layer!r}: {name} has no such layer{nearest(layer, there)}; there are {', '.join(there)}"
-            )
+            listed = ", ".join(there) if len(there) <= MOST_LISTED else f"{len(there)}, see `headstart layers {name}`"
+            raise BaseError(f"layer {layer!r}: {name} has no such layer{nearest(layer, there)}; there are {listed}")
 
 
 def cut(model: Any, layers: Sequence[str], name: str) -> Any:
@@ -216,9 +220,13 @@ class Layer:
 
 def layers_of(spec: BaseSpec, weights: Weights) -> list[Layer]:
     """The layers at which a base can be cut, from input to output. ``weights`` are not fetched where they are missing."""
+    keras = backend.load_keras()
     model = build(spec, weights, "float32")
+    layers = [layer for layer in model.layers[1:] if not isinstance(layer.output, list | tuple | dict)]
+    # A model of one's own may take images of any size, so that its shapes are known for a given one alone.
+    image = keras.KerasTensor((1, *spec.input_size, 3))
+    outputs = keras.Model(model.input, [layer.output for layer in layers]).compute_output_spec(image)
     return [
-        Layer(layer.name, type(layer).__name__, tuple(layer.output.shape[1:]))
-        for layer in model.layers[1:]
-        if not isinstance(layer.output, list | tuple | dict)
+        Layer(layer.name, type(layer).__name__, tuple(output.shape[1:]))
+        for layer, output in zip(layers, outputs if isinstance(outputs, list) else [outputs], strict=True)
     ]

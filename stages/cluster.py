@@ -97,6 +97,7 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
     from dask.distributed import as_completed
 
     done = Extraction()
+    said: set[str] = set()
     start = perf_counter()
     jobs = _jobs(stage, spec, wanted)
     with cluster(address) as client, _lease(jobs), stage.progress.task("Extracting features", len(wanted)) as advance:
@@ -111,7 +112,9 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
                 done.rejected.skipped.update(found.rejected.skipped)
                 done.rejected.changed.extend(found.rejected.changed)
                 for line in found.said:
-                    stage.progress.say(line)
+                    if line not in said:  # each worker says what it found, and like ones find the same
+                        said.add(line)
+                        stage.progress.say(line)
                 advance(found.extracted + len(found.rejected.skipped) + len(found.rejected.changed))
                 if done.rejected.skipped and stage.data.on_bad_image == "fail":
                     sha, reason = next(iter(done.rejected.skipped.items()))

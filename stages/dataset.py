@@ -29,7 +29,7 @@ def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float
     if pool == "none":
         return features
     if features.ndim == 2 or pool == "flatten":
-        return features.reshape(len(features), -1)
+        return features.reshape(len(features), math.prod(features.shape[1:]))
     places = tuple(range(1, features.ndim - 1))
     pooled: NDArray[np.float32] = features.mean(axis=places) if pool == "avg" else features.max(axis=places)
     return pooled
@@ -39,6 +39,11 @@ def pool_layers(features: Sequence[NDArray[np.float32]], pool: Pool) -> NDArray[
     """The features of several layers, each (n, …), pooled one by one and laid side by side: (n, d), float32."""
     pooled = [pool_features(each, pool) for each in features]
     return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+
+
+def in_words(size: int) -> str:
+    """Bytes in MB or GB."""
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 @dataclass
@@ -77,10 +82,11 @@ class Dataset:
         Raises CacheError where a store lacks an image or is damaged, DataError where memory would not hold them.
         """
         if not self.fits(pool, layers):
-            need, limit = (f"{size / 1e9:.1f} GB" for size in (self._bytes(pool, layers), self.limit))
+            need, limit = in_words(self._bytes(pool, layers)), in_words(self.limit)
+            remedy = "" if pool in ("avg", "max") else 'set pool = "avg", or '
             raise DataError(
-                f"{len(self.records):,} rows of features take {need} while they are trained on, expected at most {limit}; only "
-                'dense heads can be streamed: set pool = "avg", or raise memory in [cache]'
+                f"{len(self.records):,} rows of features, pool {pool!r}, take {need} while they are trained on, expected at most "
+                f"{limit}, and dense heads alone can be streamed; {remedy}raise memory in [cache]"
             )
         found = [self._pooled(layer, pool) for layer in layers or list(self.stores)[-1:]]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
@@ -125,6 +131,9 @@ class Dataset:
 
     def _pooled(self, layer: str, pool: Pool) -> NDArray[np.float32]:
         if (layer, pool) not in self._arrays:
+            # What was read before for another pooling goes, where both would be too much.
+            if sum(each.nbytes for each in self._arrays.values()) * COPIES > self.limit / 2:
+                self._arrays.clear()
             digests = [record.sha256 for record in self.records]
             read = self.stores[layer].read(digests, lambda features: pool_features(features, pool))
             self._arrays[layer, pool] = read

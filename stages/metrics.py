@@ -68,6 +68,8 @@ def scores(
     }
     if intervals:
         drawn = _from_sums(_resampled(columns), len(y), len(classes))
+        # A sample with repetitions looks worse calibrated than the rows that it was drawn from; by as much it is shifted back.
+        drawn["ece"] = np.maximum(drawn["ece"] - drawn["ece"].mean() + out["ece"], 0)
         for name in ("balanced_accuracy", "log_loss", "ece"):
             out[f"{name}_interval"] = _percentiles(drawn[name])
         for i, each in enumerate(out["per_class"].values()):

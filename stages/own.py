@@ -1,6 +1,7 @@
 """Heads of the user's own: built by a function of theirs, trained by ``keras.Model.fit``, one at a time."""
 
 import runpy
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -81,19 +82,33 @@ class KerasHead(Predicts):
     def _build(self, shape: tuple[int, ...]) -> Any:
         keras = load_keras()
         name, _, function = self.spec.build.rpartition(":")
+        path = self.home / name
+        # As Python does for a script: what lies beside the file can be imported.
+        sys.path.insert(0, str(path.absolute().parent))
         try:
             # The file is the user's own, named in the configuration that they run.
-            made = runpy.run_path(str(self.home / name))[function](shape, len(self.classes_))
+            there = runpy.run_path(str(path))
+            if function not in there:
+                raise HeadError(f"{self.spec.build}: expected a function {function!r} in {name}, found none")
+            made = there[function](shape, len(self.classes_))
             if isinstance(made, list | tuple):
                 outputs, activation = (1, "sigmoid") if len(self.classes_) == 2 else (len(self.classes_), "softmax")
                 last = keras.layers.Dense(outputs, activation=activation, name="probabilities")
                 made = keras.Sequential([keras.layers.Input(shape), *made, last])
-            found = np.asarray(made(np.zeros((1, *shape), np.float32), training=False))
-        except KeyError:
-            raise HeadError(f"{self.spec.build}: expected a function {function!r} in {name}, found none") from None
-        except Exception as error:  # whatever the user's code raises
+            found = keras.ops.convert_to_numpy(made(np.zeros((1, *shape), np.float32), training=False))
+        except (HeadError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # whatever the user's code raises, SystemExit too
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise HeadError(f"{self.spec.build}: cannot be built for features {shape} ({reason})") from error
+        finally:
+            sys.path.remove(str(path.absolute().parent))
+        for layer in made._flatten_layers():
+            if isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith("keras."):
+                raise HeadError(
+                    f"{self.spec.build}: expected layers of Keras's own, found {type(layer).__name__}, which could not be read "
+                    "back without running code from the saved file"
+                )
         classes = len(self.classes_)
         if found.shape not in ((1, classes), (1, 1) if classes == 2 else (1, classes)):
             raise HeadError(

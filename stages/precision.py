@@ -26,9 +26,21 @@ IMAGES = 16
 
 def stored_precision(spec: BaseSpec, stores: Iterable[FeatureStore]) -> str:
     """The precision to compute in beside what is stored: for ``auto``, that of the stored rows where this machine has it."""
+    return _begun_in(spec, stores) or backend.precision_for(spec.precision, spec.engine)
+
+
+def _begun_in(spec: BaseSpec, stores: Iterable[FeatureStore]) -> str | None:
+    """For ``auto``, the precision of the rows that there are; None where nothing is stored that says.
+
+    With rows of both kinds, float32: what is computed more exactly than some of them agrees with all.
+    """
     used = {info.precision for store in stores if len(store) for info in store.info()}
-    fast = backend.precision_for(spec.precision, spec.engine)
-    return fast if spec.precision != "auto" or not used or fast in used else "float32"
+    if spec.precision != "auto":
+        return None
+    if "float32" in used:
+        return "float32"
+    fast = backend.precision_for("auto", spec.engine)
+    return fast if fast in used else None
 
 
 def suitable_base(
@@ -42,11 +54,12 @@ def suitable_base(
 ) -> FrozenBase:
     """The base in the precision that suits it, which for ``auto`` is measured on a few of ``records``.
 
-    A store that has rows in the fast precision goes on in it. Raises BaseError as FrozenBase does.
+    A store that was begun goes on in the precision of its rows. ``stores`` are those of ``layers``. Raises BaseError as
+    FrozenBase does.
     """
-    base = FrozenBase(spec, weights, layers)
-    used = {info.precision for store in stores if len(store) for info in store.info()}
-    if spec.precision != "auto" or base.precision == "float32" or base.precision in used:
+    begun = _begun_in(spec, stores)
+    base = FrozenBase(spec, weights, layers, begun)
+    if spec.precision != "auto" or base.precision == "float32" or begun:
         return base
     images = _sample(spec, records, root, base.batch_size)
     if images is None:
@@ -56,7 +69,7 @@ def suitable_base(
     if error <= LARGEST_ERROR:
         return base
     progress.say(
-        f"base: {spec.name} in {base.precision} is {error:.1%} away from float32 on {len(images)} of these images, more than "
+        f"base: {spec.name} in {base.precision} is {error:.2%} away from float32 on {len(images)} of these images, more than "
         f'{LARGEST_ERROR:.0%}, so it computes in float32; precision = "{base.precision}" would insist'
     )
     return exact
@@ -64,10 +77,12 @@ def suitable_base(
 
 def relative_error(found: dict[str, NDArray[np.float32]], expected: dict[str, NDArray[np.float32]]) -> float:
     """‖found − expected‖ / ‖expected‖ in the Frobenius norm, the largest of all layers."""
-    return max(
+    errors = [
         float(np.linalg.norm(found[layer] - rows) / max(float(np.linalg.norm(rows)), 1e-12))
         for layer, rows in expected.items()
-    )
+    ]
+    # Where a value is not finite, the error is not a number, which is no maximum either.
+    return max(error if np.isfinite(error) else float("inf") for error in errors)
 
 
 def _sample(spec: BaseSpec, records: Sequence[ImageRecord], root: Path, most: int) -> NDArray[np.uint8] | None:

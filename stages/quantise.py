@@ -86,6 +86,7 @@ class QuantisedBase:
         check_layers([*names, OUTPUT], self.spec.cuts, self.spec.name)
         model, tensors = convert(with_preprocessing(cut(base, [*names, OUTPUT], self.spec.name), self.spec))
         # Only the last output stays one while it is quantised; a tensor keeps its name, by which it is found again.
+        nodes = [model.output(tensor).get_node().input_value(0).get_node().get_friendly_name() for tensor in tensors]
         last = model.output(tensors[-1]).get_node().get_friendly_name()
         for result in model.get_results():
             if result.get_friendly_name() != last:
@@ -93,6 +94,7 @@ class QuantisedBase:
         sample = list(images)
         with backend.without_chatter():
             quantised = nncf.quantize(model, nncf.Dataset(sample), subset_size=len(sample))
+        kept = {node.get_friendly_name() for node in quantised.get_ops()}
         xml, binary = self._files
         with atomic_path(xml) as temporary:
             openvino.save_model(quantised, temporary, compress_to_fp16=False)
@@ -100,7 +102,8 @@ class QuantisedBase:
                 os.replace(temporary.with_suffix(".bin"), other)
         record = {
             "sha256": digest_json([sha256_file(xml), sha256_file(binary)]),
-            "layers": dict(zip([*names, OUTPUT], tensors, strict=True)),
+            # Quantising folds some layers into others; at those it cannot be cut.
+            "layers": {name: node for name, node in zip([*names, OUTPUT], nodes, strict=True) if node in kept},
             "images": len(sample),
             "versions": {"nncf": version("nncf"), "openvino": version("openvino")},
         }
@@ -122,8 +125,15 @@ class QuantisedBase:
         if digest_json([sha256_file(xml), sha256_file(binary)]) != recorded["sha256"]:
             raise BaseError(f"{xml}: expected the int8 model that was recorded, found another; delete it and its .json")
         model = openvino.Core().read_model(xml)
-        tensors = {name: output for node in model.get_ops() for output in node.outputs() for name in output.get_names()}
-        results = [openvino.opset13.result(tensors[recorded["layers"][layer]]) for layer in layers]
+        for layer in layers:
+            if layer not in recorded["layers"]:
+                listed = ", ".join(recorded["layers"])
+                raise BaseError(
+                    f"layer {layer!r}: the int8 model of {self.spec.name} cannot be cut there, as quantising folds it into its "
+                    f"neighbours; it can be at {listed}"
+                )
+        nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+        results = [openvino.opset13.result(nodes[recorded["layers"][layer]].output(0)) for layer in layers]
         return openvino.Model(results, model.get_parameters(), self.spec.name)
 
 

@@ -277,8 +277,8 @@ HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
 class Range(Spec):
     """Numbers from ``low`` to ``high``, drawn evenly, or evenly on a logarithmic scale; whole ones where both ends are."""
 
-    low: float | int
-    high: float | int
+    low: Annotated[float, Field(allow_inf_nan=False)] | int
+    high: Annotated[float, Field(allow_inf_nan=False)] | int
     log: bool = False
 
     @model_validator(mode="after")

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.backend import load_keras
-from stages.dataset import pool_layers
+from stages.dataset import pool_features
 from stages.specs import Pool
 from stages.together import Block
 
+# Fewer rows than this at once would read each shard many times over, and split batches.
+LEAST_ROWS = 512
 # What is in memory at once, in blocks: one that is trained on, its copy in the backend, one that is read, and what reading takes.
 BLOCKS_AT_ONCE = 5
 
@@ -26,8 +28,8 @@ BLOCKS_AT_ONCE = 5
 class Streamed:
     """Features of some layers, pooled, in blocks of a bounded size. See ``stages.together.Source``.
 
-    Blocks are float16 where the shards are and nothing is pooled. All have the same number of rows, the last ones of them zeros where
-    there are fewer, so that one compiled function serves them all.
+    A block has ``LEAST_ROWS`` at least. Blocks are float16 where the shards are and nothing is pooled. All have the same number of
+    rows, the last ones of them zeros where there are fewer, so that one compiled function serves them all.
     """
 
     whole = False
@@ -44,7 +46,7 @@ class Streamed:
         self._records, self._stores, self._pool = records, stores, pool
         example = self._read(np.arange(1))
         self.inputs = example.shape[1]
-        self.rows_at_once = max(1, memory // (BLOCKS_AT_ONCE * example.nbytes))
+        self.rows_at_once = max(LEAST_ROWS, memory // (BLOCKS_AT_ONCE * example.nbytes))
         self._shard_of = _shards(records, next(iter(stores.values())))
 
     def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
@@ -83,7 +85,9 @@ class Streamed:
         if not others and self._pool == "flatten" and _stored_as_float16(store):
             halves: NDArray[np.float16] = store.read(digests, dtype="float16")
             return halves.reshape(len(part), -1)
-        return pool_layers([each.read(digests) for each in self._stores.values()], self._pool)
+        # Pooled shard by shard: maps of a whole block may be many times what is kept of them.
+        pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in self._stores.values()]
+        return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
 
 def _stored_as_float16(store: FeatureStore) -> bool:

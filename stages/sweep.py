@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import HeadError
+from cache.errors import DataError, HeadError
 from cache.files import digest_json, digest_text
 from stages.dataset import Dataset
 from stages.metrics import wilson
@@ -88,7 +88,7 @@ class Record:
     @property
     def ranking(self) -> tuple[float, float]:
         """That of the last score; a trial that came to nothing is last."""
-        return self.scores[-1].ranking if self.scores else (1.0, float("inf"))
+        return self.scores[-1].ranking if self.scores and not self.problem else (1.0, float("inf"))
 
 
 class Ledger:
@@ -155,7 +155,7 @@ def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> li
     else:
         space = {name: _distribution(values) for name, values in spec.grid.items()}
         chosen = list(ParameterSampler(space, _at_most(spec), random_state=spec.seed))
-    found = [variant({name: _plain(params[name]) for name in spec.grid}) for params in chosen]
+    found = [variant({name: _plain(params[name], spec.grid[name]) for name in spec.grid}) for params in chosen]
     return list({trial.key: trial for trial in found}.values())
 
 
@@ -186,8 +186,11 @@ def _distribution(values: list[Any] | Range) -> Any:
     return kind(values.low, values.high) if values.log else kind(values.low, values.high - values.low)
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _plain(value: Any, values: list[Any] | Range) -> Any:
+    """As TOML would have it; what was drawn from a range of whole numbers, rounded down to one."""
+    if isinstance(values, Range):
+        return int(value) if values.whole else float(value)
+    return value
 
 
 class Sweep:
@@ -205,13 +208,17 @@ class Sweep:
         self.spec, self.data, self.ledger, self.progress = spec, data, ledger, progress
         self.name, self.home = name, home
         self._said = perf_counter()
+        self._told = False
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Train until every trial has its record; by halving, until all but the best are dropped."""
-        known = sum(self.ledger.complete(trial.key) for trial in trials)
-        self.progress.say(
-            f"sweep {self.name}: {len(trials)} trials" + (f", {known} of them done before" if known else "")
-        )
+        known = sum(trial.key in self.ledger for trial in trials)
+        if self.spec.strategy != "tpe" or not self._told:
+            total = self.spec.trials if self.spec.strategy == "tpe" else len(trials)
+            self.progress.say(
+                f"sweep {self.name}: {total} trials" + (f", {known} of them known before" if known else "")
+            )
+        self._told = True
         if self.spec.strategy == "halving":
             self._halve(trials)
             return
@@ -250,7 +257,10 @@ class Sweep:
             self.run(list({trial.key: trial for trial in batch}.values()))
             for each, trial in zip(asked, batch, strict=True):
                 record = self.ledger[trial.key]
-                study.tell(each, record.scores[-1].accuracy if record.scores else 0.0)
+                if record.scores and not record.problem:
+                    study.tell(each, record.scores[-1].accuracy)
+                else:
+                    study.tell(each, state=optuna.trial.TrialState.FAIL)
             self._show(list(trials.values()))
         return list(trials.values())
 
@@ -267,6 +277,12 @@ class Sweep:
             yield group[start : start + size]
 
     def _train(self, wave: Sequence[Trial]) -> None:
+        try:
+            self._try(wave)
+        except DataError as error:  # memory does not hold the features; it may, another time
+            self.ledger.add([Record(trial.key, (), False, 0.0, str(error)) for trial in wave])
+
+    def _try(self, wave: Sequence[Trial]) -> None:
         if isinstance(wave[0].spec, SklearnSpec):
             self.ledger.add(self._baselines(wave))
             return
@@ -466,21 +482,21 @@ def _stackable(sweep: Sweep, trials: Sequence[Trial]) -> list[list[Trial]]:
 def cross_validation(data: Dataset, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Positions to train on and to score for each fold of train and validation; copies of an image stay together.
 
-    Folds are drawn from each image's content digest and the seed, stratified by class as far as that allows.
+    Folds are drawn from each image's content digest and the seed, stratified by class. Raises DataError for fewer images than
+    folds.
     """
     rows = np.sort(np.concatenate([data.rows("train"), data.rows("validation")]))
-    order: dict[tuple[int, str], list[int]] = {}
+    label_of: dict[str, int] = {}
     for row in rows:
-        order.setdefault((int(data.y[row]), data.records[row].sha256), []).append(int(row))
-    fold_of: dict[int, int] = {}
-    counts: dict[int, int] = {}
-    for (label, _), same in sorted(order.items(), key=lambda item: digest_json([seed, item[0][1]])):
-        # The first of a class goes to a fold of its own, so that small classes do not all begin with the first.
-        start = counts.setdefault(label, int(digest_json([seed, label])[:8], 16))
-        for row in same:
-            fold_of[row] = start % folds
-        counts[label] = start + 1
-    which = np.array([fold_of[int(row)] for row in rows])
+        label_of.setdefault(data.records[row].sha256, int(data.y[row]))
+    if len(label_of) < folds:
+        raise DataError(
+            f"cv = {folds}: expected as many images in train and validation at least, found {len(label_of)}"
+        )
+    # Class after class, each in an order of chance, dealt out like cards.
+    dealt = sorted(label_of, key=lambda digest: (label_of[digest], digest_json([seed, digest])))
+    fold_of = {digest: place % folds for place, digest in enumerate(dealt)}
+    which = np.array([fold_of[data.records[row].sha256] for row in rows])
     return [(rows[which != fold], rows[which == fold]) for fold in range(folds)]
 
 
@@ -488,12 +504,13 @@ def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
     """Trials with their accuracy and its 95% interval, a line each."""
     lines = []
     for trial, record in ranked:
-        if not record.scores:
+        if not record.scores or record.problem:
             continue
         score = record.scores[-1]
         low, high = score.interval
         words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
-        after = "" if record.complete else f" after {len(record.scores)} epochs"
+        epochs = len(record.scores)
+        after = "" if record.complete else f" after {epochs} epoch{'s' * (epochs > 1)}"
         lines.append(f"{score.accuracy:.3f} [{low:.3f}, {high:.3f}]{after}  {words}")
     return lines
 
@@ -508,7 +525,11 @@ def effects(ranked: Sequence[tuple[Trial, Record]], names: Sequence[str]) -> dic
     Where trials were dropped on the way, only those that were trained to their end count. Values that were drawn from a range
     are taken together, in four parts of equal size.
     """
-    done = [(trial, record.scores[-1].accuracy) for trial, record in ranked if record.complete and record.scores]
+    done = [
+        (trial, record.scores[-1].accuracy)
+        for trial, record in ranked
+        if record.complete and record.scores and not record.problem
+    ]
     found = {}
     for name in names:
         values = [trial.params[name] for trial, _ in done]

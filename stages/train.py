@@ -15,7 +15,7 @@ from cache.errors import DataError, HeadError, HeadstartError
 from cache.files import atomic_path, seal, sha256_file, write_text
 from cache.manifest import SPLITS
 from stages.baselines import SklearnHead, classifier, fit_all
-from stages.dataset import Dataset
+from stages.dataset import Dataset, in_words
 from stages.heads import DenseHead
 from stages.metrics import clipped, cooled, scores, temperature
 from stages.own import KerasHead
@@ -48,13 +48,13 @@ class HeadTask:
     home: Path = Path()
 
 
-def check_spec(name: str, spec: AnyHead) -> None:
+def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
     """Raise HeadError now for what would fail when the head is trained: an unknown estimator or parameter."""
     if isinstance(spec, SklearnSpec):
         try:
             classifier(spec)
         except HeadError as error:
-            raise HeadError(f"[heads.{name.split('@')[0]}] {error}") from error
+            raise HeadError(f"[{section}.{name.split('@')[0]}] {error}") from error
 
 
 Outcomes = Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]
@@ -93,7 +93,7 @@ class Trained:
         held[data.rows("validation")] = True
         for positions, X in data.parts(self.head.spec.pool, layers):
             out[positions] = self.head.predict_proba(X)
-            if self.selected is not None:
+            if self.selected is not None and held[positions].any():
                 out[positions[held[positions]]] = self.selected.predict_proba(X[held[positions]])
         return out
 
@@ -104,7 +104,7 @@ def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -
     members = [Member(spec, train, validation) for spec in specs]
     source = data.source(tasks[0].spec.pool, tasks[0].layers)
     if not source.whole:
-        progress.say(f"heads: {len(data.records):,} rows do not fit into {data.limit / 1e9:.1f} GB; they are streamed")
+        progress.say(f"heads: {len(data.records):,} rows do not fit into {in_words(data.limit)}; they are streamed")
     what = tasks[0].name if len(tasks) == 1 else f"{len(tasks)} heads"
     with progress.task(f"Training {what}", sum(spec.epochs for spec in specs), "epochs") as advance:
         found = train_all(members, source, len(data.classes), advance)

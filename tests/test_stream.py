@@ -14,6 +14,7 @@ from conftest import ROOT
 from cache import FeatureStore, ImageRecord, Manifest
 from cache.errors import DataError
 from cache.shard import ShardInfo
+from stages import stream
 from stages.dataset import Dataset
 from stages.specs import DenseSpec
 from stages.together import Member, train_all
@@ -58,7 +59,10 @@ def data(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("pool", ["flatten", "avg"])
-def test_blocks_hold_every_row_once_and_no_more_than_the_limit(data: Dataset, pool: str) -> None:
+def test_blocks_hold_every_row_once_and_no_more_than_the_limit(
+    data: Dataset, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LEAST_ROWS", 1)
     row = {"flatten": 2 * 128, "avg": 4 * 32}[pool]
     limit = 200 * row * 5
     streamed = with_memory(data, limit).source(pool, ("last",))
@@ -102,7 +106,9 @@ def test_predictions_are_the_same_in_parts(data: Dataset) -> None:
 
 
 def test_what_cannot_be_streamed_says_so(data: Dataset) -> None:
-    with pytest.raises(DataError, match=r'1,000 rows of features take .* set pool = "avg", or raise memory'):
+    with pytest.raises(
+        DataError, match=r'1,000 rows of features, pool \'flatten\', take 1.3 MB .* set pool = "avg", or raise memory'
+    ):
         with_memory(data, 400_000).X("flatten", ("last",))
 
 

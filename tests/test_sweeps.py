@@ -16,6 +16,7 @@ from conftest import CONFIG, HEADSTART, ROOT, Project, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache.errors import DataError
 from pipeline.config import load_config
 from stages.dataset import Dataset
 from stages.specs import SweepSpec
@@ -115,7 +116,7 @@ def test_a_second_run_does_nothing_and_an_extended_one_what_is_new(swept: Projec
     )
     assert swept.make("-q", "sweep").code == 1
     outcome = swept.make("sweep")
-    assert outcome.code == 0 and "sweep width: 6 trials, 4 of them done before" in outcome.out, outcome.out
+    assert outcome.code == 0 and "sweep width: 6 trials, 4 of them known before" in outcome.out, outcome.out
     assert "sweep strength" not in outcome.out
     after = (swept.artifacts / "sweeps" / "width" / "trials.jsonl").read_text().splitlines()
     assert after[: len(before)] == before and len(after) == len(before) + 2
@@ -153,8 +154,66 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     with open(ledger, "a") as file:
         file.write('0123456789abcdef {"key": "torn')
     outcome = project.headstart("sweep")
-    assert outcome.code == 0 and f"60 trials, {kept} of them done before" in outcome.out, outcome.out
+    assert outcome.code == 0 and f"60 trials, {kept} of them known before" in outcome.out, outcome.out
     assert len(trials(project, "many")) == 60
+
+
+def test_a_trial_that_diverges_is_told_and_spoils_nothing(tmp_path: Path) -> None:
+    text = SWEEPS[: SWEEPS.index("[sweeps.width]")] + (
+        '[sweeps.wild]\nhead = "small"\ngrid = { optimizer = ["sgd"], learning_rate = [1e-2, 1e30] }\n'
+    )
+    project = Project(tmp_path).create(text)
+    write_photos(project.photos, {"cat": 20, "dog": 20})
+    outcome = project.make("sweep", "report")
+    assert outcome.code == 0 and outcome.reported, outcome.out
+    good, bad = trials(project, "wild")
+    assert bad["problem"] == "training diverged" and bad["accuracy"] == "" and float(good["accuracy"]) > 0
+    assert [each["trials"] for each in result(project, "sweeps", "wild")["effects"]["learning_rate"]] == [1]
+    assert "up to date" in project.headstart("report").out
+    # What is edited in the head makes its sweep stale, and its winner says so.
+    project.edit("units = [8]\nepochs = 6", "units = [8]\nepochs = 5")
+    asked = project.headstart("predict", "--head", "wild", str(project.photos / "cat"))
+    assert (
+        asked.code == 1 and "the winner of sweep 'wild' is not known: head small changed; run `make sweep`" in asked.out
+    )
+
+
+def test_a_sweep_over_bases_streamed_and_refitted(tmp_path: Path) -> None:
+    """A head on several bases, whose layers have other names; features that memory does not hold."""
+    text = (
+        SWEEPS[: SWEEPS.index("[base]")]
+        + """
+[bases.vgg]
+name = "VGG16"
+input_size = 32
+weights = "random"
+precision = "float32"
+[bases.mobile]
+name = "MobileNetV2"
+input_size = 32
+weights = "random"
+precision = "float32"
+[cache]
+memory = "500 kB"
+[heads.both]
+kind = "dense"
+base = ["vgg", "mobile"]
+units = [8]
+epochs = 2
+refit = true
+[sweeps.bases]
+head = "both"
+refit = true
+grid = { base = ["vgg", "mobile"], pool = ["avg", "flatten"] }
+"""
+    )
+    project = Project(tmp_path).create(text)
+    write_photos(project.photos, {"cat": 130, "dog": 130})
+    assert project.headstart("features").code == 0
+    outcome = project.make("heads", "sweep", "report")
+    assert outcome.code == 0 and outcome.trained == ["bases", "both@mobile", "both@vgg"], outcome.out
+    assert "they are streamed" in outcome.out
+    assert len(trials(project, "bases")) == 4
 
 
 def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
@@ -238,14 +297,19 @@ def test_folds_part_the_rows_and_keep_copies_together(
             digest = f"{label:02d}{i // 2 if i < 4 else i:062d}"  # the first four are two pairs of copies
             records.append(ImageRecord(f"{label}/{i}.jpg", digest, f"c{label}", "train" if i % 3 else "validation"))
     data = Dataset(Manifest("photos", tuple(f"c{i}" for i in range(len(counts))), tuple(records)), {})
+    distinct = len({record.sha256 for record in records})
+    if distinct < folds:
+        with pytest.raises(DataError, match=f"cv = {folds}: expected as many images"):
+            cross_validation(data, folds, seed)
+        return
     found = cross_validation(data, folds, seed)
     held = np.concatenate([validation for _, validation in found])
     assert sorted(held) == list(range(len(records)))
     for train, validation in found:
         assert not {data.records[i].sha256 for i in train} & {data.records[i].sha256 for i in validation}
         assert len(train) + len(validation) == len(records)
-    sizes = [len(validation) for _, validation in found]
-    assert max(sizes) - min(sizes) <= 2 * len(counts) + 2
+    contents = [len({data.records[i].sha256 for i in validation}) for _, validation in found]
+    assert max(contents) - min(contents) <= 1
 
 
 def test_rungs() -> None:

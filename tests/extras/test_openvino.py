@@ -125,6 +125,18 @@ def test_a_misspelt_layer_is_found_before_anything_is_quantised(tmp_path: Path) 
     assert quantised.digest() is None
 
 
+def test_where_quantising_folds_layers_it_says_where_else_to_cut(tmp_path: Path) -> None:
+    options = {"name": "MobileNetV2", "precision": "int8", "engine": "openvino"}
+    spec = BaseSpec.model_validate({"weights": "random", "input_size": 32, **options})
+    QuantisedBase(spec, Weights(spec, tmp_path)).make(singly(8), print)
+    (found,) = base(tmp_path, **options)(images(4)).values()
+    assert found.shape == (4, 1, 1, 1280)
+    with pytest.raises(
+        BaseError, match="int8 model of MobileNetV2 cannot be cut there, .* it can be at .*block_6_project_BN"
+    ):
+        base(tmp_path, **options, layer="block_13_expand")
+
+
 def test_an_int8_model_that_was_changed_is_refused(tmp_path: Path) -> None:
     spec = BaseSpec.model_validate({"weights": "random", "input_size": 32, "precision": "int8", "engine": "openvino"})
     quantised = QuantisedBase(spec, Weights(spec, tmp_path))

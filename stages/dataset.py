@@ -17,8 +17,8 @@ from stages.specs import Pool
 if TYPE_CHECKING:
     from stages.together import Source
 
-# Of an array, while heads are trained on it: as it was read, and what is gathered of it for training and for validation.
-COPIES = 2.5
+# Of an array, while heads are trained on it: as it was read, what is gathered of it, and that again in the backend (bench/stream.py).
+COPIES = 4.0
 
 
 def pool_features(features: NDArray[np.float32], pool: Pool) -> NDArray[np.float32]:

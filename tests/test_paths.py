@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from stages import baselines
 from stages.baselines import fit_all, score_all
 from stages.paths import Shared, on_path
 from stages.specs import SklearnSpec
@@ -83,6 +84,15 @@ def test_what_is_not_on_a_path_is_fitted_by_scikit_learn() -> None:
     assert "'C' parameter" in fits[3].problem
     expected = plain(RidgeClassifier(alpha=2.0, solver="svd"), True).fit(X, y)
     np.testing.assert_allclose(fits[1].pipeline.decision_function(X), expected.decision_function(X), atol=1e-5)
+
+
+def test_what_takes_long_goes_over_the_cores_and_comes_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = rows(700, 500, 3)  # more than the megabyte from which joblib maps arrays into memory
+    specs = [spec("ExtraTreesClassifier", scale=i % 2 == 0, n_estimators=5, max_depth=i + 2) for i in range(4)]
+    alone = [fit.pipeline.predict_proba(X) for fit in fit_all(specs, Shared(X, y))]
+    monkeypatch.setattr(baselines, "SECONDS_WORTH_A_PROCESS", 0.0)
+    for fit, expected in zip(fit_all(specs, Shared(X, y)), alone, strict=True):
+        np.testing.assert_allclose(fit.pipeline.predict_proba(X), expected, atol=1e-6)
 
 
 def test_scores_over_folds_are_those_of_plain_fits() -> None:

@@ -107,7 +107,7 @@ def test_predictions_are_the_same_in_parts(data: Dataset) -> None:
 
 def test_what_cannot_be_streamed_says_so(data: Dataset) -> None:
     with pytest.raises(
-        DataError, match=r'1,000 rows of features, pool \'flatten\', take 1.3 MB .* set pool = "avg", or raise memory'
+        DataError, match=r'1,000 rows of features, pool \'flatten\', take 2.0 MB .* set pool = "avg", or raise memory'
     ):
         with_memory(data, 400_000).X("flatten", ("last",))
 

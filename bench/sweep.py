@@ -32,11 +32,13 @@ from cache.files import digest_json
 from cache.shard import ShardInfo
 from stages.baselines import fit_all
 from stages.dataset import Dataset
+from stages.ledger import Ledger
 from stages.paths import Shared
 from stages.progress import SILENT
 from stages.specs import DenseSpec, SklearnSpec, SweepSpec
 from stages.stack import program
-from stages.sweep import Ledger, Sweep, Trial, trials_of, winner
+from stages.sweep import Sweep
+from stages.trials import Trial, trials_of, winner
 
 CLASSES = ("cat", "dog")
 VALIDATION = 1000

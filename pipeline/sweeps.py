@@ -12,11 +12,13 @@ from cache.files import atomic_path, digest_json, lock, seal, write_text
 from pipeline import run
 from pipeline.config import Config
 from pipeline.graph import Graph, SweepTarget, load_graph
+from stages.ledger import Ledger, Record
 from stages.progress import Progress
 from stages.specs import head_key
-from stages.sweep import Ledger, Record, Sweep, Trial, effects, trials_of, winner
+from stages.sweep import Sweep
 from stages.table import nearest
 from stages.train import check_spec
+from stages.trials import Trial, effects, trials_of, winner
 
 LEADERS = 10
 COLUMNS = ("rank", "accuracy", "low", "high", "loss", "spread", "epochs", "complete", "seconds", "problem")

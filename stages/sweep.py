@@ -4,11 +4,8 @@ Dense variants of one shape are trained together. Successive halving (K. Jamieso
 them, and after each rung of epochs goes on with the best.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from time import perf_counter
@@ -18,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DataError, HeadError
-from cache.files import digest_json, digest_text
+from cache.files import digest_json
 from stages.dataset import Dataset
-from stages.metrics import wilson
+from stages.ledger import Ledger, Record, Score
 from stages.progress import Progress
-from stages.specs import AnyHead, DenseSpec, KerasSpec, Pool, Range, SklearnSpec, SweepSpec
+from stages.specs import DenseSpec, KerasSpec, Pool, SklearnSpec, SweepSpec
+from stages.trials import Trial, leader_lines, suggested
 
 SECONDS_BETWEEN_LEADERS = 5.0
 LEADERS = 5
@@ -31,166 +29,6 @@ WAVE_BYTES = 100_000_000
 WAVE = 128
 # Trials that are asked for before any of them is told: enough to train together.
 ASKED_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One variant: the parameters that it differs by, the base and layers that it is trained on, its spec and its key."""
-
-    params: Mapping[str, Any]
-    base: str
-    layers: tuple[str, ...]
-    spec: AnyHead
-    key: str
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a trial did on validation after some epochs; over ``rows`` images, and with several seeds their mean.
-
-    ``spread`` is the standard deviation of the accuracy between seeds.
-    """
-
-    accuracy: float
-    loss: float
-    rows: int
-    spread: float = 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval."""
-        return wilson(round(self.accuracy * self.rows), self.rows)
-
-    @property
-    def ranking(self) -> tuple[float, float]:
-        """The best first: by accuracy, then by loss, as the leaderboard has it."""
-        return -self.accuracy, self.loss
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a trial: its score after each epoch (one, for a baseline), and whether it was trained to its end."""
-
-    key: str
-    scores: tuple[Score, ...]
-    complete: bool
-    seconds: float
-    problem: str = ""
-
-    def covers(self, epochs: int) -> bool:
-        """Whether the score after so many epochs is known."""
-        return self.complete or len(self.scores) >= epochs
-
-    def after(self, epochs: int) -> Score:
-        """The score after so many epochs, or after fewer where it stopped before."""
-        return self.scores[min(epochs, len(self.scores)) - 1]
-
-    @property
-    def ranking(self) -> tuple[float, float]:
-        """That of the last score; a trial that came to nothing is last."""
-        return self.scores[-1].ranking if self.scores and not self.problem else (1.0, float("inf"))
-
-
-class Ledger:
-    """The records of a sweep, a line each, in a file that is only ever added to; the last line of a trial counts.
-
-    A line that a killed run left half-written, or that was changed, is passed over, and its trial trained again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._records: dict[str, Record] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                digest, _, body = line.partition(" ")
-                if digest_text(body)[:16] == digest:
-                    self._keep(json.loads(body))
-
-    def _keep(self, raw: dict[str, Any]) -> None:
-        scores = tuple(Score(*each) for each in raw["scores"])
-        self._records[raw["key"]] = Record(raw["key"], scores, raw["complete"], raw["seconds"], raw["problem"])
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._records
-
-    def __getitem__(self, key: str) -> Record:
-        return self._records[key]
-
-    def complete(self, key: str) -> bool:
-        """Whether a trial needs no more training."""
-        return key in self._records and self._records[key].complete
-
-    def add(self, records: Sequence[Record]) -> None:
-        """Keep records, on disk before this returns."""
-        if not records:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for each in records:
-            scores = [[score.accuracy, score.loss, score.rows, score.spread] for score in each.scores]
-            raw = {
-                "key": each.key,
-                "scores": scores,
-                "complete": each.complete,
-                "seconds": each.seconds,
-                "problem": each.problem,
-            }
-            self._keep(raw)
-            body = json.dumps(raw)
-            lines.append(f"{digest_text(body)[:16]} {body}\n")
-        with open(self.path, "a+b") as file:
-            # After a line that was cut off, on a line of its own.
-            torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-            file.write(("\n" * bool(torn) + "".join(lines)).encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
-    """The trials of a sweep whose strategy knows them beforehand, each key once."""
-    from sklearn.model_selection import ParameterGrid, ParameterSampler
-
-    if spec.trials is None:
-        chosen = list(ParameterGrid(dict(spec.grid)))
-    else:
-        space = {name: _distribution(values) for name, values in spec.grid.items()}
-        chosen = list(ParameterSampler(space, _at_most(spec), random_state=spec.seed))
-    found = [variant({name: _plain(params[name], spec.grid[name]) for name in spec.grid}) for params in chosen]
-    return list({trial.key: trial for trial in found}.values())
-
-
-def _suggested(asked: Any, name: str, values: list[Any] | Range) -> Any:
-    if not isinstance(values, Range):
-        # By its place: Optuna takes no lists for choices.
-        return values[asked.suggest_categorical(name, list(range(len(values))))]
-    suggest = asked.suggest_int if values.whole else asked.suggest_float
-    return suggest(name, values.low, values.high, log=values.log)
-
-
-def _at_most(spec: SweepSpec) -> int:
-    sizes = [0 if isinstance(values, Range) else len(values) for values in spec.grid.values()]
-    assert spec.trials is not None
-    return spec.trials if 0 in sizes else min(spec.trials, int(np.prod(sizes)))
-
-
-def _distribution(values: list[Any] | Range) -> Any:
-    from scipy import stats
-
-    if not isinstance(values, Range):
-        return values
-    if values.whole and values.log:
-        return stats.loguniform(values.low, values.high + 1)
-    if values.whole:
-        return stats.randint(int(values.low), int(values.high) + 1)
-    kind = stats.loguniform if values.log else stats.uniform
-    return kind(values.low, values.high) if values.log else kind(values.low, values.high - values.low)
-
-
-def _plain(value: Any, values: list[Any] | Range) -> Any:
-    """As TOML would have it; what was drawn from a range of whole numbers, rounded down to one."""
-    if isinstance(values, Range):
-        return int(value) if values.whole else float(value)
-    return value
 
 
 class Sweep:
@@ -250,7 +88,7 @@ class Sweep:
         for start in range(0, wanted, ASKED_AT_ONCE):
             asked = [study.ask() for _ in range(min(ASKED_AT_ONCE, wanted - start))]
             batch = [
-                variant({name: _suggested(each, name, self.spec.grid[name]) for name in self.spec.grid})
+                variant({name: suggested(each, name, self.spec.grid[name]) for name in self.spec.grid})
                 for each in asked
             ]
             trials |= {trial.key: trial for trial in batch}
@@ -498,64 +336,3 @@ def cross_validation(data: Dataset, folds: int, seed: int) -> list[tuple[NDArray
     fold_of = {digest: place % folds for place, digest in enumerate(dealt)}
     which = np.array([fold_of[data.records[row].sha256] for row in rows])
     return [(rows[which != fold], rows[which == fold]) for fold in range(folds)]
-
-
-def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
-    """Trials with their accuracy and its 95% interval, a line each."""
-    lines = []
-    for trial, record in ranked:
-        if not record.scores or record.problem:
-            continue
-        score = record.scores[-1]
-        low, high = score.interval
-        words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
-        epochs = len(record.scores)
-        after = "" if record.complete else f" after {epochs} epoch{'s' * (epochs > 1)}"
-        lines.append(f"{score.accuracy:.3f} [{low:.3f}, {high:.3f}]{after}  {words}")
-    return lines
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
-
-
-def effects(ranked: Sequence[tuple[Trial, Record]], names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """For each parameter and each of its values: how many trials had it, and their mean and best validation accuracy.
-
-    Where trials were dropped on the way, only those that were trained to their end count. Values that were drawn from a range
-    are taken together, in four parts of equal size.
-    """
-    done = [
-        (trial, record.scores[-1].accuracy)
-        for trial, record in ranked
-        if record.complete and record.scores and not record.problem
-    ]
-    found = {}
-    for name in names:
-        values = [trial.params[name] for trial, _ in done]
-        groups: dict[str, list[float]] = {}
-        for label, (_, accuracy) in zip(_labels(values), done, strict=True):
-            groups.setdefault(label, []).append(accuracy)
-        found[name] = [
-            {"value": label, "trials": len(group), "mean": float(np.mean(group)), "best": max(group)}
-            for label, group in groups.items()
-        ]
-    return found
-
-
-def _labels(values: Sequence[Any]) -> list[str]:
-    distinct = {json.dumps(value) for value in values}
-    if len(distinct) <= 12 or not all(isinstance(value, int | float) for value in values):
-        return [_short(value) for value in values]
-    edges = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
-    places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, 3)
-    return [f"{_short(float(edges[p]))} to {_short(float(edges[p + 1]))}" for p in places]
-
-
-def winner(ranked: Sequence[tuple[Trial, Record]], name: str) -> tuple[Trial, Record]:
-    """The best trial that was trained to its end. Raises HeadError where none came to anything."""
-    for trial, record in ranked:
-        if record.complete and record.scores and not record.problem:
-            return trial, record
-    problem = next((record.problem for _, record in ranked if record.problem), "no trial was trained")
-    raise HeadError(f"sweep {name!r}: expected a trial with a result, found none ({problem})")

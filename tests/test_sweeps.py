@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from cache.errors import DataError
 from pipeline.config import load_config
 from stages.dataset import Dataset
+from stages.ledger import Ledger, Record, Score
 from stages.specs import SweepSpec
-from stages.sweep import Ledger, Record, Score, cross_validation, rungs
+from stages.sweep import cross_validation, rungs
 
 SWEEPS = (
     CONFIG
@@ -236,7 +237,7 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_drawn_trials_are_the_same_each_time_and_in_their_range(tmp_path: Path) -> None:
-    from stages.sweep import Trial, trials_of
+    from stages.trials import Trial, trials_of
 
     def variant(params: dict) -> Trial:
         return Trial(params, "base", ("x",), config.heads["small"].spec, json.dumps(params))

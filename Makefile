@@ -66,7 +66,7 @@ test: $(SETUP) ## check style and types, run the tests
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/mypy"
-	"$(VENV)/bin/python" -m pytest --numprocesses=auto
+	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=loadfile
 
 test-extras: $(EXTRAS) ## test every base, every backend, OpenVINO, int8 and the cluster (ten minutes)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto tests/extras

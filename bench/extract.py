@@ -55,6 +55,9 @@ KINDS = [
 
 
 CEILING_IMAGES = 160
+# Few hundred images in shards of the default size would all be written after the last batch; in a long run most are written
+# while others are computed.
+SHARD_IMAGES = 64
 
 
 @dataclass
@@ -93,7 +96,7 @@ class Ours:
             manifest,
             layers,
             SkippedImages(folder / "skipped.json", DECODE_POLICY),
-            CacheSpec(dir=folder),
+            CacheSpec(dir=folder, shard_images=SHARD_IMAGES),
         )
         with contextlib.ExitStack() as held:
             for each in layers.values():

@@ -41,13 +41,11 @@ def relative(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 
 PLAIN = [
-    (2, {"units": []}),
     (3, {"units": []}),
     (2, {"units": [256], "learning_rate": 2e-5}),
     (3, {"units": [16, 8], "activation": "gelu", "optimizer": "adam"}),
     (3, {"units": [16], "optimizer": "adamw", "weight_decay": 1e-2}),
-    (2, {"units": [8], "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-3}),
-    (2, {"units": [8], "optimizer": "sgd", "momentum": 0.0, "label_smoothing": 0.2}),
+    (2, {"units": [8], "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-3, "label_smoothing": 0.2}),
     (3, {"units": [8], "optimizer": "rmsprop", "weight_decay": 1e-2, "label_smoothing": 0.1, "class_weight": "balanced"}),
     (3, {"units": [16, 8], "batch_norm": True, "optimizer": "adam"}),
 ]  # fmt: skip

@@ -25,8 +25,9 @@ import keras
 import numpy as np
 
 from stages.heads import build_core, loss, optimizer
+from stages.program import program
 from stages.specs import DenseSpec
-from stages.stack import Shape, program
+from stages.stack import Shape
 from stages.together import InMemory, Member, train_all
 
 GROUPS = [

@@ -17,8 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from bench.sweep import write_features
 from stages.dataset import Dataset
+from stages.program import program
 from stages.specs import DenseSpec
-from stages.stack import program
 from stages.together import Fitted, Member, train_all
 
 

@@ -34,9 +34,9 @@ from stages.baselines import fit_all
 from stages.dataset import Dataset
 from stages.ledger import Ledger
 from stages.paths import Shared
+from stages.program import program
 from stages.progress import SILENT
 from stages.specs import DenseSpec, SklearnSpec, SweepSpec
-from stages.stack import program
 from stages.sweep import Sweep
 from stages.trials import Trial, trials_of, winner
 

@@ -4,20 +4,19 @@ Everything here looks at small files only: the scan's memo, the stores' indices,
 header. Nothing heavy is imported.
 """
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CacheError, DataError
+from cache.errors import DataError
 from cache.files import digest_json
 from cache.manifest import Manifest
 from cache.skipped import SkippedImages
 from cache.store import FeatureStore
 from pipeline.config import Config, HeadEntry, SweepEntry
+from pipeline.reasons import data_changes, feature_reasons, spec_changes
 from stages.progress import SILENT, Progress
 from stages.quantise import base_digest
 from stages.report.page import PAGE_VERSION, read_report_parts
@@ -266,44 +265,8 @@ def _layer_target(config: Config, spec: BaseSpec, digest: str | None, layer: str
     missing = tuple(store.missing(manifest.by_digest))
     outdated = len(store.outdated(manifest))
     return LayerTarget(
-        layer, key, identity, store, missing, outdated, _feature_reasons(store, manifest, missing, outdated)
+        layer, key, identity, store, missing, outdated, feature_reasons(store, manifest, missing, outdated)
     )
-
-
-def _feature_reasons(
-    store: FeatureStore, manifest: Manifest, missing: tuple[str, ...], outdated: int
-) -> tuple[str, ...]:
-    damaged = [*store.damaged, *store.set_aside()]
-    if missing and not len(store) and not damaged:
-        return (f"{_count(len(missing), 'image')} never extracted with this base", *_older_schemas(store))
-    reasons = []
-    if missing and damaged:
-        reasons.append(f"{_count(len(missing), 'image')} to extract, as {', '.join(damaged)} is damaged")
-    elif missing:
-        before = set(store.paths().values())
-        changed = sum(manifest.by_digest[sha].path in before for sha in missing)
-        told = ((len(missing) - changed, "added"), (changed, "changed"))
-        reasons += [_count(n, f"image {what}", f"images {what}") for n, what in told if n]
-    elif damaged:
-        reasons.append(f"{', '.join(damaged)} is damaged, and not needed")
-    if len(store) and not store.spec_is_whole:
-        reasons.append("spec.json is damaged (nothing to extract)")
-    if outdated:
-        reasons.append(f"labels or names changed in {_count(outdated, 'shard')} (nothing to extract)")
-    return tuple(reasons)
-
-
-def _older_schemas(store: FeatureStore) -> list[str]:
-    """Stores beside this one that a headstart with another schema wrote."""
-    found = []
-    for path in sorted(store.folder.parent.glob("*/spec.json")):
-        try:
-            schema = FeatureStore(path.parent).spec.get("schema")
-        except CacheError:
-            continue
-        if schema != SCHEMA:
-            found.append(f"{path.parent.name} was written with schema {schema}, this headstart has schema {SCHEMA}")
-    return found
 
 
 def _head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest) -> HeadTarget:
@@ -320,37 +283,8 @@ def _head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: M
         if result["base_key"] != base_key:
             reasons.append(f"the base changed ({base.spec.name}, {' + '.join(entry.layers)})")
         if result["spec"] != entry.spec.parameters():
-            reasons.append(_spec_changes(result["spec"], entry.spec))
+            reasons.append(spec_changes(result["spec"], entry.spec))
         if result["rows_digest"] != manifest.rows_digest:
-            reasons.append(_data_changes(folder, manifest))
+            reasons.append(data_changes(folder, manifest))
         reasons = reasons or ["trained by a headstart with other keys"]
     return HeadTarget(entry, folder, key, result, tuple(reasons))
-
-
-def _spec_changes(before: dict[str, Any], spec: Any) -> str:
-    now = spec.parameters()
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} {json.dumps(before.get(name))} → {json.dumps(now.get(name))}" for name in names)
-
-
-def _data_changes(folder: Path, manifest: Manifest) -> str:
-    """What happened to the images since the head was trained, from the predictions that it left behind."""
-    with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        before = {row[0]: (row[1], row[2]) for row in rows}
-    now = {r.path: (r.split, r.label) for r in manifest.records}
-    counts = {
-        "added": len(now.keys() - before.keys()),
-        "deleted": len(before.keys() - now.keys()),
-        "relabelled": sum(before[path][1] != now[path][1] for path in now.keys() & before.keys()),
-        "moved to another split": sum(
-            before[p][0] != now[p][0] and before[p][1] == now[p][1] for p in now.keys() & before.keys()
-        ),
-    }
-    told = [_count(n, f"image {what}", f"images {what}") for what, n in counts.items() if n]
-    return ", ".join(told) or "the content of images changed"
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

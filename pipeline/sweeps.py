@@ -68,9 +68,9 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
             work.run(trials)
         ranked = work.ranked(trials)
         # A trial that was dropped may stand above it by what it had after fewer epochs, but was not chosen.
-        ranked = [winner(ranked, name), *(pair for pair in ranked if pair[0].key != winner(ranked, name)[0].key)]
+        best, record = winner(ranked, name)
+        ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
         _write(target, ranked, perf_counter() - start)
-    best, record = winner(ranked, name)
     low, high = record.scores[-1].interval
     params = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.params.items())
     progress.say(
@@ -99,7 +99,6 @@ def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds:
         writer.writerow([*COLUMNS[:1], *names, *COLUMNS[1:], "key"])
         for rank, (trial, record) in enumerate(ranked, 1):
             writer.writerow([rank, *map(_cell, trial.params.values()), *_cells(record), trial.key])
-    best, record = winner(ranked, target.entry.name)
     leaders = [_described(*each) for each in ranked[:LEADERS] if each[1].scores and not each[1].problem]
     result = {
         "sweep": target.entry.name,
@@ -108,7 +107,7 @@ def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds:
         "strategy": target.entry.spec.strategy,
         "trials": len(ranked),
         "complete": sum(record.complete for _, record in ranked),
-        "winner": _described(best, record),
+        "winner": _described(*ranked[0]),
         "leaders": leaders,
         "effects": effects(ranked, names),
         "seconds": round(seconds, 3),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stages import stack
 from stages.backend import load_keras
+from stages.program import program
 from stages.specs import DenseSpec, KerasSpec
 
 # Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
@@ -127,7 +128,7 @@ class Training:
         self._everything = [np.array_equal(member.train, self._rows) for member in members]
         steps = {-(-len(member.train) // self.shape.batch_size) for member in members}
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
-        self._program = stack.program(self.shape, drops, ragged)
+        self._program = program(self.shape, drops, ragged)
         # Stacks of about the same size, as each size is compiled for itself.
         count = -(-len(members) // max(1, STACK_BYTES // self.shape.bytes))
         self._stacks = [

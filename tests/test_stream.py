@@ -92,7 +92,6 @@ def test_a_streamed_head_comes_to_the_loss_of_one_in_memory(data: Dataset) -> No
     streamed = train_all(members, small.source("flatten", ("last",)), 3)
     for one, other in zip(whole, streamed, strict=True):
         assert other.best_loss == pytest.approx(one.best_loss, rel=0.05)
-        # The scores of the same weights are the same numbers, whichever way the rows came.
         assert len(other.history) == len(one.history)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import stack, together
+from stages import program, stack, together
 from stages.heads import build_core, loss, optimizer
 from stages.specs import DenseSpec
 from stages.together import InMemory, Member, Training, train_all
@@ -163,7 +163,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
     drop = ops.convert_to_tensor(np.full((2, 1, 1), share, np.float32))
     masks = []
     for step in range(40):
-        kept = ops.convert_to_numpy(stack._Dropout(seeds, step, drop)(ops.ones((2, 20, 64)), 0))
+        kept = ops.convert_to_numpy(program._Dropout(seeds, step, drop)(ops.ones((2, 20, 64)), 0))
         np.testing.assert_allclose(np.unique(kept), [0, 1 / (1 - share)], rtol=1e-6)
         masks.append(kept > 0)
     masks = np.stack(masks)  # (steps, heads, rows, units)

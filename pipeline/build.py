@@ -1,0 +1,77 @@
+"""The frozen base of a target, built, and what is said of it: quantised where that is asked, in the precision that suits it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.errors import DataError
+from pipeline.graph import BaseTarget, Graph
+from stages.progress import Progress
+
+if TYPE_CHECKING:
+    from stages.bases import FrozenBase
+
+
+def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Sequence[str] = ()) -> "FrozenBase":
+    """The base of a target, for the layers that lack images or for those named. Raises DataError where no image is here."""
+    if not graph.images_here:
+        raise DataError(
+            f"{graph.config.data.root}: {len(target.missing)} images are to be extracted ({'; '.join(target.reasons)}), "
+            "but the folder is not here; extract where the images are, and copy the cache"
+        )
+    from stages.precision import suitable_base
+
+    if target.spec.precision == "int8":
+        _quantise(graph, target, progress)
+    cuts = layers or [layer.layer for layer in target.layers if layer.missing]
+    records = [graph.manifest.by_digest[digest] for digest in target.missing]
+    root = graph.config.data.root
+    _say_note(target, progress)
+    stores = [target.stores[layer] for layer in cuts if layer in target.stores]
+    base = suitable_base(target.spec, target.weights, cuts, stores, records, root, progress)
+    _say_base(base, progress)
+    return base
+
+
+def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:
+    from stages.quantise import QuantisedBase, calibration_images
+
+    base = QuantisedBase(target.spec, target.weights)
+    if base.digest() is None:
+        progress.say(f"base: quantising {target.spec.name} to int8 (once, a minute or so)")
+        images = calibration_images(graph.manifest, graph.config.data.root, target.spec)
+        if taken := base.make(images, progress.say):
+            progress.say(f"base: quantised on {taken} training images; kept in {target.weights.folder}")
+
+
+def base_as_stored(target: BaseTarget, progress: Progress, layers: Sequence[str]) -> "FrozenBase":
+    """The base in the precision that its stored features have, as far as this machine has it."""
+    from stages.bases import FrozenBase
+    from stages.precision import stored_precision
+
+    _say_note(target, progress)
+    precision = stored_precision(target.spec, [target.stores[layer] for layer in layers])
+    base = FrozenBase(target.spec, target.weights, layers, precision)
+    _say_base(base, progress)
+    return base
+
+
+def _say_note(target: BaseTarget, progress: Progress) -> None:
+    from stages.weights import NOTES
+
+    if target.spec.weights in NOTES:
+        progress.say(NOTES[target.spec.weights])
+    if target.spec.own_file and target.spec.preprocess is None:
+        progress.say(
+            'preprocess: none is named, so the base gets pixels from 0 to 255; "caffe", "tf" or "torch" scale them'
+        )
+
+
+def _say_base(base: "FrozenBase", progress: Progress) -> None:
+    spec = base.spec
+    height, width = spec.input_size
+    cuts = ", ".join(f"{layer} → {shape}" for layer, shape in base.feature_shapes.items())
+    progress.say(
+        f"base: {spec.name} at {height}×{width}, cut at {cuts}, "
+        f"weights {Path(spec.weights).name}; on {base.device} in {base.precision}, batches of {base.batch_size}"
+    )

@@ -1,0 +1,78 @@
+"""Why a target is stale, in words: what was added, changed, relabelled, damaged or set otherwise."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from cache.errors import CacheError
+from cache.manifest import Manifest
+from cache.store import FeatureStore
+from stages.specs import SCHEMA, AnyHead
+
+
+def feature_reasons(
+    store: FeatureStore, manifest: Manifest, missing: tuple[str, ...], outdated: int
+) -> tuple[str, ...]:
+    """What a store lacks, or has otherwise than the manifest."""
+    damaged = [*store.damaged, *store.set_aside()]
+    if missing and not len(store) and not damaged:
+        return (f"{_count(len(missing), 'image')} never extracted with this base", *_older_schemas(store))
+    reasons = []
+    if missing and damaged:
+        reasons.append(f"{_count(len(missing), 'image')} to extract, as {', '.join(damaged)} is damaged")
+    elif missing:
+        before = set(store.paths().values())
+        changed = sum(manifest.by_digest[sha].path in before for sha in missing)
+        told = ((len(missing) - changed, "added"), (changed, "changed"))
+        reasons += [_count(n, f"image {what}", f"images {what}") for n, what in told if n]
+    elif damaged:
+        reasons.append(f"{', '.join(damaged)} is damaged, and not needed")
+    if len(store) and not store.spec_is_whole:
+        reasons.append("spec.json is damaged (nothing to extract)")
+    if outdated:
+        reasons.append(f"labels or names changed in {_count(outdated, 'shard')} (nothing to extract)")
+    return tuple(reasons)
+
+
+def _older_schemas(store: FeatureStore) -> list[str]:
+    """Stores beside this one that a headstart with another schema wrote."""
+    found = []
+    for path in sorted(store.folder.parent.glob("*/spec.json")):
+        try:
+            schema = FeatureStore(path.parent).spec.get("schema")
+        except CacheError:
+            continue
+        if schema != SCHEMA:
+            found.append(f"{path.parent.name} was written with schema {schema}, this headstart has schema {SCHEMA}")
+    return found
+
+
+def spec_changes(before: dict[str, Any], spec: AnyHead) -> str:
+    """The parameters of a head that are others than those that it was trained with."""
+    now = spec.parameters()
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {json.dumps(before.get(name))} → {json.dumps(now.get(name))}" for name in names)
+
+
+def data_changes(folder: Path, manifest: Manifest) -> str:
+    """What happened to the images since the head was trained, from the predictions that it left behind."""
+    with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        before = {row[0]: (row[1], row[2]) for row in rows}
+    now = {r.path: (r.split, r.label) for r in manifest.records}
+    counts = {
+        "added": len(now.keys() - before.keys()),
+        "deleted": len(before.keys() - now.keys()),
+        "relabelled": sum(before[path][1] != now[path][1] for path in now.keys() & before.keys()),
+        "moved to another split": sum(
+            before[p][0] != now[p][0] and before[p][1] == now[p][1] for p in now.keys() & before.keys()
+        ),
+    }
+    told = [_count(n, f"image {what}", f"images {what}") for what, n in counts.items() if n]
+    return ", ".join(told) or "the content of images changed"
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

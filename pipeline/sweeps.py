@@ -71,6 +71,7 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
         best, record = winner(ranked, name)
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
         _write(target, ranked, perf_counter() - start)
+        work.checkpoints.close()
     low, high = record.scores[-1].interval
     params = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.params.items())
     progress.say(

@@ -116,6 +116,20 @@ class State(NamedTuple):
         weights, slots, moving = ([ops.take(each, places, axis=0) for each in part] for part in self[:3])
         return State(weights, slots, moving, ops.take(self.steps, places, axis=0))
 
+    def split(self) -> list[list[NDArray[np.float32]]]:
+        """Each head on its own, as ``joined`` takes them."""
+        to_numpy = load_keras().ops.convert_to_numpy
+        found = [to_numpy(each) for each in (*self.weights, *self.slots, *self.moving, self.steps)]
+        return [[each[k].copy() for each in found] for k in range(len(found[-1]))]
+
+    @classmethod
+    def joined(cls, heads: Sequence[Sequence[NDArray[np.float32]]], shape: Shape) -> "State":
+        """Heads of this shape that were ``split``, stacked again."""
+        stacked = [load_keras().ops.convert_to_tensor(np.stack(each)) for each in zip(*heads, strict=True)]
+        slots = len(shape.weights)
+        moving = slots + SLOTS[shape.optimizer] * slots
+        return cls(stacked[:slots], stacked[slots:moving], stacked[moving:-1], stacked[-1])
+
     def heads(self, places: Sequence[int], shape: Shape) -> list[list[NDArray[np.float32]]]:
         """The weights of some of the heads, each as ``keras.Model.set_weights`` takes them."""
         to_numpy = load_keras().ops.convert_to_numpy

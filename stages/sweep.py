@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 
 from cache.errors import DataError, HeadError
 from cache.files import digest_json
+from stages.checkpoints import Checkpoints
 from stages.dataset import Dataset
-from stages.ledger import Ledger, Record, Score
+from stages.group import Fold, Group, mean_score
+from stages.ledger import Ledger, Record
+from stages.paths import on_path
 from stages.progress import Progress
 from stages.specs import DenseSpec, KerasSpec, Pool, SklearnSpec, SweepSpec
+from stages.stack import Shape
+from stages.together import by_shape
 from stages.trials import Trial, leader_lines, suggested
 
 SECONDS_BETWEEN_LEADERS = 5.0
@@ -27,6 +32,9 @@ LEADERS = 5
 # Variants that are trained to their end before the next begin: what a kill costs, and what is in memory.
 WAVE_BYTES = 100_000_000
 WAVE = 128
+# Of those whose time nobody knows beforehand, as many as take about so long.
+AT_FIRST = 8
+SECONDS_A_WAVE = 20.0
 # Trials that are asked for before any of them is told: enough to train together.
 ASKED_AT_ONCE = 8
 
@@ -45,6 +53,7 @@ class Sweep:
     ) -> None:
         self.spec, self.data, self.ledger, self.progress = spec, data, ledger, progress
         self.name, self.home = name, home
+        self.checkpoints = Checkpoints(ledger.path.parent / "under_way")
         self._said = perf_counter()
         self._told = False
 
@@ -53,8 +62,11 @@ class Sweep:
         known = sum(trial.key in self.ledger for trial in trials)
         if self.spec.strategy != "tpe" or not self._told:
             total = self.spec.trials if self.spec.strategy == "tpe" else len(trials)
+            under_way = sum(self.checkpoints.epochs(trial.key) > 0 for trial in trials)
             self.progress.say(
-                f"sweep {self.name}: {total} trials" + (f", {known} of them known before" if known else "")
+                f"sweep {self.name}: {total} trials"
+                + (f", {known} of them known before" if known else "")
+                + (f", {under_way} under way" if under_way else "")
             )
         self._told = True
         if self.spec.strategy == "halving":
@@ -103,16 +115,22 @@ class Sweep:
         return list(trials.values())
 
     def _waves(self, group: list[Trial]) -> Iterator[list[Trial]]:
-        from stages import stack
-
-        size = WAVE
         if isinstance(group[0].spec, DenseSpec):
             inputs, classes = self._inputs(group[0]), len(self._dataset(group[0]).classes)
             members = self.spec.repeats * (self.spec.cv or 1)
-            largest = max(stack.Shape.of(t.spec, inputs, classes).bytes for t in group if isinstance(t.spec, DenseSpec))
-            size = min(WAVE, max(1, WAVE_BYTES // (largest * members)))
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
+            largest = max(Shape.of(t.spec, inputs, classes).bytes for t in group if isinstance(t.spec, DenseSpec))
+            yield from _cut(group, min(WAVE, max(1, WAVE_BYTES // (largest * members))))
+            return
+        on_paths = [isinstance(trial.spec, SklearnSpec) and on_path(trial.spec) for trial in group]
+        yield from _cut([trial for trial, quick in zip(group, on_paths, strict=True) if quick], WAVE)
+        rest = [trial for trial, quick in zip(group, on_paths, strict=True) if not quick]
+        size = AT_FIRST
+        while rest:
+            start = perf_counter()
+            yield rest[:size]
+            rest = rest[size:]
+            seconds = perf_counter() - start
+            size = min(WAVE, 2 * size) if seconds < SECONDS_A_WAVE / 2 else max(1, int(size * SECONDS_A_WAVE / seconds))
 
     def _train(self, wave: Sequence[Trial]) -> None:
         try:
@@ -125,33 +143,48 @@ class Sweep:
             self.ledger.add(self._baselines(wave))
             return
         if isinstance(wave[0].spec, KerasSpec):
-            self.ledger.add([self._own(trial, trial.spec) for trial in wave if isinstance(trial.spec, KerasSpec)])
+            for trial in wave:
+                assert isinstance(trial.spec, KerasSpec)
+                self.ledger.add([self._own(trial, trial.spec)])
             return
-        group = _Group(self, wave)
+        group = self._begin(wave)
         group.advance(None)
-        self.ledger.add(group.records())
+        self._note([group])
+
+    def _begin(self, trials: Sequence[Trial]) -> Group:
+        data, spec = self._dataset(trials[0]), trials[0].spec
+        source = data.source(spec.pool, trials[0].layers)
+        folds, said = self.folds(data), self.progress.say
+        return Group(trials, folds, self.spec.repeats, source, len(data.classes), self.checkpoints, said)
+
+    def _note(self, groups: Sequence[Group]) -> None:
+        records = [record for group in groups for record in group.records()]
+        self.ledger.add(records)
+        self.checkpoints.remove(record.key for record in records if record.complete)
 
     def _halve(self, trials: Sequence[Trial]) -> None:
         alive = list(trials)
         longest = max(trial.spec.epochs for trial in trials if isinstance(trial.spec, DenseSpec))
-        groups: list[_Group] = []
+        groups: list[Group] = []
         for rung, epochs in enumerate(rungs(self.spec, longest)):
             lacking = [t for t in alive if not (t.key in self.ledger and self.ledger[t.key].covers(epochs))]
             under_way = {trial.key for group in groups for trial in group.trials}
-            groups += [_Group(self, each) for each in _stackable(self, [t for t in lacking if t.key not in under_way])]
+            groups += [self._begin(each) for each in _stackable(self, [t for t in lacking if t.key not in under_way])]
             what = f"Sweep {self.name}: rung {rung + 1}, {len(alive)} trials, {epochs} epochs"
             # Two groups at once: one compiles, which takes one core, while the other trains.
             with self.progress.task(what, len(groups), "groups") as advance, ThreadPoolExecutor(2) as threads:
-                for _ in threads.map(_Group.advance, groups, repeat(epochs)):
+                for _ in threads.map(Group.advance, groups, repeat(epochs)):
                     advance(1)
-                self.ledger.add([record for group in groups for record in group.records()])
+                self._note(groups)
             if groups:
                 self._show(trials, always=True)
             if epochs < longest:
                 alive = sorted(alive, key=lambda trial: self.ledger[trial.key].after(epochs).ranking)
                 alive = alive[: -(-len(alive) // self.spec.factor)]
+                kept = {trial.key for trial in alive}
+                self.checkpoints.remove(trial.key for trial in trials if trial.key not in kept)
                 for group in groups:
-                    group.keep({trial.key for trial in alive})
+                    group.keep(kept)
                 groups = [group for group in groups if group.alive]
 
     def _show(self, trials: Sequence[Trial], always: bool = False) -> None:
@@ -175,7 +208,7 @@ class Sweep:
     def _features(self, trial: Trial) -> NDArray[np.float32]:
         return self._dataset(trial).X(trial.spec.pool, trial.layers)
 
-    def folds(self, data: Dataset) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def folds(self, data: Dataset) -> list[Fold]:
         """Positions of the rows to train on and to score; folds are drawn by content from train and validation together."""
         if self.spec.cv is None:
             return [(data.rows("train"), data.rows("validation"))]
@@ -201,7 +234,7 @@ class Sweep:
                 seconds += head.seconds_
             accuracy, loss = np.average(scores, axis=0, weights=[len(held) for _, held in folds])
             by_seed.append((float(accuracy), float(loss)))
-        return Record(trial.key, (_mean(by_seed, _rows(folds)),), True, round(seconds, 3))
+        return Record(trial.key, (mean_score(by_seed, folds),), True, round(seconds, 3))
 
     def _baselines(self, wave: Sequence[Trial]) -> list[Record]:
         from stages.baselines import score_all
@@ -215,73 +248,13 @@ class Sweep:
         for i, trial in enumerate(wave):
             mine = found[i * repeats : (i + 1) * repeats]
             problem = next((each.problem for each in mine if each.problem), "")
-            scores = () if problem else (_mean([(each.accuracy, each.loss) for each in mine], _rows(folds)),)
+            scores = () if problem else (mean_score([(each.accuracy, each.loss) for each in mine], folds),)
             records.append(Record(trial.key, scores, True, round(sum(each.seconds for each in mine), 3), problem))
         return records
 
 
-class _Group:
-    """Trials of one shape on the same features, under way: for each of them as many members as seeds and folds."""
-
-    def __init__(self, sweep: Sweep, trials: Sequence[Trial]) -> None:
-        from stages.together import Member, Training
-
-        self.trials = list(trials)
-        data = sweep._dataset(trials[0])
-        self._folds = sweep.folds(data)
-        self._repeats = sweep.spec.repeats
-        members = []
-        for trial in trials:
-            assert isinstance(trial.spec, DenseSpec)
-            for number in range(self._repeats):
-                spec = trial.spec.model_copy(update={"seed": trial.spec.seed + number})
-                members += [Member(spec, train, validation) for train, validation in self._folds]
-        source = data.source(trials[0].spec.pool, trials[0].layers)
-        self._training = Training(members, source, len(data.classes), keep_weights=False)
-
-    def advance(self, epochs: int | None) -> None:
-        """Train for so many epochs in all, or to the end."""
-        self._training.advance(epochs or max(member.spec.epochs for member in self._training.members))
-
-    @property
-    def alive(self) -> bool:
-        return bool(self._training.active)
-
-    def keep(self, keys: set[str]) -> None:
-        """Train only these trials further."""
-        each = self._repeats * len(self._folds)
-        gone = [i for i, trial in enumerate(self.trials) if trial.key not in keys]
-        self._training.drop([i * each + j for i in gone for j in range(each)])
-
-    def records(self) -> list[Record]:
-        """What is known of each trial now."""
-        found = []
-        each = self._repeats * len(self._folds)
-        for i, trial in enumerate(self.trials):
-            fitted = self._training.fitted[i * each : (i + 1) * each]
-            epochs = max(len(one.history) for one in fitted)
-            scores = [self._score([one.after(epoch) for one in fitted]) for epoch in range(1, epochs + 1)]
-            complete = all(one.stopped and not one.dropped for one in fitted)
-            problem = "" if all(one.best_epoch for one in fitted) else "training diverged"
-            seconds = round(sum(one.seconds for one in fitted), 3)
-            found.append(Record(trial.key, tuple(scores), complete, seconds, problem))
-        return found
-
-    def _score(self, members: Sequence[tuple[float, float]]) -> Score:
-        """Over folds by their sizes, then over seeds; each member is (accuracy, loss)."""
-        sizes = np.array([len(validation) for _, validation in self._folds], np.float64)
-        values = np.array(members).reshape(self._repeats, len(sizes), 2)
-        by_seed = (values * sizes[:, None]).sum(axis=1) / sizes.sum()
-        return _mean([(float(accuracy), float(loss)) for accuracy, loss in by_seed], _rows(self._folds))
-
-
-def _mean(by_seed: Sequence[tuple[float, float]], rows: int) -> Score:
-    accuracy, loss = np.mean(by_seed, axis=0)
-    return Score(float(accuracy), float(loss), rows, float(np.std([each[0] for each in by_seed])))
-
-
-def _rows(folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> int:
-    return sum(len(validation) for _, validation in folds)
+def _cut(trials: list[Trial], size: int) -> list[list[Trial]]:
+    return [trials[start : start + size] for start in range(0, len(trials), size)]
 
 
 def rungs(spec: SweepSpec, longest: int) -> list[int]:
@@ -294,20 +267,19 @@ def rungs(spec: SweepSpec, longest: int) -> list[int]:
     return [*found, longest]
 
 
-def _groups(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials by what they are trained on, and by kind."""
-    groups: dict[tuple[str, tuple[str, ...], Pool, str], list[Trial]] = {}
+def _groups(trials: Sequence[Trial], checkpoints: Checkpoints) -> list[list[Trial]]:
+    """Trials by what they are trained on, by kind, and by how far they had come."""
+    groups: dict[tuple[str, tuple[str, ...], Pool, str, int], list[Trial]] = {}
     for trial in trials:
-        groups.setdefault((trial.base, trial.layers, trial.spec.pool, trial.spec.kind), []).append(trial)
+        features = (trial.base, trial.layers, trial.spec.pool)
+        groups.setdefault((*features, trial.spec.kind, checkpoints.epochs(trial.key)), []).append(trial)
     return list(groups.values())
 
 
 def _stackable(sweep: Sweep, trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials that are trained together: dense ones of one shape, baselines on the same features."""
-    from stages.together import by_shape
-
     found = []
-    for group in _groups(trials):
+    for group in _groups(trials, sweep.checkpoints):
         if not isinstance(group[0].spec, DenseSpec):
             found.append(group)
             continue
@@ -317,7 +289,7 @@ def _stackable(sweep: Sweep, trials: Sequence[Trial]) -> list[list[Trial]]:
     return found
 
 
-def cross_validation(data: Dataset, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def cross_validation(data: Dataset, folds: int, seed: int) -> list[Fold]:
     """Positions to train on and to score for each fold of train and validation; copies of an image stay together.
 
     Folds are drawn from each image's content digest and the seed, stratified by class. Raises DataError for fewer images than

@@ -106,22 +106,36 @@ class Fitted:
         return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else float("inf")
 
 
+class Begun(NamedTuple):
+    """A head that was trained in part: how far it has come, and what it goes on with; nothing where it has stopped."""
+
+    fitted: Fitted
+    state: list[NDArray[np.float32]]
+
+
 class Training:
     """Heads of one shape in training. ``fitted[i]`` says how far ``members[i]`` has come.
 
-    Without ``keep_weights`` scores are all that is kept. Stacks are made by the order of the members, and made anew without
-    those that have stopped as soon as going on with them would cost more than compiling does; by counts and never by the
-    clock, so that the same members give the same numbers.
+    Without ``keep_weights`` scores are all that is kept, and heads may be ``begun``, all of them at the same epoch. Stacks are
+    made by the order of the members, and made anew without those that have stopped as soon as going on with them would cost
+    more than compiling does; by counts and never by the clock, so that the same members give the same numbers.
     """
 
-    def __init__(self, members: Sequence[Member], source: Source, n_classes: int, keep_weights: bool = True) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        source: Source,
+        n_classes: int,
+        keep_weights: bool = True,
+        begun: Sequence[Begun] = (),
+    ) -> None:
         self._keep_weights = keep_weights
         self.members = list(members)
         self.source = source
         self.n_classes = n_classes
         (self.shape,) = {stack.Shape.of(member.spec, source.inputs, n_classes) for member in members}
-        self.fitted = [Fitted() for _ in members]
-        self.epoch = 0
+        self.fitted = [each.fitted for each in begun] or [Fitted() for _ in members]
+        self.epoch = max(len(each.history) for each in self.fitted)
         self._rows = _union([member.train for member in members])
         self._scored = _union([member.validation for member in members])
         drops = any(member.spec.dropout for member in members)
@@ -130,10 +144,10 @@ class Training:
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
         self._program = program(self.shape, drops, ragged)
         # Stacks of about the same size, as each size is compiled for itself.
-        count = -(-len(members) // max(1, STACK_BYTES // self.shape.bytes))
-        self._stacks = [
-            self._new_stack(list(map(int, part))) for part in np.array_split(np.arange(len(members)), count)
-        ]
+        active = self.active
+        count = -(-len(active) // max(1, STACK_BYTES // self.shape.bytes))
+        parts = [list(map(int, part)) for part in np.array_split(active, count)] if active else []
+        self._stacks = [self._new_stack(heads, [begun[i].state for i in heads] if begun else []) for heads in parts]
 
     def advance(self, epoch: int, tick: Callable[[int], None] = lambda heads: None) -> None:
         """Train until ``epoch`` epochs are done, or every head has stopped. ``tick`` is told of epochs of single heads."""
@@ -152,11 +166,17 @@ class Training:
         """The members that are still trained."""
         return [i for i, fitted in enumerate(self.fitted) if not fitted.stopped]
 
-    def _new_stack(self, heads: list[int]) -> "_Stack":
+    def snapshot(self) -> list[Begun]:
+        """All heads as they are now, for another training to go on with."""
+        states = {i: state for each in self._stacks for i, state in zip(each.heads, each.state.split(), strict=True)}
+        return [Begun(fitted, [] if fitted.stopped else states[i]) for i, fitted in enumerate(self.fitted)]
+
+    def _new_stack(self, heads: list[int], begun: list[list[NDArray[np.float32]]]) -> "_Stack":
         specs = [self.members[i].spec for i in heads]
         labels = [self.source.y[self.members[i].train] for i in heads]
         weight = np.stack([class_weights(*pair, self.n_classes) for pair in zip(specs, labels, strict=True)])
-        return _Stack(heads, stack.initial_state(specs, self.shape), stack.Rates.of(specs, weight))
+        state = stack.State.joined(begun, self.shape) if begun else stack.initial_state(specs, self.shape)
+        return _Stack(heads, state, stack.Rates.of(specs, weight))
 
     def _one_epoch(self, tick: Callable[[int], None]) -> None:
         sums = [_Totals() for _ in self._stacks]

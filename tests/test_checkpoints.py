@@ -1,0 +1,151 @@
+"""Trials under way: what is kept of them goes on as if nothing had happened, and what is damaged is trained anew."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import csv
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CONFIG, ROOT, Project, write_photos
+
+from stages import group as groups
+from stages.checkpoints import Checkpoints
+from stages.group import Group
+from stages.ledger import Record
+from stages.specs import DenseSpec
+from stages.together import InMemory
+from stages.trials import Trial
+
+
+def trial(key: str, **options: object) -> Trial:
+    spec = {"kind": "dense", "units": [8], "epochs": 9, "patience": 2, "learning_rate": 1e-2, "batch_size": 10}
+    return Trial({}, "base", ("x",), DenseSpec.model_validate({**spec, **options}), key)
+
+
+def begin(trials: list[Trial], checkpoints: Checkpoints, said: list[str]) -> Group:
+    """Two seeds on two folds of 90 rows of two classes, the second of the folds a batch shorter."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 90)
+    X = (rng.normal(0, 1, (2, 12))[y] + rng.normal(0, 1, (90, 12))).astype(np.float32)
+    folds = [(np.arange(50), np.arange(50, 90)), (np.arange(50, 90), np.arange(50))]
+    return Group(trials, folds, 2, InMemory(X, y), 2, checkpoints, said.append)
+
+
+def without_seconds(found: list[Record]) -> list[tuple]:
+    return [(each.key, each.complete, each.problem, each.scores) for each in found]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"optimizer": "adam", "batch_norm": True}, {"optimizer": "sgd", "momentum": 0.9, "dropout": 0.5}],
+    ids=["adam, batch_norm", "sgd, dropout"],
+)
+def test_a_group_goes_on_where_it_was_written(
+    options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its members, some have stopped by then and others have not."""
+    monkeypatch.setattr(groups, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(groups, "SHARE_FOR_CHECKPOINTS", np.inf)
+    trials = [trial("a", **options), trial("b", **{**options, "learning_rate": 0.3})]
+    said: list[str] = []
+    whole = begin(trials, Checkpoints(tmp_path / "whole"), said)
+    whole.advance(None)
+    begin(trials, Checkpoints(tmp_path / "cut"), said).advance(4)
+    kept = Checkpoints(tmp_path / "cut")
+    assert [kept.epochs(each.key) for each in trials] == [4, 4]
+    stopped = [member.fitted.stopped for each in trials for member in kept.read(each.key)]
+    assert any(stopped) and not all(stopped)
+    again = begin(trials, kept, said)
+    assert [len(each.scores) for each in again.records()] == [4, 4]
+    again.advance(None)
+    found, expected = again.records(), whole.records()
+    assert without_seconds(found) == without_seconds(expected) and all(each.complete for each in found)
+    assert not said
+
+
+def test_what_is_damaged_is_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    begin([trial("a"), trial("b"), trial("c"), trial("d")], Checkpoints(tmp_path), []).advance(1)
+    a, b, c, _ = sorted(tmp_path.iterdir())
+    a.write_bytes(a.read_bytes()[:-40])
+    spoilt = bytearray(b.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 0xFF
+    b.write_bytes(spoilt)
+    c.write_bytes(b"")
+    (tmp_path / ".tmp-1-ab-e.npz").write_bytes(b"left by a killed run")
+    kept = Checkpoints(tmp_path)
+    assert [kept.epochs(key) for key in "abcde"] == [0, 0, 0, 1, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["d.npz"]
+    kept.remove("d")
+    assert Checkpoints(tmp_path).epochs("d") == 0
+
+
+def test_a_sweep_that_cannot_write_its_checkpoints_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    (tmp_path / "file").write_text("in the way")
+    said: list[str] = []
+    group = begin([trial("a")], Checkpoints(tmp_path / "file" / "under_way"), said)
+    group.advance(None)
+    assert group.records()[0].complete
+    assert len(said) == 1 and "under_way: cannot be written (Not a directory); a kill now costs more" in said[0]
+
+
+def test_a_killed_halving_goes_on_with_its_survivors(tmp_path: Path) -> None:
+    sweep = """
+[heads.small]
+kind = "dense"
+units = [8]
+epochs = 500
+patience = 500
+batch_size = 4
+[sweeps.fast]
+head = "small"
+strategy = "halving"
+min_epochs = 4
+factor = 125
+repeats = 2
+grid = { units = [[8], [16]], learning_rate = [1e-5, 1e-4] }
+"""
+    project = Project(tmp_path).create(CONFIG + sweep)
+    write_photos(project.photos, {"cat": 20, "dog": 20})
+    assert project.headstart("features").code == 0
+    often = "import stages.group as g; g.SECONDS_BETWEEN_CHECKPOINTS = 0.0; g.SHARE_FOR_CHECKPOINTS = 1e9; from pipeline.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", often, "sweep", "fast"]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    folder = project.artifacts / "sweeps" / "fast" / "under_way"
+    end = time.monotonic() + 90
+    while time.monotonic() < end and running.poll() is None:
+        # At the second rung one of the four is left.
+        if len(list(folder.glob("[!.]*.npz"))) == 1 and ledger_epochs(project) == [4, 4, 4, 4]:
+            break
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    (kept,) = folder.glob("[!.]*.npz")
+    assert Checkpoints(folder).epochs(kept.stem) >= 4
+    outcome = project.headstart("sweep", "fast")
+    assert outcome.code == 0 and "4 trials, 4 of them known before, 1 under way" in outcome.out, outcome.out
+    assert not folder.exists()
+    with open(folder.parent / "trials.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(int(row["epochs"]) for row in rows) == [4, 4, 4, 500]
+
+
+def ledger_epochs(project: Project) -> list[int]:
+    """How far each trial in the ledger has come."""
+    ledger = project.artifacts / "sweeps" / "fast" / "trials.jsonl"
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    return [len(re.findall(r"\[[\d.e, -]+\]", line)) for line in lines]

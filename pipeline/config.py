@@ -165,7 +165,13 @@ def _head_entries(path: Path, where: str, name: str, table: Any, bases: dict[str
     if not isinstance(table, dict) or table.get("kind") not in HEAD_KINDS:
         kind = table.get("kind") if isinstance(table, dict) else table
         raise ConfigError(f"{path}: [{where}] kind: expected one of {', '.join(HEAD_KINDS)}, found {kind!r}")
-    _check_keys(path, where, table, HEAD_KINDS[table["kind"]].model_fields)
+    fields = HEAD_KINDS[table["kind"]].model_fields
+    if elsewhere := [key for key in ("cv", "repeats") if key in table.keys() - fields.keys()]:
+        raise ConfigError(
+            f"{path}: [{where}] {elsewhere[0]}: a head has no such key, a sweep has; set it in a [sweeps.NAME] with "
+            f'head = "{name}"'
+        )
+    _check_keys(path, where, table, fields)
     spec: AnyHead = _validated(path, where, HeadSpec, table)
     if isinstance(spec, KerasSpec):
         spec = spec.model_copy(update={"code": _code(path, where, spec)})
@@ -299,6 +305,6 @@ def _validated(path: Path, where: str, spec: Any, table: Any) -> Any:
         message = WORDS.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
         found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
         more = f" (and {len(others)} more)" if others else ""
-        raise ConfigError(
-            f"{path}: [{where}] {'.'.join(names)}: {message}{found}{more}".replace("]  :", "]:")
-        ) from None
+        # What does not fit together names its fields itself.
+        place = f"{'.'.join(names)}: " if names else ""
+        raise ConfigError(f"{path}: [{where}] {place}{message}{found}{more}") from None

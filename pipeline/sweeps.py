@@ -72,11 +72,13 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
         _write(target, ranked, perf_counter() - start)
         work.checkpoints.close()
-    low, high = record.scores[-1].interval
-    params = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.params.items())
+    score = record.scores[-1]
+    low, high = score.interval
+    spread = f", ±{score.spread:.3f} between seeds" if target.entry.spec.repeats > 1 else ""
+    params = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.params.items()) or "the head as it is"
     progress.say(
-        f"sweep {name}: {len(ranked)} trials, best validation accuracy {record.scores[-1].accuracy:.3f} "
-        f"({low:.3f} to {high:.3f}) with {params} → {target.folder}"
+        f"sweep {name}: {len(ranked)} trials, best validation accuracy {score.accuracy:.3f} "
+        f"({low:.3f} to {high:.3f}{spread}) with {params} → {target.folder}"
     )
 
 

@@ -299,12 +299,13 @@ class SweepSpec(Spec):
     """``[sweeps.NAME]``: many variants of one head, tried on the validation images.
 
     ``grid`` maps fields of the head (``params.C`` for those of an estimator) to the values to try, or to a ``Range`` where
-    trials are drawn. ``cv`` folds take the place of the validation split; ``repeats`` trains with as many seeds.
+    trials are drawn; without it there is one trial, the head as it is. ``cv`` folds take the place of the validation split;
+    ``repeats`` trains with as many seeds.
     """
 
     head: str
     strategy: Literal["grid", "random", "halving", "tpe"] = "grid"
-    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)] | Range], Field(min_length=1)]
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)] | Range] = {}
     trials: PositiveInt | None = None
     seed: int = 0
     factor: Annotated[int, Field(ge=2)] = 3
@@ -315,6 +316,8 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SweepSpec":
+        if self.strategy != "grid" and not self.grid:
+            raise ValueError(f'grid: strategy "{self.strategy}" needs fields of the head to vary; set grid')
         ranges = [name for name, values in self.grid.items() if isinstance(values, Range)]
         drawn = self.strategy in ("random", "tpe") or (self.strategy == "halving" and self.trials is not None)
         if ranges and not drawn:

@@ -71,7 +71,7 @@ def _plain(value: Any, values: list[Any] | Range) -> Any:
 
 
 def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
-    """Trials with their accuracy and its 95% interval, a line each."""
+    """Trials with their accuracy, how it differs between seeds, and its 95% interval, a line each."""
     lines = []
     for trial, record in ranked:
         if not record.scores or record.problem:
@@ -81,7 +81,8 @@ def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
         words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
         epochs = len(record.scores)
         after = "" if record.complete else f" after {epochs} epoch{'s' * (epochs > 1)}"
-        lines.append(f"{score.accuracy:.3f} [{low:.3f}, {high:.3f}]{after}  {words}")
+        spread = f" ±{score.spread:.3f}" if score.spread else ""
+        lines.append(f"{score.accuracy:.3f}{spread} [{low:.3f}, {high:.3f}]{after}  {words}".rstrip())
     return lines
 
 

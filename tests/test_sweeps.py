@@ -16,10 +16,12 @@ from conftest import CONFIG, HEADSTART, ROOT, Project, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache import Manifest
 from cache.errors import DataError
 from pipeline.config import load_config
 from stages.dataset import Dataset
 from stages.ledger import Ledger, Record, Score
+from stages.metrics import wilson
 from stages.specs import SweepSpec
 from stages.sweep import cross_validation, rungs
 
@@ -45,6 +47,11 @@ cv = 3
 refit = true
 grid = { params = { C = [0.01, 0.1, 1.0] } }
 
+[sweeps.noise]
+head = "small"
+cv = 2
+repeats = 3
+
 [sweeps.fast]
 head = "small"
 strategy = "halving"
@@ -61,7 +68,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
     write_photos(project.photos, {"cat": 40, "dog": 40})
     outcome = project.make("sweep")
     assert outcome.code == 0, outcome.out
-    assert outcome.trained == ["fast", "strength", "width"]
+    assert outcome.trained == ["fast", "noise", "strength", "width"]
     return project
 
 
@@ -106,6 +113,18 @@ def test_halving_drops_the_worst_and_repeats_have_a_spread(swept: Project) -> No
     assert epochs == [1, 1, 1, 1, 2, 2, 4, 6]
     assert sum(row["complete"] == "True" for row in rows) == 1
     assert any(float(row["spread"]) > 0 for row in rows)
+
+
+def test_without_a_grid_the_head_is_scored_as_it_is(swept: Project) -> None:
+    """On every image of train and validation once a seed; and the spread is told."""
+    (row,) = trials(swept, "noise")
+    assert row["complete"] == "True" and float(row["spread"]) > 0
+    best = result(swept, "sweeps", "noise")["winner"]
+    images = Manifest.load(swept.artifacts / "manifest.json").records
+    scored = sum(record.split != "test" for record in images)
+    assert best["accuracy_interval"] == pytest.approx(wilson(round(best["accuracy"] * scored), scored))
+    spec = result(swept, "heads", "noise")["spec"]
+    assert (spec["units"], spec["epochs"]) == ([8], 6)
 
 
 def test_a_second_run_does_nothing_and_an_extended_one_what_is_new(swept: Project) -> None:
@@ -229,6 +248,8 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
             "takes a list, found a range",
         ),
         ("[sweeps.width]", "[sweeps.small]", "expected a name of its own"),
+        ("units = [8]\n", "repeats = 5\n", 'set it in a [sweeps.NAME] with head = "small"'),
+        ("cv = 2\n", 'strategy = "halving"\n', '[sweeps.noise] grid: strategy "halving" needs fields of the head'),
     ):
         project.config.write_text(SWEEPS)
         project.edit(old, new)

@@ -22,7 +22,7 @@ from stages.quantise import base_digest
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.results import read_result, read_sweep
 from stages.scan import NoImagesError, scan
-from stages.specs import DECODE_POLICY, SCHEMA, BaseSpec, head_key, joint_key
+from stages.specs import DECODE_POLICY, HEAD_SCHEMA, BaseSpec, head_key, joint_key
 from stages.splits import assign_splits
 from stages.weights import Weights
 
@@ -199,7 +199,7 @@ def _sweep_target(config: Config, entry: SweepEntry, bases: dict[str, BaseTarget
     head = config.variant(entry, {}).spec.model_dump(mode="json")
     if isinstance(builds := entry.spec.grid.get("build"), list):
         head["code"] = [getattr(config.variant(entry, {"build": build}).spec, "code", "") for build in builds]
-    parts = {"schema": SCHEMA, "sweep": spec, "head": head, "bases": keys, "rows": manifest.rows_digest}
+    parts = {"schema": HEAD_SCHEMA, "sweep": spec, "head": head, "bases": keys, "rows": manifest.rows_digest}
     if not all(keys.values()):
         reasons = [reason for name in keys for reason in bases[name].reasons]
     elif result is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.errors import HeadError
 from stages.dataset import pool_features
-from stages.metrics import scores
+from stages.metrics import EPSILON, log_probabilities, log_softmax, scores
 from stages.specs import SklearnSpec
 from stages.table import nearest
 
@@ -168,7 +168,8 @@ def score_all(
                 parts[i].append(Scored(0.0, float("inf"), fit.seconds, fit.problem))
                 continue
             try:
-                found = scores(y[validation], SklearnHead(specs[i], classes).take(fit)._tried(X[validation]), classes)
+                logs = SklearnHead(specs[i], classes).take(fit)._tried(X[validation])
+                found = scores(y[validation], logs, classes)
                 parts[i].append(Scored(found["accuracy"], found["log_loss"], fit.seconds))
             except HeadError as error:
                 parts[i].append(Scored(0.0, float("inf"), fit.seconds, str(error)))
@@ -245,10 +246,10 @@ class SklearnHead:
         self.history_ = [row]
         return self
 
-    def _tried(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As ``predict_proba``; some estimators find out here only that they cannot be used. Raises HeadError."""
+    def _tried(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As ``predict_log_proba``; some estimators find out here only that they cannot be used. Raises HeadError."""
         try:
-            return self.predict_proba(X)
+            return self.predict_log_proba(X)
         except (ValueError, TypeError) as error:
             raise HeadError(f"{self.spec.estimator}: cannot be fitted: {' '.join(str(error).split())}") from error
 
@@ -260,16 +261,30 @@ class SklearnHead:
         out[:, self._pipeline.classes_] = self._probabilities(X)
         return out
 
+    def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Log-probabilities (n, number of classes), float64; from the decision function where probabilities are its softmax."""
+        from sklearn.linear_model import LogisticRegression
+
+        last = self._pipeline[-1]
+        softmax = isinstance(last, LogisticRegression) and last.solver != "liblinear"
+        if not softmax and hasattr(last, "predict_proba"):
+            return log_probabilities(self.predict_proba(X))
+        if not hasattr(last, "decision_function"):
+            return log_probabilities(self.predict_proba(X))
+        logs = log_softmax(self._decision(pool_features(X, self.spec.pool)))
+        out = np.full((len(X), len(self.classes_)), np.log(EPSILON))
+        out[:, self._pipeline.classes_] = logs
+        return log_softmax(out)
+
+    def _decision(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        decision = np.asarray(self._pipeline.decision_function(X), np.float64)
+        return decision[:, None] if decision.ndim == 1 else decision
+
     def _probabilities(self, X: NDArray[np.float32]) -> NDArray[Any]:
         if hasattr(self._pipeline, "predict_proba"):
             return np.asarray(self._pipeline.predict_proba(X))
         if hasattr(self._pipeline, "decision_function"):
-            from scipy.special import softmax
-
-            decision = np.asarray(self._pipeline.decision_function(X), np.float64)
-            if decision.ndim == 1:
-                decision = np.column_stack([np.zeros_like(decision), decision])
-            return np.asarray(softmax(decision, axis=1))
+            return np.exp(log_softmax(self._decision(X)))
         return np.asarray(self._pipeline.predict(X)[:, None] == self._pipeline.classes_)
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Dense heads: fully connected layers on pooled features, trained by Keras, with scikit-learn's face."""
+"""Dense heads: fully connected layers on pooled features, as ordinary Keras models with scikit-learn's face."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cache.errors import HeadError
 from stages.backend import load_keras
 from stages.dataset import pool_features
+from stages.metrics import log_probabilities, log_softmax
 from stages.progress import SILENT, Progress
 from stages.specs import DenseSpec, KerasSpec
 from stages.together import Fitted, InMemory, Member, train_all
@@ -36,14 +37,33 @@ class Predicts:
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (n, number of classes), float32."""
+        out = self._called(X)
+        return np.hstack([1 - out, out]) if out.shape[1] == 1 else out
+
+    def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Log-probabilities (n, number of classes), float64: of the logits, as a head that is sure of itself has probabilities
+        that float32 rounds to 0 and 1.
+        """
+        keras = load_keras()
+        last = self._core.layers[-1]
+        # A model of the user's own may end in something else.
+        ends = isinstance(self._core, keras.Sequential) or last.output is self._core.outputs[0]
+        activation = getattr(last, "activation", None)
+        if not ends or activation not in (keras.activations.softmax, keras.activations.sigmoid):
+            return log_probabilities(self.predict_proba(X))
+        last.activation = keras.activations.linear
+        try:
+            return log_softmax(self._called(X))
+        finally:
+            last.activation = activation
+
+    def _called(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         pooled = pool_features(X, self.spec.pool)
         to_numpy = load_keras().ops.convert_to_numpy
         # Called as it is, and not through ``predict``, which compiles a function for each head.
         blocks = [pooled[i : i + PREDICT_BATCH] for i in range(0, len(pooled), PREDICT_BATCH)]
-        width = self._core.output_shape[-1]
         found = [to_numpy(self._core(block, training=False)) for block in blocks]
-        out = np.concatenate([np.empty((0, width), np.float32), *found])
-        return np.hstack([1 - out, out]) if width == 1 else out
+        return np.concatenate([np.empty((0, self._core.output_shape[-1]), np.float32), *found])
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:
         """The name of the most probable class of each row."""

@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z95 = 1.959963984540054
+# Stands for a probability of 0, which has no logarithm.
 EPSILON = 1e-7
 BINS = 15
 # Standard deviation of log T before any row is seen: a factor of two either way is nothing unusual.
 PRIOR = float(np.log(2))
+# Logits of features that are not standardised are hundreds.
+COLDEST, HOTTEST = 0.05, 1000.0
 # Of the bootstrap; fewer samples where there are many rows, whose intervals are narrow and steady.
 RESAMPLES, RESAMPLED_ROWS = 1000, 20_000_000
 
@@ -30,21 +33,21 @@ def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
 
 
 def scores(
-    y: NDArray[np.int64], probabilities: NDArray[np.floating[Any]], classes: Sequence[str], intervals: bool = False
+    y: NDArray[np.int64], logs: NDArray[np.floating[Any]], classes: Sequence[str], intervals: bool = False
 ) -> dict[str, Any]:
     """Accuracy with its 95% interval, balanced accuracy, log loss (nats), expected calibration error, and precision, recall
     and F1 of each class.
 
-    ``y`` (n,) indexes ``classes``; ``probabilities`` is (n, number of classes). Balanced accuracy is the mean recall
+    ``y`` (n,) indexes ``classes``; ``logs`` (n, number of classes) are log-probabilities. Balanced accuracy is the mean recall
     of the classes that occur in ``y``. With ``intervals`` every score has one, as ``…_interval``: Wilson's for shares
     (precision and recall are), and the percentile bootstrap's elsewhere (Efron, Tibshirani, 1993, chapter 13).
     """
     labels = np.arange(len(classes))
-    predicted = probabilities.argmax(axis=1)
+    logs = np.asarray(logs, np.float64)
+    predicted = logs.argmax(axis=1)
     true, said = y[:, None] == labels, predicted[:, None] == labels
-    p = clipped(probabilities)
     # What every score is a function of the sums of: hits, predictions and members of each class, losses, gaps by bin.
-    parts = [true & said, said, true, -np.log(p[np.arange(len(y)), y])[:, None], _gaps(y, p)]
+    parts = [true & said, said, true, -logs[np.arange(len(y)), y][:, None], _gaps(y, np.exp(logs))]
     columns = np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)
     found = _from_sums(columns.sum(axis=0)[None], len(y), len(classes))
     correct = int(columns[:, : len(classes)].sum())
@@ -79,11 +82,20 @@ def scores(
     return out
 
 
-def clipped(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Probabilities of which none is 0, so that each has a logarithm; rows sum to 1."""
-    p = np.clip(np.asarray(probabilities, np.float64), EPSILON, 1.0)
-    normalised: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
-    return normalised
+def log_probabilities(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Logarithms of probabilities (n, classes), where 0 counts as 1e-7; rows of probabilities sum to 1."""
+    p = np.asarray(probabilities, np.float64)
+    return log_softmax(np.log(np.where(p > 0, p, EPSILON)))
+
+
+def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Log-probabilities (n, classes) from logits; (n, 1) are those of the second of two classes."""
+    z = np.asarray(logits, np.float64)
+    if z.shape[1] == 1:
+        return -np.logaddexp(0.0, np.hstack([z, -z]))
+    z = z - z.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    return found
 
 
 def _gaps(y: NDArray[np.int64], p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -126,30 +138,25 @@ def _percentiles(values: NDArray[np.float64]) -> list[float]:
     return [float(low), float(high)]
 
 
-def temperature(y: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> float:
-    """The temperature T > 0 for which the probabilities, as softmax(log p ÷ T), have the lowest log loss.
+def temperature(y: NDArray[np.int64], logs: NDArray[np.float64]) -> float:
+    """The temperature T > 0 for which softmax(``logs`` ÷ T) has the lowest log loss; ``logs`` (n, classes) are log-probabilities.
 
     C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. Above 1 where the head is too sure of itself. A normal
     prior on log T keeps it from 0 where every row is right, for which no temperature would be low enough.
     """
     from scipy.optimize import minimize_scalar
 
-    logs = np.log(clipped(probabilities))
-
     def loss(log_t: float) -> float:
-        p = cooled(logs, float(np.exp(log_t)))
-        return float(-np.log(np.maximum(p[np.arange(len(y)), y], EPSILON)).sum()) + log_t**2 / (2 * PRIOR**2)
+        after = cooled(logs, float(np.exp(log_t)))
+        return float(-after[np.arange(len(y)), y].sum()) + log_t**2 / (2 * PRIOR**2)
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
     return float(np.exp(found.x))
 
 
 def cooled(logs: NDArray[np.float64], t: float) -> NDArray[np.float64]:
-    """softmax(``logs`` ÷ ``t``), row by row. The most probable class of a row stays the same."""
-    scaled = logs / t
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    out: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
-    return out
+    """The log-probabilities of softmax(``logs`` ÷ ``t``), row by row. The most probable class of a row stays the same."""
+    return log_softmax(logs / t)
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -16,7 +16,7 @@ from cache.files import atomic_path, sha256_file
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.dataset import pool_layers
-from stages.metrics import clipped, cooled
+from stages.metrics import cooled
 from stages.progress import Progress
 from stages.specs import Pool
 from stages.train import Head
@@ -135,8 +135,8 @@ def _predict(
     readable = [path for path in files if path in features]
     found: dict[Path, tuple[float, ...]] = {}
     if readable:
-        rows = head.predict_proba(np.stack([features[path] for path in readable]))
-        rows = rows if temperature == 1 else cooled(np.log(clipped(rows)), temperature).astype(np.float32)
+        logs = head.predict_log_proba(np.stack([features[path] for path in readable]))
+        rows = np.exp(cooled(logs, temperature))
         found = {path: tuple(float(p) for p in row) for path, row in zip(readable, rows, strict=True)}
     return [Prediction(path, classes, found.get(path, ()), reasons.get(path)) for path in files]
 

@@ -1,8 +1,8 @@
 """Validated parameters of data, bases, cache and heads, and the keys made of them.
 
 A key is the SHA-256 of the canonical JSON of everything that determines a value, and of nothing else:
-times, paths, batch sizes and versions of libraries are recorded, not hashed. ``SCHEMA`` is raised by hand when the
-meaning of a spec changes; a test with pinned digests fails on a change that forgot to.
+times, paths, batch sizes and versions of libraries are recorded, not hashed. ``SCHEMA``, or for heads ``HEAD_SCHEMA``, is
+raised by hand when the meaning of a spec changes; a test with pinned digests fails on a change that forgot to.
 """
 
 import re
@@ -16,6 +16,8 @@ from cache.files import digest_json
 from stages.table import BASES, nearest
 
 SCHEMA = 1
+# Raised when heads are trained or scored otherwise, which leaves features as they are. 2: calibrated by logits.
+HEAD_SCHEMA = 2
 # What stands between a file and the numbers that the base sees; a change here changes every key.
 DECODE_POLICY = "pillow-1: exif applied, alpha over white, first frame, 16-bit scaled to 8, RGB"
 RESIZE_POLICY = "pillow bilinear antialiased to (height, width), aspect ratio not kept"
@@ -215,7 +217,7 @@ class _Head(Spec):
     def slice(self) -> dict[str, Any]:
         """The part of the configuration that the head's key is made of: what differs from the defaults.
 
-        So a new parameter leaves the heads that do not use it as they are. Whoever changes a default raises ``SCHEMA``.
+        So a new parameter leaves the heads that do not use it as they are. Whoever changes a default raises ``HEAD_SCHEMA``.
         """
         return {"kind": self.parameters()["kind"]} | self.model_dump(
             mode="json", exclude={"base", "layers"}, exclude_defaults=True
@@ -336,4 +338,4 @@ def joint_key(keys: Sequence[str]) -> str:
 
 def head_key(spec: AnyHead, base_key: str, rows_digest: str) -> str:
     """SHA-256 of the head's own slice of the configuration, its features, and the labels and splits it is trained on."""
-    return digest_json({"schema": SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest})
+    return digest_json({"schema": HEAD_SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest})

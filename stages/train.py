@@ -17,7 +17,7 @@ from cache.manifest import SPLITS
 from stages.baselines import SklearnHead, classifier, fit_all
 from stages.dataset import Dataset, in_words
 from stages.heads import DenseHead
-from stages.metrics import clipped, cooled, scores, temperature
+from stages.metrics import cooled, scores, temperature
 from stages.own import KerasHead
 from stages.paths import Shared
 from stages.progress import SILENT, Progress
@@ -86,15 +86,15 @@ class Trained:
     seconds: float
     selected: Head | None = None
 
-    def probabilities(self, data: Dataset, layers: Sequence[str]) -> NDArray[np.float32]:
-        """For all rows; a head that has seen the validation rows does not speak for them."""
-        out = np.empty((len(data.records), len(data.classes)), np.float32)
+    def log_probabilities(self, data: Dataset, layers: Sequence[str]) -> NDArray[np.float64]:
+        """For all rows (n, classes); a head that has seen the validation rows does not speak for them."""
+        out = np.empty((len(data.records), len(data.classes)))
         held = np.zeros(len(data.records), bool)
         held[data.rows("validation")] = True
         for positions, X in data.parts(self.head.spec.pool, layers):
-            out[positions] = self.head.predict_proba(X)
+            out[positions] = self.head.predict_log_proba(X)
             if self.selected is not None and held[positions].any():
-                out[positions[held[positions]]] = self.selected.predict_proba(X[held[positions]])
+                out[positions[held[positions]]] = self.selected.predict_log_proba(X[held[positions]])
         return out
 
 
@@ -182,18 +182,18 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
     except HeadstartError as error:
         return HeadError(f"head {task.name!r}: {error}")
     validation = data.rows("validation")
-    probabilities = trained.probabilities(data, task.layers)
-    t = temperature(data.y[validation], probabilities[validation])
+    logs = trained.log_probabilities(data, task.layers)
+    t = temperature(data.y[validation], logs[validation])
     metrics = {}
     for split in SPLITS:
         if len(rows := data.rows(split)):
-            y, p = data.y[rows], probabilities[rows]
-            found = scores(y, p, data.classes, intervals=split != "train")
-            calibrated = scores(y, cooled(np.log(clipped(p)), t), data.classes, intervals=split != "train")
+            y, mine = data.y[rows], logs[rows]
+            found = scores(y, mine, data.classes, intervals=split != "train")
+            calibrated = scores(y, cooled(mine, t), data.classes, intervals=split != "train")
             names = [name for name in calibrated if name.startswith(("log_loss", "ece"))]
             metrics[split] = found | {"calibrated": {name: calibrated[name] for name in names}}
     result = _result(task, trained.head, data, metrics, trained.seconds) | {"temperature": t}
-    _write_folder(task.folder, trained.head, data, probabilities, result)
+    _write_folder(task.folder, trained.head, data, np.exp(logs), result)
     return result
 
 
@@ -233,7 +233,7 @@ def versions(spec: AnyHead) -> dict[str, str]:
 
 
 def _write_folder(
-    folder: Path, head: Head, data: Dataset, probabilities: NDArray[np.float32], result: dict[str, Any]
+    folder: Path, head: Head, data: Dataset, probabilities: NDArray[np.float64], result: dict[str, Any]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Its result goes first: a folder without one counts as untrained, whatever else lies there.

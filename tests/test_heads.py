@@ -57,6 +57,27 @@ def plain_dense256(X, y, X_validation, y_validation, seed: int) -> list[float]:
     return list(history.history["val_loss"])
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("estimator", [None, *CLASSIFIERS, "GaussianNB"])
+def test_log_probabilities_are_those_of_the_probabilities(classes: int, estimator: str | None) -> None:
+    X, y, X_held, y_held = data(classes)
+    names = ["a", "b", "c"][:classes]
+    if estimator is None:
+        head = DenseHead(dense(units=[8]), names).fit(X, y, X_held, y_held)
+    else:
+        spec = SklearnSpec.model_validate(
+            {"kind": "sklearn", "estimator": estimator, "params": CLASSIFIERS.get(estimator, {})}
+        )
+        head = SklearnHead(spec, names).fit(X, y, X_held, y_held)
+    logs, p = head.predict_log_proba(X_held), head.predict_proba(X_held)
+    np.testing.assert_allclose(np.exp(logs), p, atol=2e-6)
+    np.testing.assert_allclose(np.exp(logs).sum(axis=1), 1, atol=1e-9)
+    if estimator is None:
+        head._core.layers[-1].kernel.assign(head._core.layers[-1].kernel * 1e4)
+        sure = head.predict_log_proba(X_held)
+        assert np.isfinite(sure).all() and sure.min() < -1000 and head.predict_proba(X_held).max() == 1
+
+
 def test_dense256_reaches_the_validation_loss_of_a_plain_keras_script() -> None:
     """With other draws of weights, batches and dropout; from the same ones it is the same head (test_together)."""
     split = data(classes=2, rows=600, shape=(4, 4, 64))

@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, log_loss, precision_recall_fscore_support
 
-from stages.metrics import clipped, cooled, mcnemar, scores, temperature
+from stages.metrics import cooled, log_probabilities, log_softmax, mcnemar, scores, temperature
 
 CLASSES = ("a", "b", "c")
 
 
 def drawn(n: int, seed: int, sharp: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels that were drawn from probabilities, and these probabilities, made sharper than they are."""
+    """Labels that were drawn from probabilities, and their logarithms, made sharper than they are."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 1.5, (n, 3))
     y = np.array([rng.choice(3, p=p) for p in softmax(logits, axis=1)])
-    return y, softmax(sharp * logits, axis=1)
+    return y, log_softmax(sharp * logits)
 
 
 @settings(deadline=None, max_examples=40)
@@ -31,7 +32,7 @@ def test_scores_are_those_of_scikit_learn(n: int, seed: int, sharp: float) -> No
     assert found["balanced_accuracy"] == pytest.approx(recall[support > 0].mean())
     if len(set(y)) == 3:
         assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, predicted))
-    assert found["log_loss"] == pytest.approx(log_loss(y, clipped(p), labels=[0, 1, 2]), rel=1e-6)
+    assert found["log_loss"] == pytest.approx(log_loss(y, np.exp(p), labels=[0, 1, 2]), rel=1e-6)
     for i, each in enumerate(found["per_class"].values()):
         expected = (precision[i], recall[i], f1[i], support[i])
         assert (each["precision"], each["recall"], each["f1"], each["support"]) == pytest.approx(expected)
@@ -56,21 +57,46 @@ def test_calibration_error_is_nothing_for_true_probabilities_and_much_for_sharpe
     assert scores(y, p, CLASSES)["ece"] < 0.01 < 0.15 < scores(y, sharp, CLASSES)["ece"]
     found = temperature(y, sharp)
     assert found == pytest.approx(4.0, rel=0.05)
-    assert scores(y, cooled(np.log(clipped(sharp)), found), CLASSES)["ece"] < 0.01
+    assert scores(y, cooled(sharp, found), CLASSES)["ece"] < 0.01
 
 
 @settings(deadline=None, max_examples=40)
 @given(n=st.integers(1, 50), seed=st.integers(0, 1000), sharp=st.sampled_from([0.2, 1.0, 8.0]))
 def test_a_temperature_never_changes_a_label_nor_worsens_what_it_was_fitted_on(n: int, seed: int, sharp: float) -> None:
     y, p = drawn(n, seed, sharp)
-    after = cooled(np.log(clipped(p)), temperature(y, p))
-    np.testing.assert_array_equal(after.argmax(axis=1), clipped(p).argmax(axis=1))
+    after = cooled(p, temperature(y, p))
+    np.testing.assert_array_equal(after.argmax(axis=1), p.argmax(axis=1))
     assert scores(y, after, CLASSES)["log_loss"] <= scores(y, p, CLASSES)["log_loss"] + 1e-6
 
 
 def test_where_every_row_is_right_the_temperature_stays_sensible() -> None:
     y = np.array([0, 1, 2] * 5)
-    assert 0.05 < temperature(y, np.eye(3)[y] * 0.7 + 0.1) < 1
+    assert 0.05 < temperature(y, log_probabilities(np.eye(3)[y] * 0.7 + 0.1)) < 1
+
+
+def test_a_head_that_is_sure_of_itself_beyond_float32_is_calibrated_by_its_logits() -> None:
+    """As probabilities in float32 all its rows were 0 and 1, and one like the other."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (4000, 3))
+    y = np.array([rng.choice(3, p=p) for p in softmax(logits, axis=1)])
+    logs = log_softmax(60 * logits)
+    found = temperature(y, logs)
+    assert found == pytest.approx(60, rel=0.1)
+    assert scores(y, cooled(logs, found), CLASSES)["ece"] < 0.03
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.floats(-800, 800), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_log_softmax_is_scipys_and_a_column_alone_is_that_of_two_classes(rows: list[list[float]]) -> None:
+    z = np.array(rows)
+    np.testing.assert_allclose(log_softmax(z), scipy_log_softmax(z, axis=1), rtol=1e-12, atol=1e-12)
+    two = np.column_stack([np.zeros(len(z)), z[:, 0]])
+    np.testing.assert_allclose(log_softmax(z[:, :1]), scipy_log_softmax(two, axis=1), rtol=1e-9, atol=1e-12)
+
+
+def test_no_probability_is_without_a_logarithm() -> None:
+    found = np.exp(log_probabilities(np.array([[0.0, 1.0], [1e-30, 1.0]])))
+    assert found[0] == pytest.approx([1e-7, 1], rel=1e-6) and found[1] == pytest.approx([1e-30, 1])
 
 
 @settings(deadline=None, max_examples=60)

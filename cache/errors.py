@@ -41,3 +41,7 @@ class BaseError(HeadstartError):
 
 class HeadError(HeadstartError):
     """A head cannot be built, trained or loaded."""
+
+
+class DivergedError(HeadError):
+    """A head was trained, and came to nothing."""

@@ -1,7 +1,7 @@
 """What a person sees: lines, a progress bar on a terminal, a line now and then elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -17,10 +17,20 @@ class Terminal:
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure:
                 reconfigure(errors="backslashreplace")
+        self._bars = 0
+        self._shown: list[str] = []
 
     def say(self, line: str) -> None:
         """Print one line, with what is not printable made visible."""
         print(visible(line), file=sys.stderr, flush=True)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Lines under the bar, in the place of those before; off a terminal, or without a bar, they are printed."""
+        if self._bars:
+            self._shown = [visible(line) for line in lines]
+        else:
+            for line in lines:
+                self.say(line)
 
     @contextmanager
     def task(self, what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
@@ -33,8 +43,16 @@ class Terminal:
 
     @contextmanager
     def _bar(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        from rich.console import Console
+        from rich.console import Console, RenderableType
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        terminal = self
+
+        class WithLines(Progress):
+            def get_renderables(self) -> Iterator[RenderableType]:
+                yield from super().get_renderables()
+                yield Text("\n".join(terminal._shown))
 
         start = perf_counter()
         columns = (
@@ -44,7 +62,7 @@ class Terminal:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as progress:
+        with WithLines(*columns, console=Console(stderr=True, emoji=False), transient=True) as progress:
             task = progress.add_task(what, total=total, rate="")
 
             def advance(done: int) -> None:
@@ -52,7 +70,11 @@ class Terminal:
                 rate = progress.tasks[0].completed / max(perf_counter() - start, 1e-9)
                 progress.update(task, rate=f"{rate:,.0f} {unit}/s")
 
-            yield advance
+            self._bars += 1
+            try:
+                yield advance
+            finally:
+                self._bars -= 1
 
     def _lines(self, what: str, total: int, unit: str) -> Callable[[int], None]:
         start = perf_counter()

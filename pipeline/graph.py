@@ -121,6 +121,11 @@ class SweepTarget:
         return digest_json(self.parts)
 
     @property
+    def done(self) -> dict[str, Any] | None:
+        """Its result, where that is of the configuration as it is, though a trial may have failed."""
+        return self.result if self.result and self.result["parts"] == self.parts else None
+
+    @property
     def stale(self) -> bool:
         return bool(self.reasons)
 
@@ -151,7 +156,7 @@ class Graph:
             "bases": {name: base.key() for name, base in self.bases.items()},
             # The results and not their keys: what a head was trained to again is shown again.
             "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
-            "sweeps": {name: digest_json(each.result) for name, each in self.sweeps.items() if not each.stale},
+            "sweeps": {name: digest_json(each.result) for name, each in self.sweeps.items() if each.done},
         }
 
     @property
@@ -185,7 +190,7 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     heads = {name: _head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
     sweeps = {name: _sweep_target(config, entry, bases, manifest) for name, entry in config.sweeps.items()}
     for name, sweep in sweeps.items():
-        if sweep.result and not sweep.stale:
+        if sweep.done:
             heads[name] = _winner_target(config, sweep, bases, manifest)
     return Graph(config, manifest, skipped, bases, heads, sweeps, here)
 
@@ -213,13 +218,15 @@ def _sweep_target(config: Config, entry: SweepEntry, bases: dict[str, BaseTarget
             "schema": "run by a headstart with other keys",
         }
         reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts[part]]
+        if not reasons and (failed := result.get("failed")):
+            reasons = [f"{failed} of {result['trials']} trials failed, and will be tried again"]
     return SweepTarget(entry, folder, parts, result, tuple(reasons))
 
 
 def _winner_target(config: Config, sweep: SweepTarget, bases: dict[str, BaseTarget], manifest: Manifest) -> HeadTarget:
     """The winner of a sweep, as a head under the sweep's name."""
-    assert sweep.result is not None
-    entry = config.variant(sweep.entry, sweep.result["winner"]["params"])
+    assert sweep.done is not None
+    entry = config.variant(sweep.entry, sweep.done["winner"]["params"])
     if sweep.entry.spec.refit:
         entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
     return _head_target(config, entry, bases[entry.base], manifest)

@@ -167,6 +167,9 @@ def heads(config: Config, progress: Progress, names: Sequence[str] = (), on: str
         # Another process may have trained some of them while this one waited.
         graph = load_graph(config)
         stale = _stale(graph, names)
+        if not stale:
+            progress.say("heads: up to date")
+            return 0
         for base in dict.fromkeys(head.entry.base for head in stale):
             target = graph.bases[base]
             if target.stale and not target.key():
@@ -194,7 +197,7 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int
     from stages.dataset import Dataset
     from stages.train import HeadTask, train_heads
 
-    start = perf_counter()
+    start, before = perf_counter(), len(LOADING)
     failures: list[HeadError] = []
     for name in dict.fromkeys(head.entry.base for head in stale):
         base = graph.bases[name]
@@ -221,7 +224,7 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int
             for warning in outcome["warnings"]:
                 progress.say(f"warning: {task.name}: {warning}")
     trained = len(stale) - len(failures)
-    loading = f", of which loading TensorFlow took {LOADING[0]:.1f} s" if LOADING else ""
+    loading = f", of which loading TensorFlow took {LOADING[0]:.1f} s" if len(LOADING) > before else ""
     progress.say(f"heads: {trained} trained of {len(graph.heads)} in {perf_counter() - start:.1f} s{loading}")
     if failures:
         more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
@@ -235,6 +238,9 @@ def report(config: Config, progress: Progress) -> Graph:
     stale = [head for head in graph.heads.values() if head.stale]
     if stale:
         raise HeadError(f"head {stale[0].name!r} is not up to date: {'; '.join(stale[0].reasons)}; run `make heads`")
+    for name, sweep in graph.sweeps.items():
+        if not sweep.done:
+            progress.say(f"report: sweep {name} is not in it: {'; '.join(sweep.reasons)}; run `make sweep`")
     if graph.report_reasons:
         from pipeline.summary import report_data
         from stages.report.render import write_report

@@ -7,9 +7,10 @@ from cache.errors import ConfigError
 from pipeline.care import Garbage
 from pipeline.config import base_of
 from pipeline.graph import BaseTarget, Graph, LayerTarget
-from pipeline.words import data_lines
+from pipeline.words import data_lines, scored_on
 from stages.report.data import BaseSummary, HeadSummary, ReportData
 from stages.results import ranking
+from stages.trials import counted
 from stages.weights import NOTES, Weights
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def _score_words(result: dict[str, Any] | None) -> str:
 def _sweep_words(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
-    return f"{result['trials']} trials, best validation accuracy {result['winner']['accuracy']:.3f}"
+    best = f"best {scored_on(result['parts']['sweep']['cv'])} {result['winner']['accuracy']:.3f}"
+    return f"{counted(result['trials'], 'trial')}, {best}"
 
 
 def _size_line(graph: Graph) -> str:
@@ -120,7 +122,7 @@ def report_data(graph: Graph) -> ReportData:
         bases=[_base_summary(base, layer) for base in graph.bases.values() for layer in base.stores],
         heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
         parts=graph.report_parts,
-        sweeps=[sweep.result for sweep in graph.sweeps.values() if sweep.result and not sweep.stale],
+        sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
     )
 
 

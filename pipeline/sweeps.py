@@ -4,24 +4,25 @@ import csv
 import json
 from collections.abc import Sequence
 from functools import partial
-from time import perf_counter
 from typing import Any
 
-from cache.errors import CacheError, ConfigError
+from cache.errors import CacheError, ConfigError, HeadError, HeadstartError
 from cache.files import atomic_path, digest_json, lock, seal, write_text
 from pipeline import run
 from pipeline.config import Config
 from pipeline.graph import Graph, SweepTarget, load_graph
+from pipeline.words import scored_on
 from stages.ledger import Ledger, Record
 from stages.progress import Progress
 from stages.specs import head_key
 from stages.sweep import Sweep
 from stages.table import nearest
 from stages.train import check_spec
-from stages.trials import Trial, effects, trials_of, winner
+from stages.trials import Trial, counted, effects, leader_lines, trials_of, winner
 
-LEADERS = 10
-COLUMNS = ("rank", "accuracy", "low", "high", "loss", "spread", "epochs", "complete", "seconds", "problem")
+LEADERS = 10  # in the result; fewer are printed
+PRINTED = 5
+COLUMNS = ("rank", "accuracy", "low", "high", "loss", "spread", "trained_epochs", "complete", "seconds", "problem")
 
 
 def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
@@ -35,21 +36,35 @@ def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
                 f"no sweep {name!r} in {config.path.name}{nearest(name, config.sweeps)}; there are {known}"
             )
     graph = load_graph(config, progress=progress)
-    stale = [each for name, each in graph.sweeps.items() if each.stale and (not names or name in names)]
-    for each in stale:
-        _run(graph, each, progress)
+    stale = [name for name, each in graph.sweeps.items() if each.stale and (not names or name in names)]
+    problems: list[HeadstartError] = []
+    for name in stale:
+        try:
+            _run(config, name, progress)
+        except HeadstartError as error:  # keeps no other sweep from running
+            progress.say(f"failed: {error}")
+            problems.append(error)
     if not stale:
         progress.say("sweeps: up to date")
-    winners = [each.entry.name for each in graph.sweeps.values() if not names or each.entry.name in names]
-    run.heads(config, progress, winners)
+    done = [name for name, each in load_graph(config).sweeps.items() if each.done and (not names or name in names)]
+    if done:
+        run.heads(config, progress, done)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+        raise HeadError(f"{problems[0]}{more}")
     return len(stale)
 
 
-def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
+def _run(config: Config, name: str, progress: Progress) -> None:
     from stages.dataset import Dataset
 
-    name, spec = target.entry.name, target.entry.spec
-    with lock(target.folder, progress.say):
+    with lock(config.cache.dir / "sweeps" / name, progress.say):
+        # Another process may have run it while this one waited.
+        graph = load_graph(config)
+        target = graph.sweeps[name]
+        if not target.stale:
+            return
+        spec = target.entry.spec
         bases = target.parts["bases"]
         for base in bases:
             features = graph.bases[base]
@@ -58,8 +73,7 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
                 raise CacheError(f"features of {features.spec.name} are not up to date: {why}; run `make features`")
         memory = graph.config.cache.memory
         data = {base: Dataset(graph.manifest, graph.bases[base].stores, memory) for base in bases}
-        work = Sweep(spec, data, Ledger(target.folder / "trials.jsonl"), progress, name, graph.config.path.parent)
-        start = perf_counter()
+        work = Sweep(spec, data, Ledger(target.folder / "trials.jsonl"), progress, name, config.path.parent)
         variant = partial(_trial, graph, target)
         if spec.strategy == "tpe":
             trials = work.search(variant)
@@ -68,18 +82,29 @@ def _run(graph: Graph, target: SweepTarget, progress: Progress) -> None:
             work.run(trials)
         ranked = work.ranked(trials)
         # A trial that was dropped may stand above it by what it had after fewer epochs, but was not chosen.
-        best, record = winner(ranked, name)
+        best, record = winner(ranked, f"sweep {name!r}", config.path.name)
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
-        _write(target, ranked, perf_counter() - start)
+        _write(target, ranked)
         work.checkpoints.close()
+    for line in leader_lines([pair for pair in ranked if pair[1].complete][:PRINTED]):
+        progress.say(f"  {line}")
     score = record.scores[-1]
     low, high = score.interval
-    spread = f", ±{score.spread:.3f} between seeds" if target.entry.spec.repeats > 1 else ""
-    params = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.params.items()) or "the head as it is"
+    spread = f", ±{score.spread:.3f} between seeds" if spec.repeats > 1 else ""
     progress.say(
-        f"sweep {name}: {len(ranked)} trials, best validation accuracy {score.accuracy:.3f} "
-        f"({low:.3f} to {high:.3f}{spread}) with {params} → {target.folder}"
+        f"sweep {name}: {counted(len(ranked), 'trial')}, best {scored_on(spec.cv)} {score.accuracy:.3f} "
+        f"({low:.3f} to {high:.3f}{spread}) with {_words(best) or 'the head as it is'} → {target.folder}"
     )
+    if failed := [(trial, record) for trial, record in ranked if record.failed]:
+        first, problem = failed[0][0], failed[0][1].problem
+        raise HeadError(
+            f"sweep {name!r}: {len(failed)} of {counted(len(ranked), 'trial')} failed: {_words(first)}: {problem}; mend or "
+            f"remove it in {config.path.name}"
+        )
+
+
+def _words(trial: Trial) -> str:
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in trial.params.items())
 
 
 def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
@@ -92,8 +117,8 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     return Trial(params, entry.base, entry.layers, entry.spec, key)
 
 
-def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds: float) -> None:
-    names = list(target.entry.spec.grid)
+def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]]) -> None:
+    names, repeats = list(target.entry.spec.grid), target.entry.spec.repeats
     with (
         atomic_path(target.folder / "trials.csv") as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -101,7 +126,7 @@ def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS[:1], *names, *COLUMNS[1:], "key"])
         for rank, (trial, record) in enumerate(ranked, 1):
-            writer.writerow([rank, *map(_cell, trial.params.values()), *_cells(record), trial.key])
+            writer.writerow([rank, *map(_cell, trial.params.values()), *_cells(record, repeats), trial.key])
     leaders = [_described(*each) for each in ranked[:LEADERS] if each[1].scores and not each[1].problem]
     result = {
         "sweep": target.entry.name,
@@ -113,7 +138,11 @@ def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds:
         "winner": _described(*ranked[0]),
         "leaders": leaders,
         "effects": effects(ranked, names),
-        "seconds": round(seconds, 3),
+        "failed": sum(record.failed for _, record in ranked),
+        "failures": [
+            {"params": dict(trial.params), "problem": record.problem} for trial, record in ranked if record.problem
+        ],
+        "seconds": round(sum(record.seconds for _, record in ranked), 3),
     }
     write_text(target.folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
@@ -136,12 +165,13 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _cells(record: Record) -> list[Any]:
+def _cells(record: Record, repeats: int) -> list[Any]:
     if not record.scores or record.problem:
         return ["", "", "", "", "", len(record.scores), record.complete, record.seconds, record.problem]
     score = record.scores[-1]
     low, high = score.interval
     return [
-        *(f"{value:.6f}" for value in (score.accuracy, low, high, score.loss, score.spread)),
+        *(f"{value:.6f}" for value in (score.accuracy, low, high, score.loss)),
+        f"{score.spread:.6f}" if repeats > 1 else "",
         len(record.scores), record.complete, record.seconds, record.problem,
     ]  # fmt: skip

@@ -31,6 +31,11 @@ def data_lines(graph: Graph) -> list[str]:
     return lines + first([f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()], 50)
 
 
+def scored_on(cv: int | None) -> str:
+    """What the accuracy of a sweep's trials is called."""
+    return f"accuracy over {cv} folds" if cv else "validation accuracy"
+
+
 def first(lines: list[str], most: int) -> list[str]:
     """The first lines of a long list, and where the rest can be read."""
     more = len(lines) - most

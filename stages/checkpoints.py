@@ -20,7 +20,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         remove_temporaries(folder)
-        self._epochs = {}
+        self._epochs: dict[str, int] = {}
         for path in folder.glob("*.npz"):
             try:
                 with zipfile.ZipFile(path) as file:
@@ -33,7 +33,7 @@ class Checkpoints:
                 path.unlink()
 
     def epochs(self, key: str) -> int:
-        """How far a trial had come: epochs, 0 where nothing is kept of it."""
+        """How far a trial had come when it was written: epochs, 0 where nothing is kept of it."""
         return self._epochs.get(key, 0)
 
     def read(self, key: str) -> list[Begun]:
@@ -47,11 +47,13 @@ class Checkpoints:
         }
         with atomic_path(self._path(key)) as temporary, open(temporary, "wb") as file:
             np.savez(file, fitted=json.dumps([asdict(each.fitted) for each in members]), **arrays)
+        self._epochs[key] = max(len(each.fitted.history) for each in members)
 
     def remove(self, keys: Iterable[str]) -> None:
         """Forget trials that are trained no further."""
         for key in keys:
             self._path(key).unlink(missing_ok=True)
+            self._epochs.pop(key, None)
 
     def close(self) -> None:
         """Forget all: the sweep is at its end."""

@@ -207,6 +207,7 @@ class _Lines:
         self.lines.append(line)
 
     task = SILENT.task
+    show = SILENT.show
 
 
 def extract_shard(job: ShardJob) -> ShardDone:

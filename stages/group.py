@@ -52,11 +52,16 @@ class Group:
             self._training.advance(self._training.epoch + 1)
             between = max(SECONDS_BETWEEN_CHECKPOINTS, self._took / SHARE_FOR_CHECKPOINTS)
             if perf_counter() - self._written >= between:
-                self._write()
+                self.write()
 
     @property
     def alive(self) -> bool:
         return bool(self._training.active)
+
+    @property
+    def bytes(self) -> int:
+        """Weights and slots of the members that are still trained."""
+        return self._training.shape.bytes * len(self._training.active)
 
     def keep(self, keys: set[str]) -> None:
         """Train only these trials further."""
@@ -82,7 +87,8 @@ class Group:
         each = self._repeats * len(self._folds)
         return range(i * each, (i + 1) * each)
 
-    def _write(self) -> None:
+    def write(self) -> bool:
+        """Keep the trials as they are now, to begin with again; says whether that could be done."""
         start = perf_counter()
         members = self._training.snapshot()
         try:
@@ -94,8 +100,11 @@ class Group:
             if not self._told:
                 self._say(f"{self._checkpoints.folder}: cannot be written ({error.strerror}); a kill now costs more")
             self._told = True
-        self._written = perf_counter()
-        self._took = self._written - start
+            return False
+        finally:
+            self._written = perf_counter()
+            self._took = self._written - start
+        return True
 
     def _score(self, members: Sequence[tuple[float, float]]) -> Score:
         """Over folds by their sizes, then over seeds; each member is (accuracy, loss)."""
@@ -109,4 +118,9 @@ def mean_score(by_seed: Sequence[tuple[float, float]], folds: Sequence[Fold]) ->
     """Over seeds: the mean (accuracy, loss) on the rows that all folds score, and the accuracy's spread."""
     accuracy, loss = np.mean(by_seed, axis=0)
     rows = sum(len(scored) for _, scored in folds)
-    return Score(float(accuracy), float(loss), rows, float(np.std([each[0] for each in by_seed])))
+    return Score(
+        float(accuracy),
+        float(loss),
+        rows,
+        float(np.std([each[0] for each in by_seed], ddof=1)) if len(by_seed) > 1 else 0.0,
+    )

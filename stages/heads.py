@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import HeadError
+from cache.errors import DivergedError
 from stages.backend import load_keras
 from stages.dataset import pool_features
 from stages.metrics import log_probabilities, log_softmax
@@ -102,7 +102,7 @@ class DenseHead(Predicts):
         """Become the head on (n, ``inputs``) pooled features that was trained. Raises HeadError where training diverged."""
         if fitted.best_epoch is None:
             rate = self.spec.learning_rate
-            raise HeadError(f"training diverged: the validation loss is never finite; lower learning_rate ({rate})")
+            raise DivergedError(f"training diverged: the validation loss is never finite; lower learning_rate ({rate})")
         self._core = build_core(self.spec, inputs, len(self.classes_))
         self._core.set_weights(fitted.weights)
         self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch

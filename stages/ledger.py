@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from cache.files import digest_text
@@ -36,13 +37,21 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a trial: its score after each epoch (one, for a baseline), and whether it was trained to its end."""
+    """What is known of a trial: its score after each epoch (one, for a baseline), and whether it was trained to its end.
+
+    One with a ``problem`` came to nothing: it diverged, or, where it is not complete, could not be trained.
+    """
 
     key: str
     scores: tuple[Score, ...]
     complete: bool
     seconds: float
     problem: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be trained, and is to be tried again."""
+        return bool(self.problem) and not self.complete
 
     def covers(self, epochs: int) -> bool:
         """Whether the score after so many epochs is known."""
@@ -67,6 +76,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._records: dict[str, Record] = {}
+        self._writing = Lock()
         if path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 digest, _, body = line.partition(" ")
@@ -82,6 +92,10 @@ class Ledger:
 
     def __getitem__(self, key: str) -> Record:
         return self._records[key]
+
+    def covers(self, key: str, epochs: int) -> bool:
+        """Whether the score of a trial after so many epochs is known."""
+        return key in self._records and self._records[key].covers(epochs)
 
     def complete(self, key: str) -> bool:
         """Whether a trial needs no more training."""
@@ -105,9 +119,16 @@ class Ledger:
             self._keep(raw)
             body = json.dumps(raw)
             lines.append(f"{digest_text(body)[:16]} {body}\n")
+        with self._writing:
+            try:
+                self._append("".join(lines))
+            except OSError as error:  # which does not say of which file it is
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def _append(self, text: str) -> None:
         with open(self.path, "a+b") as file:
             # After a line that was cut off, on a line of its own.
             torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-            file.write(("\n" * bool(torn) + "".join(lines)).encode())
+            file.write(("\n" * bool(torn) + text).encode())
             file.flush()
             os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import HeadError
+from cache.errors import DivergedError, HeadError
 from stages.backend import load_keras
 from stages.heads import PREDICT_BATCH, Predicts, loss, optimizer
 from stages.progress import SILENT, Progress
@@ -73,7 +73,7 @@ class KerasHead(Predicts):
         losses = history["val_loss"]
         if not np.isfinite(losses).any():
             rate = spec.learning_rate
-            raise HeadError(f"training diverged: the validation loss is never finite; lower learning_rate ({rate})")
+            raise DivergedError(f"training diverged: the validation loss is never finite; lower learning_rate ({rate})")
         self.best_epoch_ = int(np.nanargmin(losses)) + 1
         self.n_parameters_ = int(self._core.count_params())
         self.seconds_ = perf_counter() - start

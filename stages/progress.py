@@ -1,6 +1,6 @@
 """How a stage tells what it is doing, without knowing where it is shown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -11,12 +11,18 @@ class Progress(Protocol):
     def say(self, line: str) -> None:
         """Show one line."""
 
+    def show(self, lines: Sequence[str]) -> None:
+        """Show lines in the place of those that were shown before, where that can be done."""
+
     def task(self, what: str, total: int, unit: str = "images") -> AbstractContextManager[Callable[[int], None]]:
         """Show a bar over ``total`` things; the function that it gives is called with how many more are done."""
 
 
 class _Silent:
     def say(self, line: str) -> None:
+        pass
+
+    def show(self, lines: Sequence[str]) -> None:
         pass
 
     def task(self, what: str, total: int, unit: str = "images") -> AbstractContextManager[Callable[[int], None]]:

@@ -6,7 +6,6 @@ them, and after each rung of epochs goes on with the best.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import DataError, HeadError
+from cache.errors import DataError, DivergedError, HeadError
 from cache.files import digest_json
+from stages.backend import load_keras
 from stages.checkpoints import Checkpoints
 from stages.dataset import Dataset
 from stages.group import Fold, Group, mean_score
@@ -24,17 +24,19 @@ from stages.paths import on_path
 from stages.progress import Progress
 from stages.specs import DenseSpec, KerasSpec, Pool, SklearnSpec, SweepSpec
 from stages.stack import Shape
-from stages.together import by_shape
-from stages.trials import Trial, leader_lines, suggested
+from stages.together import Source, by_shape
+from stages.trials import Trial, counted, leader_lines, suggested
 
-SECONDS_BETWEEN_LEADERS = 5.0
+SECONDS_BETWEEN_LEADERS = 10.0
 LEADERS = 5
-# Variants that are trained to their end before the next begin: what a kill costs, and what is in memory.
+# Variants that are trained to their end before the next begin: what is in memory at once.
 WAVE_BYTES = 100_000_000
 WAVE = 128
-# Of those whose time nobody knows beforehand, as many as take about so long.
+# Of those whose time nobody knows beforehand, as many as take about so long: what a kill costs.
 AT_FIRST = 8
 SECONDS_A_WAVE = 20.0
+# Weights and slots that stay in memory from rung to rung; those beyond wait on the disk.
+HELD_BYTES = 2_000_000_000
 # Trials that are asked for before any of them is told: enough to train together.
 ASKED_AT_ONCE = 8
 
@@ -54,31 +56,32 @@ class Sweep:
         self.spec, self.data, self.ledger, self.progress = spec, data, ledger, progress
         self.name, self.home = name, home
         self.checkpoints = Checkpoints(ledger.path.parent / "under_way")
-        self._said = perf_counter()
-        self._told = False
+        self._sources: dict[tuple[str, tuple[str, ...], Pool], Source] = {}
+        self._shown = perf_counter()
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Train until every trial has its record; by halving, until all but the best are dropped."""
-        known = sum(trial.key in self.ledger for trial in trials)
-        if self.spec.strategy != "tpe" or not self._told:
-            total = self.spec.trials if self.spec.strategy == "tpe" else len(trials)
-            under_way = sum(self.checkpoints.epochs(trial.key) > 0 for trial in trials)
-            self.progress.say(
-                f"sweep {self.name}: {total} trials"
-                + (f", {known} of them known before" if known else "")
-                + (f", {under_way} under way" if under_way else "")
-            )
-        self._told = True
+        known = sum(trial.key in self.ledger and not self.ledger[trial.key].failed for trial in trials)
+        under_way = sum(self.checkpoints.epochs(trial.key) > 0 for trial in trials)
+        self.progress.say(
+            f"sweep {self.name}: {counted(len(trials), 'trial')}"
+            + (f", {known} of them known before" if known else "")
+            + (f", {under_way} under way" if under_way else "")
+        )
         if self.spec.strategy == "halving":
             self._halve(trials)
-            return
+        else:
+            self._train_all(trials)
+
+    def _train_all(self, trials: Sequence[Trial]) -> None:
         todo = [trial for trial in trials if not self.ledger.complete(trial.key)]
         with self.progress.task(f"Sweep {self.name}", len(todo), "trials") as advance:
             for group in _stackable(self, todo):
+                self._sources.clear()
                 for wave in self._waves(group):
                     self._train(wave)
                     advance(len(wave))
-                    self._show(trials)
+                    self._show(trials, f"sweep {self.name}:")
 
     def search(self, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
         """Ask Optuna's tree-structured Parzen estimator for a batch of trials, train them, tell it; until there are enough.
@@ -97,6 +100,7 @@ class Sweep:
         study = optuna.create_study(direction="maximize", sampler=sampler)
         trials: dict[str, Trial] = {}
         wanted = self.spec.trials or 0
+        self.progress.say(f"sweep {self.name}: {counted(wanted, 'trial')}, asked for {ASKED_AT_ONCE} at a time")
         for start in range(0, wanted, ASKED_AT_ONCE):
             asked = [study.ask() for _ in range(min(ASKED_AT_ONCE, wanted - start))]
             batch = [
@@ -104,22 +108,22 @@ class Sweep:
                 for each in asked
             ]
             trials |= {trial.key: trial for trial in batch}
-            self.run(list({trial.key: trial for trial in batch}.values()))
+            self._train_all(list({trial.key: trial for trial in batch}.values()))
             for each, trial in zip(asked, batch, strict=True):
                 record = self.ledger[trial.key]
                 if record.scores and not record.problem:
                     study.tell(each, record.scores[-1].accuracy)
                 else:
                     study.tell(each, state=optuna.trial.TrialState.FAIL)
-            self._show(list(trials.values()))
+            self._show(list(trials.values()), f"sweep {self.name}, {start + len(asked)} of {wanted} trials:")
         return list(trials.values())
 
     def _waves(self, group: list[Trial]) -> Iterator[list[Trial]]:
         if isinstance(group[0].spec, DenseSpec):
-            inputs, classes = self._inputs(group[0]), len(self._dataset(group[0]).classes)
-            members = self.spec.repeats * (self.spec.cv or 1)
-            largest = max(Shape.of(t.spec, inputs, classes).bytes for t in group if isinstance(t.spec, DenseSpec))
-            yield from _cut(group, min(WAVE, max(1, WAVE_BYTES // (largest * members))))
+            yield from _cut(group, min(WAVE, max(1, WAVE_BYTES // max(self._bytes(trial) for trial in group))))
+            return
+        if isinstance(group[0].spec, KerasSpec):
+            yield from _cut(group, 1)
             return
         on_paths = [isinstance(trial.spec, SklearnSpec) and on_path(trial.spec) for trial in group]
         yield from _cut([trial for trial, quick in zip(group, on_paths, strict=True) if quick], WAVE)
@@ -132,67 +136,90 @@ class Sweep:
             seconds = perf_counter() - start
             size = min(WAVE, 2 * size) if seconds < SECONDS_A_WAVE / 2 else max(1, int(size * SECONDS_A_WAVE / seconds))
 
+    def _bytes(self, trial: Trial) -> int:
+        """Weights and slots of all members of a dense trial."""
+        assert isinstance(trial.spec, DenseSpec)
+        shape = Shape.of(trial.spec, self._inputs(trial), len(self._dataset(trial).classes))
+        return shape.bytes * self.spec.repeats * (self.spec.cv or 1)
+
     def _train(self, wave: Sequence[Trial]) -> None:
         try:
-            self._try(wave)
-        except DataError as error:  # memory does not hold the features; it may, another time
+            if isinstance(wave[0].spec, SklearnSpec):
+                self.ledger.add(self._baselines(wave))
+            elif isinstance(wave[0].spec, KerasSpec):
+                self.ledger.add([self._own(trial, trial.spec) for trial in wave if isinstance(trial.spec, KerasSpec)])
+            else:
+                group = self._begin(wave)
+                group.advance(None)
+                self._note(group)
+        except DataError as error:  # memory does not hold the features
             self.ledger.add([Record(trial.key, (), False, 0.0, str(error)) for trial in wave])
 
-    def _try(self, wave: Sequence[Trial]) -> None:
-        if isinstance(wave[0].spec, SklearnSpec):
-            self.ledger.add(self._baselines(wave))
-            return
-        if isinstance(wave[0].spec, KerasSpec):
-            for trial in wave:
-                assert isinstance(trial.spec, KerasSpec)
-                self.ledger.add([self._own(trial, trial.spec)])
-            return
-        group = self._begin(wave)
-        group.advance(None)
-        self._note([group])
-
     def _begin(self, trials: Sequence[Trial]) -> Group:
-        data, spec = self._dataset(trials[0]), trials[0].spec
-        source = data.source(spec.pool, trials[0].layers)
+        data, source = self._dataset(trials[0]), self._source(trials[0])
         folds, said = self.folds(data), self.progress.say
         return Group(trials, folds, self.spec.repeats, source, len(data.classes), self.checkpoints, said)
 
-    def _note(self, groups: Sequence[Group]) -> None:
-        records = [record for group in groups for record in group.records()]
+    def _note(self, group: Group) -> None:
+        records = group.records()
         self.ledger.add(records)
         self.checkpoints.remove(record.key for record in records if record.complete)
 
     def _halve(self, trials: Sequence[Trial]) -> None:
         alive = list(trials)
         longest = max(trial.spec.epochs for trial in trials if isinstance(trial.spec, DenseSpec))
-        groups: list[Group] = []
-        for rung, epochs in enumerate(rungs(self.spec, longest)):
-            lacking = [t for t in alive if not (t.key in self.ledger and self.ledger[t.key].covers(epochs))]
-            under_way = {trial.key for group in groups for trial in group.trials}
-            groups += [self._begin(each) for each in _stackable(self, [t for t in lacking if t.key not in under_way])]
-            what = f"Sweep {self.name}: rung {rung + 1}, {len(alive)} trials, {epochs} epochs"
-            # Two groups at once: one compiles, which takes one core, while the other trains.
-            with self.progress.task(what, len(groups), "groups") as advance, ThreadPoolExecutor(2) as threads:
-                for _ in threads.map(Group.advance, groups, repeat(epochs)):
-                    advance(1)
-                self._note(groups)
-            if groups:
-                self._show(trials, always=True)
-            if epochs < longest:
-                alive = sorted(alive, key=lambda trial: self.ledger[trial.key].after(epochs).ranking)
-                alive = alive[: -(-len(alive) // self.spec.factor)]
-                kept = {trial.key for trial in alive}
-                self.checkpoints.remove(trial.key for trial in trials if trial.key not in kept)
-                for group in groups:
-                    group.keep(kept)
-                groups = [group for group in groups if group.alive]
+        held: list[Group] = []
+        # Two groups at once: one compiles, which takes one core, while the other trains. Each stream takes all the memory there is.
+        whole = all(self._dataset(trial).fits(trial.spec.pool, trial.layers) for trial in trials)
+        ends = rungs(self.spec, longest)
+        for rung, epochs in enumerate(ends, 1):
+            under_way = {trial.key for group in held for trial in group.trials}
+            lacking = [t for t in alive if not self.ledger.covers(t.key, epochs) and t.key not in under_way]
+            where = f"rung {rung} of {len(ends)}, {counted(len(alive), 'trial')}, {counted(epochs, 'epoch')}"
+            held = self._climb(held, lacking, epochs, f"Sweep {self.name}: {where}", 2 if whole else 1)
+            if epochs == longest:
+                return
+            alive = sorted(alive, key=lambda trial: self.ledger[trial.key].after(epochs).ranking)
+            alive = alive[: -(-len(alive) // self.spec.factor)]
+            kept = {trial.key for trial in alive}
+            self.checkpoints.remove(trial.key for trial in trials if trial.key not in kept)
+            for group in held:
+                group.keep(kept)
+            held = [group for group in held if group.alive]
+            self._show(alive, f"sweep {self.name}, rung {rung} of {len(ends)}, {len(alive)} of {len(trials)} go on:")
 
-    def _show(self, trials: Sequence[Trial], always: bool = False) -> None:
-        if not always and perf_counter() - self._said < SECONDS_BETWEEN_LEADERS:
-            return
-        self._said = perf_counter()
-        for line in leader_lines(self.ranked(trials)[:LEADERS]):
-            self.progress.say(f"  {line}")
+    def _climb(
+        self, held: Sequence[Group], trials: Sequence[Trial], epochs: int, what: str, threads: int
+    ) -> list[Group]:
+        """Train the groups that are held, and the trials in groups of their own, to a rung; those that stay in memory."""
+        room = HELD_BYTES - sum(group.bytes for group in held)
+        jobs: list[tuple[Group | list[Trial], bool]] = [(group, True) for group in held]
+        for wave in [wave for group in _stackable(self, trials) for wave in self._waves(group)]:
+            room -= sum(map(self._bytes, wave))
+            jobs.append((wave, room >= 0))
+
+        def climb(each: Group | list[Trial], hold: bool) -> Group | None:
+            group = each if isinstance(each, Group) else self._begin(each)
+            group.advance(epochs)
+            self._note(group)
+            return group if hold or not group.write() else None
+
+        load_keras()  # not by two threads at once
+        found = []
+        with self.progress.task(what, len(jobs), "groups") as advance, ThreadPoolExecutor(threads) as executor:
+            for group in executor.map(lambda job: climb(*job), jobs):
+                found.append(group)
+                advance(1)
+        return [group for group in found if group is not None]
+
+    def _show(self, trials: Sequence[Trial], title: str) -> None:
+        if perf_counter() - self._shown >= SECONDS_BETWEEN_LEADERS:
+            self._shown = perf_counter()
+            self.progress.show([title, *(f"  {line}" for line in self.leaders(trials))])
+
+    def leaders(self, trials: Sequence[Trial]) -> list[str]:
+        """The best trials by now, a line each."""
+        return leader_lines(self.ranked(trials)[:LEADERS])
 
     def ranked(self, trials: Sequence[Trial]) -> list[tuple[Trial, Record]]:
         """The trials that have a record, the best first, by the last score of each."""
@@ -204,6 +231,13 @@ class Sweep:
 
     def _inputs(self, trial: Trial) -> int:
         return self._dataset(trial).width(trial.spec.pool, trial.layers)
+
+    def _source(self, trial: Trial) -> Source:
+        """Rows of the features of a trial, which all trials on them share."""
+        features = (trial.base, trial.layers, trial.spec.pool)
+        if features not in self._sources:
+            self._sources[features] = self._dataset(trial).source(trial.spec.pool, trial.layers)
+        return self._sources[features]
 
     def _features(self, trial: Trial) -> NDArray[np.float32]:
         return self._dataset(trial).X(trial.spec.pool, trial.layers)
@@ -227,8 +261,10 @@ class Sweep:
                 head = KerasHead(seeded, data.classes, self.home)
                 try:
                     head.fit(X[train], data.y[train], X[held], data.y[held], self.progress, self.name)
-                except HeadError as error:
+                except DivergedError as error:
                     return Record(trial.key, (), True, seconds, str(error))
+                except HeadError as error:
+                    return Record(trial.key, (), False, seconds, str(error))
                 best = head.history_[(head.best_epoch_ or 1) - 1]
                 scores.append((best["val_accuracy"], best["val_loss"]))
                 seconds += head.seconds_
@@ -249,7 +285,8 @@ class Sweep:
             mine = found[i * repeats : (i + 1) * repeats]
             problem = next((each.problem for each in mine if each.problem), "")
             scores = () if problem else (mean_score([(each.accuracy, each.loss) for each in mine], folds),)
-            records.append(Record(trial.key, scores, True, round(sum(each.seconds for each in mine), 3), problem))
+            seconds = round(sum(each.seconds for each in mine), 3)
+            records.append(Record(trial.key, scores, not problem, seconds, problem))
         return records
 
 

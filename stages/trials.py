@@ -86,6 +86,11 @@ def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
     return lines
 
 
+def counted(n: int, what: str) -> str:
+    """``n`` things, in words: 1 trial, 2 trials."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
 
@@ -123,10 +128,10 @@ def _labels(values: Sequence[Any]) -> list[str]:
     return [f"{_short(float(edges[p]))} to {_short(float(edges[p + 1]))}" for p in places]
 
 
-def winner(ranked: Sequence[tuple[Trial, Record]], name: str) -> tuple[Trial, Record]:
+def winner(ranked: Sequence[tuple[Trial, Record]], name: str, file: str) -> tuple[Trial, Record]:
     """The best trial that was trained to its end. Raises HeadError where none came to anything."""
     for trial, record in ranked:
         if record.complete and record.scores and not record.problem:
             return trial, record
     problem = next((record.problem for _, record in ranked if record.problem), "no trial was trained")
-    raise HeadError(f"sweep {name!r}: expected a trial with a result, found none ({problem})")
+    raise HeadError(f"{name}: expected a trial with a result, found none ({problem}); mend it in {file}")

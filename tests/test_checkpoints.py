@@ -141,7 +141,7 @@ grid = { units = [[8], [16]], learning_rate = [1e-5, 1e-4] }
     assert not folder.exists()
     with open(folder.parent / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert sorted(int(row["epochs"]) for row in rows) == [4, 4, 4, 500]
+    assert sorted(int(row["trained_epochs"]) for row in rows) == [4, 4, 4, 500]
 
 
 def ledger_epochs(project: Project) -> list[int]:

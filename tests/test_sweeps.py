@@ -109,7 +109,7 @@ def test_the_winner_is_a_head_that_scores_what_its_trial_did(swept: Project) -> 
 def test_halving_drops_the_worst_and_repeats_have_a_spread(swept: Project) -> None:
     rows = trials(swept, "fast")
     assert len(rows) == 8
-    epochs = sorted(int(row["epochs"]) for row in rows)
+    epochs = sorted(int(row["trained_epochs"]) for row in rows)
     assert epochs == [1, 1, 1, 1, 2, 2, 4, 6]
     assert sum(row["complete"] == "True" for row in rows) == 1
     assert any(float(row["spread"]) > 0 for row in rows)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cache.errors import DataError
 from cache.manifest import ImageRecord, Manifest
 from cache.store import FeatureStore
+from stages.backend import load_keras
 from stages.specs import Pool
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Dataset:
             yield everything, self.X(pool, layers)
             return
         for block in self.source(pool, layers).blocks(everything, None):
-            yield block.positions, np.asarray(block.X)[: len(block.positions)].astype(np.float32)
+            rows = load_keras().ops.convert_to_numpy(block.X)
+            yield block.positions, rows[: len(block.positions)].astype(np.float32)
 
     def _pooled(self, layer: str, pool: Pool) -> NDArray[np.float32]:
         if (layer, pool) not in self._arrays:

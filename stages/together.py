@@ -23,15 +23,15 @@ SCORED_ROWS = 1024
 
 
 class Block(NamedTuple):
-    """Rows that are in memory together: their positions (m,), features (m or more, d) and labels int32.
+    """Rows that are in memory together: their positions (m,), features (m or more, d) and labels int32, both as the backend's.
 
     What stands beyond the first m rows is there to fill up, and is no row.
     """
 
     number: int
     positions: NDArray[np.int64]
-    X: NDArray[Any]
-    y: NDArray[np.int32]
+    X: Any
+    y: Any
 
 
 class Source(Protocol):
@@ -137,10 +137,14 @@ class Training:
         self.fitted = [each.fitted for each in begun] or [Fitted() for _ in members]
         self.epoch = max(len(each.history) for each in self.fitted)
         self._rows = _union([member.train for member in members])
-        self._scored = _union([member.validation for member in members])
+        self._scored = np.sort(_union([member.validation for member in members]))
+        self._found: dict[int, NDArray[np.int32]] = {}
         drops = any(member.spec.dropout for member in members)
+        # A batch is no longer than there are rows, however large it was asked for.
+        self._batch = min(self.shape.batch_size, max(len(member.train) for member in members))
+        self._validates = [np.isin(self._scored, member.validation) for member in members]
         self._everything = [np.array_equal(member.train, self._rows) for member in members]
-        steps = {-(-len(member.train) // self.shape.batch_size) for member in members}
+        steps = {-(-len(member.train) // self._batch) for member in members}
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
         self._program = program(self.shape, drops, ragged)
         # Stacks of about the same size, as each size is compiled for itself.
@@ -203,7 +207,7 @@ class Training:
 
     def _draws(self, heads: Sequence[int], block: Block) -> tuple[Any, Any]:
         """Orders (steps, K, batch size) of a block's rows, and the seeds of dropout (layers, K)."""
-        size = self.shape.batch_size
+        size = self._batch
         here = [self._places(i, block.positions) for i in heads]
         steps = -(-max(map(len, here)) // size)
         orders = np.empty((steps, len(heads), size), np.int32)
@@ -221,12 +225,17 @@ class Training:
             return np.empty(0, np.int32)
         if self._everything[i]:
             return np.arange(len(positions), dtype=np.int32)
-        return np.flatnonzero(np.isin(positions, self.members[i].train)).astype(np.int32)
+        if not self.source.whole:
+            return _places(positions, self.members[i].train)
+        if i not in self._found:
+            self._found[i] = _places(positions, self.members[i].train)
+        return self._found[i]
 
     def _score(self, each: "_Stack", block: Block, totals: "_Totals") -> None:
         member = np.zeros((len(each.heads), block.X.shape[0]), np.float32)
+        places = np.searchsorted(self._scored, block.positions)
         for k, i in enumerate(each.heads):
-            member[k, : len(block.positions)] = np.isin(block.positions, self.members[i].validation)
+            member[k, : len(block.positions)] = self._validates[i][places]
         for start in range(0, block.X.shape[0], SCORED_ROWS):
             part = slice(start, start + SCORED_ROWS)
             here = load_keras().ops.convert_to_tensor(member[:, part])
@@ -259,7 +268,7 @@ class Training:
         for each in self._stacks:
             places = [k for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
             left = max((self.members[each.heads[k]].spec.epochs - self.epoch for k in places), default=0)
-            steps = -(-len(self._rows) // self.shape.batch_size) * left
+            steps = -(-len(self._rows) // self._batch) * left
             if (len(each.heads) - len(places)) * self.shape.bytes * steps > BYTES_WORTH_COMPILING:
                 each = each.take(places)
             if places:
@@ -304,6 +313,10 @@ def _union(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     if all(each is first or np.array_equal(each, first) for each in rows):
         return first
     return np.unique(np.concatenate(rows))
+
+
+def _places(positions: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    return np.flatnonzero(np.isin(positions, rows)).astype(np.int32)
 
 
 def class_weights(spec: DenseSpec | KerasSpec, y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:

@@ -117,18 +117,21 @@ sys.path.insert(0, "tests")
 from pathlib import Path
 from test_stream import Member, dense, train_all, with_memory, write_store
 data = write_store(Path(sys.argv[1]), int(sys.argv[2]), (4, 4, 256), 512)
-members = [Member(dense(units=[4], epochs=1), data.rows("train"), data.rows("validation"))]
+members = [Member(dense(units=[4], epochs=int(sys.argv[3])), data.rows("train"), data.rows("validation"))]
 train_all(members, with_memory(data, 40_000_000).source("flatten", ("last",)), 3)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    """A peak of a process with four times the rows, 74 MB more in float16, of which 40 MB may be in memory at once."""
+    """A peak of a process with four times the rows, 147 MB more in float16, of which 40 MB may be in memory at once.
+
+    As many blocks are read for both, as the allocator's heaps grow with the first ones.
+    """
     peaks = []
-    for rows in (3_000, 12_000):
-        command = [sys.executable, "-c", PEAK, str(tmp_path / f"{rows}"), str(rows)]
+    for rows, epochs in ((6_000, 4), (24_000, 1)):
+        command = [sys.executable, "-c", PEAK, str(tmp_path / f"{rows}"), str(rows), str(epochs)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-1]))
-    assert peaks[1] - peaks[0] < 40_000_000
+    assert peaks[1] - peaks[0] < 60_000_000

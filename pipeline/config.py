@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import ConfigError
 from cache.files import sha256_file
+from stages.fields import Range
 from stages.specs import (
     FILE,
     AnyHead,
@@ -19,7 +20,6 @@ from stages.specs import (
     DenseSpec,
     HeadSpec,
     KerasSpec,
-    Range,
     SklearnSpec,
     SweepSpec,
 )
@@ -41,7 +41,10 @@ WORDS = {
     "dict_type": "expected a table",
     "too_short": "expected one at least, found none",
     "finite_number": "expected a finite number",
+    "string_pattern_mismatch": 'expected "file.py:function"',
 }
+# Errors whose words say what was found.
+SAID = ("missing", "value_error", "too_short")
 # Names become folders and make targets, so they stay within what both can take.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -156,6 +159,11 @@ def _heads(path: Path, tables: dict[str, Any], bases: dict[str, BaseSpec]) -> di
     for name, table in tables.items():
         _check_name(path, f"heads.{name}", name)
         for entry in _head_entries(path, f"heads.{name}", name, table, bases):
+            optimizer = getattr(entry.spec, "optimizer", None)
+            if "momentum" in table and optimizer != "sgd":
+                raise ConfigError(
+                    f'{path}: [heads.{name}] momentum: only optimizer "sgd" takes it, found "{optimizer}"; leave it out'
+                )
             entries[entry.name] = entry
     return entries
 
@@ -211,6 +219,9 @@ def _sweeps(
             )
         if isinstance(table, dict) and isinstance(table.get("grid"), dict):
             table = table | {"grid": _flat(table["grid"])}
+            for field, values in table["grid"].items():
+                if isinstance(values, dict):
+                    _check_keys(path, where, values, Range.model_fields, f"grid.{field}.")
         spec: SweepSpec = _validated(path, where, SweepSpec, table)
         if spec.head not in heads:
             raise ConfigError(
@@ -227,22 +238,29 @@ def _sweeps(
                 f'{path}: [{where}] strategy: "halving" needs a head of kind "dense", whose epochs it divides, found '
                 f'kind "{head["kind"]}"; take "grid" or "random"'
             )
+        fields = HEAD_KINDS[head["kind"]].model_fields
+        if spec.strategy == "halving" and spec.min_epochs >= (epochs := head.get("epochs", fields["epochs"].default)):
+            raise ConfigError(
+                f"{path}: [{where}] min_epochs: expected fewer than the {epochs} epochs of the head {spec.head!r}, found "
+                f"{spec.min_epochs}; no trial would be dropped"
+            )
+        grid = dict(spec.grid)
         for field, values in spec.grid.items():
             for value in [values.low, values.high] if isinstance(values, Range) else values:
                 _variant(path, name, head, {field: value}, bases)
-        found[name] = SweepEntry(name, spec, head)
+            if isinstance(values, Range) and field in fields and fields[field].annotation is float:
+                grid[field] = values.of_floats()
+        found[name] = SweepEntry(name, spec.model_copy(update={"grid": grid}), head)
     return found
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``params = { C = […] }`` as ``params.C``; a range stays a table."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict) and not {"low", "high"} & value.keys():
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
+def _flat(grid: dict[str, Any]) -> dict[str, Any]:
+    """``params = { C = […] }`` as ``params.C``; any other table is a range."""
+    params = grid.get("params")
+    if not isinstance(params, dict):
+        return grid
+    rest = {field: values for field, values in grid.items() if field != "params"}
+    return rest | {f"params.{name}": values for name, values in params.items()}
 
 
 def _variant(
@@ -258,7 +276,13 @@ def _variant(
         if parameter and not isinstance(table.get(name, {}), dict):
             raise ConfigError(f"{path}: [sweeps.{sweep}] grid.{field}: {name} has no parts, found {table[name]!r}")
         table[name] = {**table.get(name, {}), parameter: value} if parameter else value
-    (entry,) = _head_entries(path, f"sweeps.{sweep}", sweep, table, bases)
+    start = f"{path}: [sweeps.{sweep}] "
+    try:
+        (entry,) = _head_entries(path, f"sweeps.{sweep}", sweep, table, bases)
+    except ConfigError as error:
+        said = str(error).removeprefix(start)
+        varied = {field.partition(".")[0] for field in params}
+        raise ConfigError(f"{start}{'grid.' if re.split('[.:]', said)[0] in varied else ''}{said}") from None
     return entry
 
 
@@ -278,10 +302,10 @@ def _check_name(path: Path, where: str, name: str) -> None:
         raise ConfigError(f"{path}: [{where}]: expected a name of letters, digits, '-', '_' and '.', found {name!r}")
 
 
-def _check_keys(path: Path, where: str, table: dict[str, Any], known: Any) -> None:
+def _check_keys(path: Path, where: str, table: dict[str, Any], known: Any, inside: str = "") -> None:
     for key in table:
         if key not in known:
-            place = f"[{where}] {key}" if where else f"[{key}]"
+            place = f"[{where}] {inside}{key}" if where else f"[{key}]"
             raise ConfigError(f"{path}: {place}: unknown key{nearest(key, known)}; known are {', '.join(known)}")
 
 
@@ -301,9 +325,11 @@ def _validated(path: Path, where: str, spec: Any, table: Any) -> Any:
     except ValidationError as error:
         first, *others = error.errors()
         # The discriminator of a union stands in the location but not in the file.
-        names = [str(part) for part in first["loc"] if part not in HEAD_KINDS]
+        names = [str(part) for part in first["loc"] if part not in (*HEAD_KINDS, "list", "range")]
         message = WORDS.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
-        found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
+        found = "" if first["type"] in SAID else f", found {first['input']!r}"
+        if first["type"] == "literal_error" and isinstance(first["input"], str):
+            found += nearest(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))
         more = f" (and {len(others)} more)" if others else ""
         # What does not fit together names its fields itself.
         place = f"{'.'.join(names)}: " if names else ""

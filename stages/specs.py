@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from cache.files import digest_json
+from stages.fields import STRICT, Layers, Range, Seed, Units, Values, off
 from stages.table import BASES, nearest
 
 SCHEMA = 1
@@ -37,7 +38,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class Spec(BaseModel):
     """Parameters that are checked when they are read, and never change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
 
 def _size(value: Any) -> Any:
@@ -66,7 +67,7 @@ class DataSpec(Spec):
     labels: Path | None = None
     validation: Fraction = 0.2
     test: Fraction = 0.2
-    seed: int = 0
+    seed: Seed = 0
     on_bad_image: Literal["skip", "fail"] = "skip"
 
     @model_validator(mode="after")
@@ -89,14 +90,14 @@ class BaseSpec(Spec):
     name: Annotated[str, BeforeValidator(_base_name)] = "VGG16"
     input_size: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_size)] = (150, 150)
     layer: str | None = None
-    layers: Annotated[list[str], Field(min_length=1)] | None = None
+    layers: Layers | None = None
     weights: str = "imagenet"
     preprocess: Preprocess | None = None
     decode: Literal["exact", "scaled"] = "exact"
     engine: Literal["keras", "openvino"] = "keras"
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     calibration_images: PositiveInt = 300
-    seed: int = 0
+    seed: Seed = 0
     batch_size: PositiveInt | None = None
 
     @model_validator(mode="after")
@@ -121,8 +122,6 @@ class BaseSpec(Spec):
     def _fits_together(self) -> "BaseSpec":
         if self.layer is not None and self.layers is not None:
             raise ValueError("expected layer or layers, found both; keep one of them")
-        if self.layers is not None and len(set(self.layers)) < len(self.layers):
-            raise ValueError(f"layers: expected each once, found {self.layers}")
         if self.preprocess is not None and not self.own_file:
             raise ValueError(f"preprocess: {self.name} has its own, found {self.preprocess!r}; leave it out")
         if self.own_file is not None and self.own_file.suffix != ".keras":
@@ -205,9 +204,9 @@ class CacheSpec(Spec):
 
 class _Head(Spec):
     base: str | list[str] | None = None
-    layers: Annotated[list[str], Field(min_length=1)] | None = None
+    layers: Layers | None = None
     pool: Pool
-    seed: int = 0
+    seed: Seed = 0
     refit: bool = False
 
     def parameters(self) -> dict[str, Any]:
@@ -233,9 +232,17 @@ class _Trained(_Head):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     epochs: PositiveInt = 30
     batch_size: PositiveInt = 20
-    patience: PositiveInt | None = None
-    class_weight: Literal["balanced"] | None = None
+    patience: Annotated[PositiveInt | None, BeforeValidator(off)] = None
+    class_weight: Annotated[Literal["balanced"] | None, BeforeValidator(off)] = None
     label_smoothing: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> "_Trained":
+        """Variants that differ only in a momentum that their optimizer does not take have one key, and are one trial."""
+        default = _Trained.model_fields["momentum"].default
+        if self.optimizer == "sgd" or self.momentum == default:
+            return self
+        return self.model_copy(update={"momentum": default})
 
 
 class DenseSpec(_Trained):
@@ -243,7 +250,7 @@ class DenseSpec(_Trained):
 
     kind: Literal["dense"]
     pool: Literal["flatten", "avg", "max"] = "flatten"
-    units: list[PositiveInt] = [256]
+    units: list[Units] = [256]
     activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"] = "relu"
     dropout: Fraction = 0.5
     batch_norm: bool = False
@@ -276,27 +283,6 @@ AnyHead = DenseSpec | KerasSpec | SklearnSpec
 HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
 
 
-class Range(Spec):
-    """Numbers from ``low`` to ``high``, drawn evenly, or evenly on a logarithmic scale; whole ones where both ends are."""
-
-    low: Annotated[float, Field(allow_inf_nan=False)] | int
-    high: Annotated[float, Field(allow_inf_nan=False)] | int
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _is_one(self) -> "Range":
-        if not self.low < self.high:
-            raise ValueError(f"expected low < high, found {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"log: expected low > 0, found {self.low}")
-        return self
-
-    @property
-    def whole(self) -> bool:
-        """Whether whole numbers are drawn."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-
 class SweepSpec(Spec):
     """``[sweeps.NAME]``: many variants of one head, tried on the validation images.
 
@@ -307,9 +293,9 @@ class SweepSpec(Spec):
 
     head: str
     strategy: Literal["grid", "random", "halving", "tpe"] = "grid"
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)] | Range] = {}
+    grid: dict[str, Values] = {}
     trials: PositiveInt | None = None
-    seed: int = 0
+    seed: Seed = 0
     factor: Annotated[int, Field(ge=2)] = 3
     min_epochs: PositiveInt = 1
     cv: Annotated[int, Field(ge=2, le=20)] | None = None
@@ -320,10 +306,17 @@ class SweepSpec(Spec):
     def _fits_together(self) -> "SweepSpec":
         if self.strategy != "grid" and not self.grid:
             raise ValueError(f'grid: strategy "{self.strategy}" needs fields of the head to vary; set grid')
+        if self.strategy != "halving" and (idle := self.model_fields_set & {"factor", "min_epochs"}):
+            raise ValueError(f'{min(idle)}: only strategy "halving" has it, found "{self.strategy}"; leave it out')
+        if self.strategy == "halving" and "epochs" in self.grid:
+            raise ValueError('grid.epochs: strategy "halving" divides the epochs itself; set epochs in the head')
+        if misplaced := sorted(self.grid.keys() & {"cv", "repeats", "refit"}):
+            raise ValueError(f"grid.{misplaced[0]}: trials cannot differ in it; set {misplaced[0]} in the sweep itself")
         ranges = [name for name, values in self.grid.items() if isinstance(values, Range)]
         drawn = self.strategy in ("random", "tpe") or (self.strategy == "halving" and self.trials is not None)
         if ranges and not drawn:
-            raise ValueError(f'grid.{ranges[0]}: strategy "{self.strategy}" takes a list, found a range; set trials')
+            advice = "set trials" if self.strategy == "halving" else 'take strategy "random", with trials'
+            raise ValueError(f'grid.{ranges[0]}: strategy "{self.strategy}" takes a list, found a range; {advice}')
         if self.strategy == "grid" and self.trials is not None:
             raise ValueError('trials: strategy "grid" tries all there are; leave trials out, or take "random"')
         if self.strategy in ("random", "tpe") and self.trials is None:

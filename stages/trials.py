@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from cache.errors import HeadError
+from stages.fields import Range
 from stages.ledger import Record
-from stages.specs import AnyHead, Range, SweepSpec
+from stages.specs import AnyHead, SweepSpec
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,15 @@ import pytest
 
 from cache.errors import ConfigError
 from pipeline.config import Config, load_config
-from stages.specs import DenseSpec
+from stages.fields import Range
+from stages.specs import DenseSpec, head_key
+from stages.trials import Trial, trials_of
 
 MINIMAL = '[data]\nroot = "photos"\n'
+HEAD = MINIMAL + '[heads.x]\nkind = "dense"\n'
+SWEEP = HEAD + '[sweeps.s]\nhead = "x"\n'
+RANDOM = SWEEP + 'strategy = "random"\ntrials = 3\n'
+HALVING = SWEEP + 'strategy = "halving"\n'
 ROOT = Path(__file__).parents[1]
 
 
@@ -91,12 +97,83 @@ def test_several_bases(tmp_path: Path) -> None:
         (MINIMAL + "[base]\n[bases.x]\n", r"expected \[base\] or \[bases.NAME\], found both"),
         (MINIMAL + "[base\n", "c.toml: expected TOML, found "),
         ("data = 3", r"expected a table \[data\], found 3"),
+        (HEAD + 'layers = ["block5_pool", "block5_pool"]', r"\[heads.x\] layers: expected each once, found "),
+        (SWEEP + 'grid.layers = [["block5_pool", "block5_pool"]]', r"\[sweeps.s\] grid.layers: expected each once"),
+        (HEAD + "layers = []", r"\[heads.x\] layers: expected one at least, found none$"),
+        (MINIMAL + "seed = -1", r"\[data\] seed: should be greater than or equal to 0, found -1"),
+        (MINIMAL + "[base]\nseed = -1", r"\[base\] seed: should be greater than or equal to 0, found -1"),
+        (HEAD + "seed = -1", r"\[heads.x\] seed: should be greater than or equal to 0, found -1"),
+        (SWEEP + "grid.seed = [0, -1]", r"\[sweeps.s\] grid.seed: should be greater than or equal to 0, found -1"),
+        (SWEEP + "seed = 99999999999", r"\[sweeps.s\] seed: should be less than or equal to 4294967295, found 99999999999"),
+        (HEAD + "learning_rate = inf", r"\[heads.x\] learning_rate: expected a finite number, found inf"),
+        (HEAD + "weight_decay = nan", r"\[heads.x\] weight_decay: expected a finite number, found nan"),
+        (MINIMAL + "validation = nan", r"\[data\] validation: expected a finite number, found nan"),
+        (SWEEP + "grid.weight_decay = [0.0, inf]", r"\[sweeps.s\] grid.weight_decay: expected a finite number, found inf"),
+        (RANDOM + "grid.weight_decay = { low = 0.0, high = inf }", r"\[sweeps.s\] grid.weight_decay.high: expected a finite number, found inf"),
+        (RANDOM + "grid.weight_decay = { low = false, high = 1.0 }", r"grid.weight_decay.low: expected a finite number, found False"),
+        (RANDOM + "grid.learning_rate = { low = 1e-2, high = 1e-4 }", r"\[sweeps.s\] grid.learning_rate: expected low < high, found 0.01 and 0.0001$"),
+        (RANDOM + "grid.learning_rate = { low = 0.0, high = 1e-4, log = true }", r"\[sweeps.s\] grid.learning_rate: log: expected low > 0, found 0.0$"),
+        (RANDOM + "grid.learning_rate = { low = 0.1, hi = 1 }", r"\[sweeps.s\] grid.learning_rate.hi: unknown key \(did you mean 'high'\?\); known are low, high, log"),
+        (RANDOM + "grid.learning_rate = { min = 0.1, max = 1.0 }", r"\[sweeps.s\] grid.learning_rate.min: unknown key; known are low, high, log"),
+        (RANDOM + "grid.learning_rate = { low = 0.1 }", r"\[sweeps.s\] grid.learning_rate.high: expected a value, found none; add it$"),
+        (RANDOM + "grid.learning_rate = 0.1", r"\[sweeps.s\] grid.learning_rate: expected a list, found 0.1$"),
+        (RANDOM + "grid.epochs = { low = 1.0, high = 3.0 }", r"\[sweeps.s\] grid.epochs: expected a whole number, found 1.0"),
+        (SWEEP + "grid.epochs = { low = 1, high = 3 }", r'grid.epochs: strategy "grid" takes a list, found a range; take strategy "random", with trials'),
+        (HALVING + "grid.dropout = { low = 0.1, high = 0.3 }", r'grid.dropout: strategy "halving" takes a list, found a range; set trials'),
+        (HALVING + "grid.units = [[], [8]]\nmin_epochs = 30", r"\[sweeps.s\] min_epochs: expected fewer than the 30 epochs of the head 'x', found 30; no trial would be dropped"),
+        (HALVING + "grid.epochs = [3, 4]", r'\[sweeps.s\] grid.epochs: strategy "halving" divides the epochs itself; set epochs in the head'),
+        (RANDOM + "grid.units = [[], [8]]\nmin_epochs = 2", r'\[sweeps.s\] min_epochs: only strategy "halving" has it, found "random"; leave it out'),
+        (SWEEP + "factor = 2", r'\[sweeps.s\] factor: only strategy "halving" has it, found "grid"; leave it out'),
+        (SWEEP + "grid.refit = [true, false]", r"\[sweeps.s\] grid.refit: trials cannot differ in it; set refit in the sweep itself"),
+        (SWEEP + "grid.cv = [3, 5]", r"\[sweeps.s\] grid.cv: trials cannot differ in it; set cv in the sweep itself"),
+        (HEAD + "momentum = 0.5", r'\[heads.x\] momentum: only optimizer "sgd" takes it, found "rmsprop"; leave it out'),
+        (SWEEP + 'grid.optimizer = ["adm"]', r"\[sweeps.s\] grid.optimizer: should be 'rmsprop', .*found 'adm' \(did you mean 'adam'\?\)"),
+        (SWEEP + "grid.params.C = [1.0]", r"\[sweeps.s\] grid.params: unknown key; known are base, "),
+        (SWEEP + 'strategy = "gird"', r"\[sweeps.s\] strategy: .*found 'gird' \(did you mean 'grid'\?\)"),
+        (MINIMAL + '[heads.x]\nkind = "keras"\nbuild = "mine"', r'\[heads.x\] build: expected "file.py:function", found .mine'),
+        (HEAD + "units = [1000000000]", r"\[heads.x\] units.0: should be less than or equal to 65536, found 1000000000"),
+        (SWEEP + "grid.units = [[1000000000]]", r"\[sweeps.s\] grid.units.0: should be less than or equal to 65536"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_that_says_where_and_what(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         config(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_are_drawn_where_the_field_is_whole(tmp_path: Path) -> None:
+    text = "grid.epochs = { low = 1, high = 9 }\ngrid.weight_decay = { low = 0, high = 1 }\ngrid.dropout = [0.1]\n"
+    grid = config(tmp_path, RANDOM + text).sweeps["s"].spec.grid
+    assert {name: values.whole for name, values in grid.items() if isinstance(values, Range)} == {
+        "epochs": True, "weight_decay": False,
+    }  # fmt: skip
+    text = RANDOM.replace('"dense"', '"sklearn"\nestimator = "LinearSVC"')
+    grid = config(tmp_path, text + "grid.params = { C = { low = 1, high = 2 } }").sweeps["s"].spec.grid
+    assert grid == {"params.C": Range(low=1, high=2)} and grid["params.C"].whole
+
+
+@pytest.mark.parametrize(
+    ("field", "off", "on"),
+    [("patience", '"none"', "3"), ("patience", "false", "3"), ("class_weight", '"none"', '"balanced"')],
+)
+def test_what_can_be_off_can_be_swept_against_it(tmp_path: Path, field: str, off: str, on: str) -> None:
+    found = config(tmp_path, SWEEP + f"grid.{field} = [{off}, {on}]")
+    head, sweep = found.heads["x"].spec, found.sweeps["s"]
+    values = sweep.spec.grid[field]
+    assert isinstance(values, list)
+    keys = [head_key(found.variant(sweep, {field: value}).spec, "b", "r") for value in values]
+    assert keys[0] == head_key(head, "b", "r") != keys[1]
+
+
+def test_a_momentum_that_the_optimizer_does_not_take_makes_no_other_trial(tmp_path: Path) -> None:
+    found = config(tmp_path, SWEEP + 'grid = { optimizer = ["sgd", "adam"], momentum = [0.5, 0.9] }')
+    sweep = found.sweeps["s"]
+
+    def variant(params: dict) -> Trial:
+        entry = found.variant(sweep, params)
+        return Trial(params, entry.base, entry.layers, entry.spec, head_key(entry.spec, "b", "r"))
+
+    assert sorted(trial.params["optimizer"] for trial in trials_of(sweep.spec, variant)) == ["adam", "sgd", "sgd"]
 
 
 def test_no_such_file(tmp_path: Path) -> None:

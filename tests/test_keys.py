@@ -59,7 +59,16 @@ def test_every_field_of_a_head_is_in_its_key() -> None:
         "batch_size": 1, "patience": 1, "class_weight": "balanced", "label_smoothing": 0.1, "refit": True,
     }  # fmt: skip
     assert other.keys() == DenseSpec.model_fields.keys() - {"kind", "base", "layers"}
+    del other["momentum"]  # in the key of sgd alone
     for name, value in other.items():
         assert head_key(DenseSpec.model_validate({"kind": "dense", name: value}), "b", "r") != before, name
     assert head_key(DenseSpec.model_validate({"kind": "dense"}), "other", "r") != before
     assert head_key(DenseSpec.model_validate({"kind": "dense"}), "b", "other") != before
+
+
+def test_momentum_is_in_the_key_where_the_optimizer_takes_it() -> None:
+    def key(**options: Any) -> str:
+        return head_key(DenseSpec.model_validate({"kind": "dense", **options}), "b", "r")
+
+    assert key(optimizer="sgd", momentum=0.5) != key(optimizer="sgd")
+    assert key(optimizer="adam", momentum=0.5) == key(optimizer="adam")

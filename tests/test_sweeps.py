@@ -240,12 +240,16 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
     project = Project(tmp_path).create(SWEEPS)
     for old, new, message in (
         ("units = [[], [8]], learning_rate = [1e-4, 1e-2]", "unit = [[], [8]]", "unknown key (did you mean 'units'?)"),
-        ("units = [[], [8]], learning_rate = [1e-4, 1e-2]", "dropout = [0.5, 1.5]", "dropout: should be less than 1"),
+        (
+            "units = [[], [8]], learning_rate = [1e-4, 1e-2]",
+            "dropout = [0.5, 1.5]",
+            "grid.dropout: should be less than 1",
+        ),
         ('head = "small"\ngrid', 'head = "smal"\ngrid', "no head 'smal' (did you mean 'small'?)"),
         (
             "learning_rate = [1e-4, 1e-2] }\n\n[sweeps.strength]",
             "learning_rate = { low = 1.0, high = 2.0 } }\n\n[sweeps.strength]",
-            "takes a list, found a range",
+            'takes a list, found a range; take strategy "random", with trials',
         ),
         ("[sweeps.width]", "[sweeps.small]", "expected a name of its own"),
         ("units = [8]\n", "repeats = 5\n", 'set it in a [sweeps.NAME] with head = "small"'),

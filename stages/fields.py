@@ -1,0 +1,75 @@
+"""What fields of specs have in common: bounds, layers, what is off, and ranges to draw from."""
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    model_validator,
+)
+
+# How specs are read: nothing is converted, unknown keys are errors, and nothing changes afterwards.
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy takes
+# Wide enough for any head; one of a thousand million would end where memory does.
+Units = Annotated[int, Field(gt=0, le=65_536)]
+
+
+def _each_once(layers: list[str]) -> list[str]:
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"expected each once, found {layers}")
+    return layers
+
+
+Layers = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+
+
+def off(value: Any) -> Any:
+    """``"none"`` and ``false`` are what a sweep can list for a field that is off: TOML has no null."""
+    return None if value is False or value == "none" else value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+        raise ValueError(f"expected a finite number, found {value!r}")
+    return value
+
+
+class Range(BaseModel):
+    """Numbers from ``low`` to ``high``, drawn evenly, or evenly on a logarithmic scale; whole ones where both ends are."""
+
+    model_config = STRICT
+
+    low: Annotated[int | float, PlainValidator(_number)]  # as it is written: 1 is whole, 1.0 is not
+    high: Annotated[int | float, PlainValidator(_number)]
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError(f"expected low < high, found {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: expected low > 0, found {self.low}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole numbers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def of_floats(self) -> "Range":
+        """The same range, of which no whole numbers are drawn."""
+        return self.model_copy(update={"low": float(self.low), "high": float(self.high)})
+
+
+# Which of the two it is follows from the value, so that an error is that of the one that was meant.
+Values = Annotated[
+    Annotated[list[Any], Field(min_length=1), Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
+]

@@ -112,7 +112,7 @@ def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]], seconds:
         "complete": sum(record.complete for _, record in ranked),
         "winner": _described(*ranked[0]),
         "leaders": leaders,
-        "effects": effects(ranked, names),
+        "effects": effects(ranked, target.entry.spec.grid),
         "seconds": round(seconds, 3),
     }
     write_text(target.folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")

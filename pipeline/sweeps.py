@@ -118,7 +118,9 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
 
 
 def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]]) -> None:
-    names, repeats = list(target.entry.spec.grid), target.entry.spec.repeats
+    spec = target.entry.spec
+    names, repeats = list(spec.grid), spec.repeats
+    first_rung = spec.min_epochs if spec.strategy == "halving" else None
     with (
         atomic_path(target.folder / "trials.csv") as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -132,12 +134,13 @@ def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]]) -> None:
         "sweep": target.entry.name,
         "key": target.key,
         "parts": target.parts,
-        "strategy": target.entry.spec.strategy,
+        "strategy": spec.strategy,
         "trials": len(ranked),
-        "complete": sum(record.complete for _, record in ranked),
+        "complete": sum(record.complete and not record.problem for _, record in ranked),
         "winner": _described(*ranked[0]),
         "leaders": leaders,
-        "effects": effects(ranked, names),
+        "effects": effects(ranked, spec.grid, first_rung),
+        "effects_after": first_rung,
         "failed": sum(record.failed for _, record in ranked),
         "failures": [
             {"params": dict(trial.params), "problem": record.problem} for trial, record in ranked if record.problem

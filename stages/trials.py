@@ -1,8 +1,11 @@
 """The variants that a sweep tries: which there are, and what their scores say of each parameter."""
 
 import json
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,9 @@ from cache.errors import HeadError
 from stages.fields import Range
 from stages.ledger import Record
 from stages.specs import AnyHead, SweepSpec
+
+# Effects are told of so many parts of a range, and of a list that has more numbers than this.
+PARTS, LISTED = 4, 12
 
 
 @dataclass(frozen=True)
@@ -96,37 +102,65 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
 
 
-def effects(ranked: Sequence[tuple[Trial, Record]], names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def effects(
+    ranked: Sequence[tuple[Trial, Record]], grid: Mapping[str, list[Any] | Range], epochs: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """For each parameter and each of its values: how many trials had it, and their mean and best validation accuracy.
 
-    Where trials were dropped on the way, only those that were trained to their end count. Values that were drawn from a range
-    are taken together, in four parts of equal size.
+    Where trials were dropped on the way, all are compared after as many ``epochs`` as all of them had. A value that no trial with
+    a result had has 0 trials and None. Numbers stand in ascending order, other values in that of the grid. A range is told in four parts, each an
+    equal share of it on its own scale; a long list of numbers in four of equal length.
     """
     done = [
-        (trial, record.scores[-1].accuracy)
+        (trial, (record.after(epochs) if epochs else record.scores[-1]).accuracy)
         for trial, record in ranked
-        if record.complete and record.scores and not record.problem
+        if (epochs or record.complete) and record.scores and not record.problem
     ]
     found = {}
-    for name in names:
-        values = [trial.params[name] for trial, _ in done]
-        groups: dict[str, list[float]] = {}
-        for label, (_, accuracy) in zip(_labels(values), done, strict=True):
-            groups.setdefault(label, []).append(accuracy)
+    for name, values in grid.items():
+        labels, place = _labels(values)
+        groups: list[list[float]] = [[] for _ in labels]
+        for trial, accuracy in done:
+            groups[place(trial.params[name])].append(accuracy)
         found[name] = [
-            {"value": label, "trials": len(group), "mean": float(np.mean(group)), "best": max(group)}
-            for label, group in groups.items()
+            {
+                "value": label,
+                "trials": len(group),
+                "mean": float(np.mean(group)) if group else None,
+                "best": max(group, default=None),
+            }
+            for label, group in zip(labels, groups, strict=True)
         ]
     return found
 
 
-def _labels(values: Sequence[Any]) -> list[str]:
-    distinct = {json.dumps(value) for value in values}
-    if len(distinct) <= 12 or not all(isinstance(value, int | float) for value in values):
-        return [_short(value) for value in values]
-    edges = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
-    places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, 3)
-    return [f"{_short(float(edges[p]))} to {_short(float(edges[p + 1]))}" for p in places]
+def _labels(values: list[Any] | Range) -> tuple[list[str], Callable[[Any], int]]:
+    """What the rows of a parameter are called, and which of them a value belongs to."""
+    if isinstance(values, Range):
+        edges = _edges(values)
+        pairs = [(low, high - 1 if values.whole else high) for low, high in pairwise(edges)]
+        return [_span(*pair) for pair in pairs], lambda value: bisect_right(edges, value, 1, len(edges) - 1) - 1
+    ordered = list({json.dumps(value): value for value in values}.values())
+    parts = [[value] for value in ordered]
+    if all(type(value) in (int, float) for value in ordered):
+        ordered.sort()
+        n, rows = len(ordered), len(ordered) if len(ordered) <= LISTED else PARTS
+        parts = [ordered[n * i // rows : n * (i + 1) // rows] for i in range(rows)]
+    part_of = {json.dumps(value): i for i, part in enumerate(parts) for value in part}
+    return [_span(part[0], part[-1]) for part in parts], lambda value: part_of[json.dumps(value)]
+
+
+def _edges(values: Range) -> list[Any]:
+    """The ends of a range's parts; of whole numbers, the first of each part and the one after the last."""
+    space = np.geomspace if values.log else np.linspace
+    if not values.whole:
+        return list(map(float, space(values.low, values.high, PARTS + 1)))
+    # Rounded first: a power may fall just short of the whole number that it is.
+    return sorted({math.floor(edge) for edge in np.round(space(values.low, values.high + 1, PARTS + 1), 6)})
+
+
+def _span(first: Any, last: Any) -> str:
+    return _short(first) if first == last else f"{_short(first)} to {_short(last)}"
 
 
 def winner(ranked: Sequence[tuple[Trial, Record]], name: str, file: str) -> tuple[Trial, Record]:

@@ -24,7 +24,7 @@ from stages.report.data import BaseSummary, HeadSummary, ReportData
 from stages.report.outcomes import read_outcome
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.report.render import write_report
-from stages.report.text import visible
+from stages.report.text import p_value, visible
 from stages.specs import BaseSpec, SklearnSpec
 from stages.train import HeadTask, train_heads
 
@@ -188,6 +188,18 @@ def test_curves_are_drawn_for_dense_heads_alone(seen: Seen) -> None:
     assert [label.split(" by ")[0] for label in labels] == ["dense, loss", "dense, accuracy"]
     assert "at epoch 4: train 93.8%, validation 83.8%" in labels[1]
     assert "Values that are not finite are left out." in seen.text
+
+
+def test_p_values_and_calibration_say_what_they_are(seen: Seen) -> None:
+    assert [p_value(p) for p in (0.0004, 0.0523, 0.0996, 0.1, 1.0)] == [
+        "< 0.001",
+        "= 0.052",
+        "= 0.100",
+        "= 0.10",
+        "= 1.00",
+    ]
+    assert "Calibration error as trained test Calibrated, 95% interval test" in seen.text
+    assert not re.search(r"\(p = 0\.0\d\)", seen.text)
 
 
 def test_mistakes_are_the_most_confident_first(data: ReportData, seen: Seen) -> None:

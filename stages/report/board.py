@@ -54,6 +54,11 @@ class Row:
         return self.head.result
 
     @property
+    def refitted(self) -> bool:
+        """Whether it was trained on validation, too, after it had been scored there."""
+        return bool(self.result["spec"].get("refit"))
+
+    @property
     def score(self) -> Score:
         """On test where there is one, else on validation."""
         return self.test or self.validation
@@ -79,6 +84,10 @@ class Board:
         return len({row.result.get("base") for row in self.rows}) > 1
 
     @property
+    def has_refitted(self) -> bool:
+        return any(row.refitted for row in self.rows)
+
+    @property
     def caveats(self) -> dict[str, list[str]]:
         """Names of heads by where their uncalibrated probabilities come from."""
         return _grouped((row.caveat, row.name) for row in self.rows if row.caveat)
@@ -100,13 +109,15 @@ def leaderboard(heads: Sequence[HeadSummary]) -> Board:
     metrics = [head.result["metrics"] for head in ordered]
     lows = [m[split]["accuracy_interval"][0] for m in metrics for split in ("validation", "test") if split in m]
     floor = min(0.9, math.floor(10 * min(lows, default=0.0)) / 10)
+    layers = len({tuple(head.result["layers"]) for head in heads}) > 1
     rows = []
     for rank, head in enumerate(ordered, 1):
         found = head.result["metrics"]
         test = _score(found["test"], floor) if "test" in found else None
         source = head.result.get("probabilities")
         caveat = None if source in (None, *_CALIBRATED) else source
-        rows.append(Row(rank, head, settings(head.result), _score(found["validation"], floor), test, caveat))
+        words = settings(head.result, layers)
+        rows.append(Row(rank, head, words, _score(found["validation"], floor), test, caveat))
     return Board(rows, floor)
 
 

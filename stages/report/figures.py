@@ -1,4 +1,4 @@
-"""The figures: curves of a dense head, and the confusion matrix of many classes as an image."""
+"""The figures: curves of a head that is trained in epochs, and the confusion matrix of many classes as an image."""
 
 import math
 from collections import Counter

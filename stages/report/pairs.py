@@ -38,6 +38,7 @@ class Calibration:
     """Expected calibration error of a head on ``split`` as trained, and at the temperature that was fitted on validation."""
 
     row: Row
+    split: str
     temperature: float
     before: float
     after: float
@@ -69,10 +70,11 @@ def calibrations(board: Board) -> list[Calibration]:
     """In the order of the board; heads whose results do not tell are left out."""
     found = []
     for row in board.rows:
-        metrics = row.result["metrics"].get("test") or row.result["metrics"]["validation"]
+        split = "test" if row.test else "validation"
+        metrics = row.result["metrics"][split]
         after = metrics.get("calibrated", {})
         if "ece_interval" in after:
             found.append(
-                Calibration(row, row.result["temperature"], metrics["ece"], after["ece"], *after["ece_interval"])
+                Calibration(row, split, row.result["temperature"], metrics["ece"], after["ece"], *after["ece_interval"])
             )
     return found

@@ -14,8 +14,9 @@ from stages.report.data import ReportData
 from stages.report.page import embed_parts
 from stages.report.pairs import calibrations, compare_with_best
 from stages.report.sections import describe_bases, describe_curves, describe_data, joint_heads, notices
+from stages.report.sweeps import describe_sweep
 
-_FILTERS = ("percent", "decimal", "count", "duration", "size", "short", "setting")
+_FILTERS = ("percent", "decimal", "count", "duration", "size", "short", "setting", "p_value")
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -38,7 +39,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "bases": describe_bases(data.bases, board),
         "pairs": compare_with_best(board),
         "calibrations": calibrations(board),
-        "sweeps": data.sweeps,
+        "sweeps": [describe_sweep(result) for result in data.sweeps],
         "joint_heads": joint_heads(data.bases, board),
         "curves": describe_curves(board.rows),
         "notices": notices(data),

@@ -72,7 +72,7 @@ class BaseSection:
 
 @dataclass(frozen=True)
 class Curves:
-    """The two panels of one dense head. ``gaps`` tells that values which are not finite were left out."""
+    """The two panels of one head trained in epochs. ``gaps`` tells that values which are not finite were left out."""
 
     row: Row
     loss: Markup
@@ -137,12 +137,12 @@ def notices(data: ReportData) -> Notices:
 
 
 def describe_curves(rows: Sequence[Row]) -> list[Curves]:
-    """Curves of the dense heads, in the order of the leaderboard."""
-    dense = [row for row in rows if row.result["kind"] == "dense"]
-    histories = [read_history(row.head.folder) for row in dense]
+    """Curves of the heads that are trained in epochs, in the order of the leaderboard."""
+    trained = [row for row in rows if row.result["kind"] in ("dense", "keras")]
+    histories = [read_history(row.head.folder) for row in trained]
     limits = accuracy_limits(histories)
     out = []
-    for i, (row, history) in enumerate(zip(dense, histories, strict=True), 1):
+    for i, (row, history) in enumerate(zip(trained, histories, strict=True), 1):
         best_epoch = row.result.get("best_epoch")
         loss = curve(history, "loss", best_epoch, f"loss-{i}", row.name, None)
         accuracy = curve(history, "accuracy", best_epoch, f"accuracy-{i}", row.name, limits)

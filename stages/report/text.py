@@ -64,23 +64,32 @@ def size(n_bytes: int) -> str:
     return f"{value:.1f} TB"
 
 
+def p_value(p: float) -> str:
+    """``0.051`` → ``= 0.051``; two digits from 0.1 on, where nobody asks on which side of a level it is."""
+    return "< 0.001" if p < 0.001 else f"= {p:.{3 if p < 0.1 else 2}f}"
+
+
 def setting(value: Any) -> str:
     """The value of a parameter: three digits of a number, a list as it is written in TOML."""
     return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
-def settings(result: Mapping[str, Any]) -> str:
-    """A head's settings in one line, the ones that tell heads apart."""
+def settings(result: Mapping[str, Any], layers: bool = False) -> str:
+    """A head's settings in one line, the ones that tell heads apart; with the ``layers`` it is trained on where they do."""
     spec = result.get("spec", {})
     if result["kind"] == "sklearn":
         params = ", ".join(f"{name}={value!r}" for name, value in spec.get("params", {}).items())
         words = [f"{spec.get('estimator', 'scikit-learn')}({params})", _SCALED[spec.get("scale", True)]]
     else:
         units = spec.get("units", [])
+        hidden = f"{' → '.join(map(str, units))} units" if units else "no hidden layer"
         words = [
-            f"{' → '.join(map(str, units))} units" if units else "no hidden layer",
+            f"{spec['build']}, {count(result['parameters'], 'parameter')}" if result["kind"] == "keras" else hidden,
             f"dropout {spec['dropout']:g}" if spec.get("dropout") else "",
             f"{spec.get('optimizer', '')} {spec.get('learning_rate', 0):g}",
             "batch norm" if spec.get("batch_norm") else "",
         ]
-    return " · ".join(word for word in [*words, _POOLED.get(spec.get("pool"), "")] if word)
+    features = _POOLED.get(spec.get("pool"), "")
+    if layers:
+        features = f"{features or 'features'} of {' + '.join(result['layers'])}"
+    return " · ".join(word for word in [*words, features, "refitted" if spec.get("refit") else ""] if word)

@@ -209,6 +209,8 @@ def _sweep_target(config: Config, entry: SweepEntry, bases: dict[str, BaseTarget
         reasons = [reason for name in keys for reason in bases[name].reasons]
     elif result is None:
         reasons = ["never run"]
+    elif not (folder / "trials.csv").exists():
+        reasons = ["its trials.csv is gone"]
     else:
         why = {
             "sweep": "its settings changed",

@@ -63,8 +63,10 @@ class Sweep:
         """Train until every trial has its record; by halving, until all but the best are dropped."""
         known = sum(trial.key in self.ledger and not self.ledger[trial.key].failed for trial in trials)
         under_way = sum(self.checkpoints.epochs(trial.key) > 0 for trial in trials)
+        asked = self.spec.trials or 0
         self.progress.say(
             f"sweep {self.name}: {counted(len(trials), 'trial')}"
+            + (f" of the {asked} asked for, as the others are the same" if asked > len(trials) else "")
             + (f", {known} of them known before" if known else "")
             + (f", {under_way} under way" if under_way else "")
         )

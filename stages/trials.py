@@ -17,6 +17,8 @@ from stages.specs import AnyHead, SweepSpec
 
 # Effects are told of so many parts of a range, and of a list that has more numbers than this.
 PARTS, LISTED = 4, 12
+# Combinations of lists that are shuffled whole to draw from.
+MOST_SHUFFLED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,7 @@ class Trial:
 
 def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
     """The trials of a sweep whose strategy knows them beforehand, each key once."""
-    from sklearn.model_selection import ParameterGrid, ParameterSampler
-
-    if spec.trials is None:
-        chosen = list(ParameterGrid(dict(spec.grid)))
-    else:
-        space = {name: _distribution(values) for name, values in spec.grid.items()}
-        chosen = list(ParameterSampler(space, _at_most(spec), random_state=spec.seed))
-    found = [variant({name: _plain(params[name], spec.grid[name]) for name in spec.grid}) for params in chosen]
+    found = [variant({name: _plain(params[name], spec.grid[name]) for name in spec.grid}) for params in _chosen(spec)]
     return list({trial.key: trial for trial in found}.values())
 
 
@@ -51,10 +46,24 @@ def suggested(asked: Any, name: str, values: list[Any] | Range) -> Any:
     return suggest(name, values.low, values.high, log=values.log)
 
 
-def _at_most(spec: SweepSpec) -> int:
-    sizes = [0 if isinstance(values, Range) else len(values) for values in spec.grid.values()]
-    assert spec.trials is not None
-    return spec.trials if 0 in sizes else min(spec.trials, int(np.prod(sizes)))
+def _chosen(spec: SweepSpec) -> list[dict[str, Any]]:
+    """The parameters of each trial. More trials of the same draw begin with those of fewer."""
+    from sklearn.model_selection import ParameterGrid, ParameterSampler
+
+    if any(isinstance(values, Range) for values in spec.grid.values()):
+        space = {name: _distribution(values) for name, values in spec.grid.items()}
+        return list(ParameterSampler(space, spec.trials or 0, random_state=spec.seed))
+    every = ParameterGrid(dict(spec.grid))
+    if spec.trials is None:
+        return list(every)
+    # The sampler would draw from lists by another method when more are asked for, and begin with others.
+    rng = np.random.default_rng(spec.seed)
+    if len(every) <= MOST_SHUFFLED:
+        return [every[int(i)] for i in rng.permutation(len(every))[: spec.trials]]
+    places: dict[int, None] = {}
+    while len(places) < min(spec.trials, len(every)):
+        places[int(rng.integers(len(every)))] = None
+    return [every[i] for i in places]
 
 
 def _distribution(values: list[Any] | Range) -> Any:
@@ -108,8 +117,8 @@ def effects(
     """For each parameter and each of its values: how many trials had it, and their mean and best validation accuracy.
 
     Where trials were dropped on the way, all are compared after as many ``epochs`` as all of them had. A value that no trial with
-    a result had has 0 trials and None. Numbers stand in ascending order, other values in that of the grid. A range is told in four parts, each an
-    equal share of it on its own scale; a long list of numbers in four of equal length.
+    a result had has 0 trials and None. Numbers stand in ascending order, other values in that of the grid. A range is told in
+    four parts, each an equal share of it on its own scale; a long list of numbers in four of equal length.
     """
     done = [
         (trial, (record.after(epochs) if epochs else record.scores[-1]).accuracy)

@@ -18,10 +18,10 @@ from conftest import CONFIG, ROOT, Project, write_photos
 
 from stages import group as groups
 from stages.checkpoints import Checkpoints
-from stages.group import Group
+from stages.group import Fold, Group
 from stages.ledger import Record
 from stages.specs import DenseSpec
-from stages.together import InMemory
+from stages.together import InMemory, Member, train_all
 from stages.trials import Trial
 
 
@@ -30,12 +30,17 @@ def trial(key: str, **options: object) -> Trial:
     return Trial({}, "base", ("x",), DenseSpec.model_validate({**spec, **options}), key)
 
 
-def begin(trials: list[Trial], checkpoints: Checkpoints, said: list[str]) -> Group:
-    """Two seeds on two folds of 90 rows of two classes, the second of the folds a batch shorter."""
+def split() -> tuple[np.ndarray, np.ndarray, list[Fold]]:
+    """90 rows of two classes in two folds, the second of them a batch shorter."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 90)
     X = (rng.normal(0, 1, (2, 12))[y] + rng.normal(0, 1, (90, 12))).astype(np.float32)
-    folds = [(np.arange(50), np.arange(50, 90)), (np.arange(50, 90), np.arange(50))]
+    return X, y, [(np.arange(50), np.arange(50, 90)), (np.arange(50, 90), np.arange(50))]
+
+
+def begin(trials: list[Trial], checkpoints: Checkpoints, said: list[str]) -> Group:
+    """With two seeds on each of the folds."""
+    X, y, folds = split()
     return Group(trials, folds, 2, InMemory(X, y), 2, checkpoints, said.append)
 
 
@@ -69,6 +74,27 @@ def test_a_group_goes_on_where_it_was_written(
     found, expected = again.records(), whole.records()
     assert without_seconds(found) == without_seconds(expected) and all(each.complete for each in found)
     assert not said
+
+
+def test_scores_are_averaged_over_folds_by_their_sizes_and_then_over_seeds(tmp_path: Path) -> None:
+    """Against each member trained alone."""
+    each = trial("a", epochs=3, patience=None)
+    group = begin([each], Checkpoints(tmp_path), [])
+    group.advance(None)
+    (record,) = group.records()
+    X, y, folds = split()
+    assert isinstance(each.spec, DenseSpec)
+    for epoch in range(3):
+        by_seed = []
+        for seed in (0, 1):
+            spec = each.spec.model_copy(update={"seed": seed})
+            alone = [train_all([Member(spec, *fold)], InMemory(X, y), 2)[0] for fold in folds]
+            scored = np.array([one.after(epoch + 1) for one in alone])
+            by_seed.append(np.average(scored, axis=0, weights=[len(held) for _, held in folds]))
+        found = record.scores[epoch]
+        assert (found.accuracy, found.loss) == pytest.approx(tuple(np.mean(by_seed, axis=0)), rel=1e-4)
+        assert found.spread == pytest.approx(float(np.std([one[0] for one in by_seed], ddof=1)), abs=1e-6)
+        assert found.rows == 90
 
 
 def test_what_is_damaged_is_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,21 @@ def test_predictions_as_a_submission_to_the_cats_and_dogs_competition(empty: Cal
     assert all(0 <= float(row[1]) <= 1 for row in rows[1:])
 
 
+def test_predicted_probabilities_are_calibrated_by_the_heads_temperature(project: Project) -> None:
+    folder = project.artifacts / "heads" / "ridge"
+    temperature = json.loads((folder / "result.json").read_text())["temperature"]
+    assert abs(temperature - 1) > 0.1
+    assert project.headstart("predict", "photos", "--csv", "out.csv", "--head", "ridge").code == 0
+    with open(folder / "predictions.csv") as file:
+        trained = {Path(row["path"]).stem: float(row["p_dog"]) for row in csv.DictReader(file)}
+    with open(project.folder / "out.csv") as file:
+        predicted = {row["id"]: float(row["label"]) for row in csv.DictReader(file)}
+    assert predicted.keys() == trained.keys()
+    for name, p in trained.items():
+        expected = 1 / (1 + ((1 - p) / p) ** (1 / temperature))
+        assert predicted[name] == pytest.approx(expected, abs=2e-5)
+
+
 def test_predict_says_what_is_wrong(project: Project) -> None:
     assert "nothing.jpg: expected an image or a folder of images, found nothing" in only_line(
         project.headstart("predict", "nothing.jpg")

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from pipeline.config import load_config
 from stages.dataset import Dataset
 from stages.ledger import Ledger, Record, Score
 from stages.metrics import wilson
-from stages.specs import SweepSpec
+from stages.specs import DenseSpec, SweepSpec
 from stages.sweep import cross_validation, rungs
+from stages.trials import Trial, trials_of
 
 SWEEPS = (
     CONFIG
@@ -151,6 +153,51 @@ def test_the_same_sweep_gives_the_same_numbers(swept: Project) -> None:
     assert kept == [{name: value for name, value in row.items() if name != "seconds"} for row in trials(swept, "fast")]
 
 
+def test_what_waits_on_disk_from_rung_to_rung_comes_to_the_same(swept: Project) -> None:
+    kept = trials(swept, "fast")
+    shutil.rmtree(swept.artifacts / "sweeps" / "fast")
+    nothing_held = "import stages.sweep as s; s.HELD_BYTES = 0; from pipeline.cli import main; main()"
+    command = [sys.executable, "-c", nothing_held, "sweep", "fast"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=swept.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = trials(swept, "fast")
+    assert [row["key"] for row in again] == [row["key"] for row in kept]
+    for row, before in zip(again, kept, strict=True):
+        assert (row["trained_epochs"], row["complete"]) == (before["trained_epochs"], before["complete"])
+        assert float(row["loss"]) == pytest.approx(float(before["loss"]), rel=1e-4)
+
+
+def test_a_sweep_that_fails_keeps_no_other_from_running_and_is_tried_again(tmp_path: Path) -> None:
+    text = CONFIG + "".join(
+        f"""
+[sweeps.{name}]
+head = "logreg"
+grid = {{ params.C = {values} }}
+"""
+        for name, values in (("half", "[-1.0, 1.0]"), ("none", "[-1.0, -2.0]"), ("whole", "[0.1, 1.0]"))
+    )
+    project = Project(tmp_path).create(text)
+    write_photos(project.photos, {"cat": 20, "dog": 20})
+    assert project.headstart("features").code == 0
+    for _ in range(2):  # and once more, as what failed is tried again
+        outcome = project.headstart("sweep")
+        assert outcome.code == 1 and "Traceback" not in outcome.out
+        assert "failed: sweep 'half': 1 of 2 trials failed: params.C = -1.0: LogisticRegression" in outcome.out
+        assert "failed: sweep 'none': expected a trial with a result, found none" in outcome.out
+    status = project.headstart("status").out
+    assert re.search("sweep half +stale: 1 of 2 trials failed, and will be tried again", status), status
+    assert re.search("sweep none +stale: never run", status) and re.search("sweep whole +up to date", status), status
+    assert re.search("head half +up to date", status) and re.search("head whole +up to date", status), status
+    assert [row["complete"] for row in trials(project, "half")] == ["True", "False"]
+    assert project.headstart("heads").code == 0
+    report = project.headstart("report")
+    assert "report: sweep none is not in it: never run; run `make sweep`" in report.out, report.out
+    project.edit("[-1.0, 1.0]", "[10.0, 1.0]")
+    outcome = project.headstart("sweep", "half")
+    assert outcome.code == 0 and "2 trials, 1 of them known before" in outcome.out, outcome.out
+
+
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     rates = ", ".join(f"{rate:.6f}" for rate in np.geomspace(1e-4, 1e-2, 12))
     text = SWEEPS[: SWEEPS.index("[sweeps.width]")] + (
@@ -262,11 +309,6 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_drawn_trials_are_the_same_each_time_and_in_their_range(tmp_path: Path) -> None:
-    from stages.trials import Trial, trials_of
-
-    def variant(params: dict) -> Trial:
-        return Trial(params, "base", ("x",), config.heads["small"].spec, json.dumps(params))
-
     (tmp_path / "headstart.toml").write_text(SWEEPS)
     config = load_config(tmp_path / "headstart.toml")
     grid = {
@@ -275,14 +317,34 @@ def test_drawn_trials_are_the_same_each_time_and_in_their_range(tmp_path: Path) 
         "units": [[], [8]],
     }
     spec = SweepSpec.model_validate({"head": "small", "strategy": "random", "trials": 40, "grid": grid})
-    found = [trial.params for trial in trials_of(spec, variant)]
-    assert found == [trial.params for trial in trials_of(spec, variant)] and len(found) == 40
+    found = [trial.params for trial in trials_of(spec, plain_trial)]
+    assert found == [trial.params for trial in trials_of(spec, plain_trial)] and len(found) == 40
     rates = np.log10([params["learning_rate"] for params in found])
     assert rates.min() > -5 and rates.max() < -2 and abs(np.median(rates) + 3.5) < 0.6
     sizes = [params["batch_size"] for params in found]
     assert all(isinstance(size, int) and 8 <= size <= 64 for size in sizes)
     for params in found:
         config.variant(config.sweeps["width"], params)
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3), trials=st.integers(1, 40), more=st.integers(0, 40))
+def test_more_drawn_trials_begin_with_those_of_fewer(sizes: list[int], trials: int, more: int) -> None:
+    names = ("learning_rate", "weight_decay", "dropout")[: len(sizes)]
+    grid = {name: [0.001 * (i + 1) for i in range(size)] for name, size in zip(names, sizes, strict=True)}
+
+    def drawn(count: int) -> list[str]:
+        spec = SweepSpec.model_validate({"head": "small", "strategy": "random", "trials": count, "grid": grid})
+        return [each.key for each in trials_of(spec, plain_trial)]
+
+    few, many = drawn(trials), drawn(trials + more)
+    assert many[: len(few)] == few
+    assert len(few) == len(set(few)) == min(trials, int(np.prod(sizes)))
+
+
+def plain_trial(params: dict) -> Trial:
+    """A trial that is known by its parameters alone."""
+    return Trial(params, "base", ("x",), DenseSpec.model_validate({"kind": "dense"}), json.dumps(params))
 
 
 @settings(deadline=None, max_examples=30)
@@ -307,7 +369,12 @@ def test_a_ledger_keeps_the_last_line_of_each_trial_and_passes_over_what_is_torn
         again.add([Record("new", (), True, 0.0, "diverged")])
         reread = Ledger(path)
         assert reread["new"].problem == "diverged"
-        assert all(reread[key].scores[0].rows == 10 for key in expected if key in reread)
+        # The cut is within the last line, or takes its end alone.
+        before = {
+            str(key): Record(str(key), (Score(accuracy, 1.0, 10),), complete, 0.5)
+            for key, accuracy, complete in (lines[:-1] if cut else lines)
+        }
+        assert {key: reread[key] for key in expected if key in reread} == before
 
 
 @settings(deadline=None, max_examples=25)
@@ -336,6 +403,12 @@ def test_folds_part_the_rows_and_keep_copies_together(
         assert len(train) + len(validation) == len(records)
     contents = [len({data.records[i].sha256 for i in validation}) for _, validation in found]
     assert max(contents) - min(contents) <= 1
+    for label in range(len(counts)):
+        of_class = [len({data.records[i].sha256 for i in validation if data.y[i] == label}) for _, validation in found]
+        assert max(of_class) - min(of_class) <= 1
+    if len(records) > 20:
+        other = cross_validation(data, folds, seed + 1)
+        assert any(not np.array_equal(a[1], b[1]) for a, b in zip(found, other, strict=True))
 
 
 def test_rungs() -> None:

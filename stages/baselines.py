@@ -77,6 +77,8 @@ class Fit:
 def fit_all(specs: Sequence[SklearnSpec], shared: "Shared") -> list[Fit]:
     """Fit baselines on the same rows. Those that differ in their strength alone share a decomposition or a path; of the
     others, once one has taken long, the rest go over the cores through joblib, which maps the features into memory.
+
+    A fit is the same alone and in any company.
     """
     from stages.paths import fit_path, on_path
 
@@ -84,17 +86,21 @@ def fit_all(specs: Sequence[SklearnSpec], shared: "Shared") -> list[Fit]:
     paths: dict[str, list[int]] = {}
     for i, spec in enumerate(specs):
         if on_path(spec):
+            try:
+                classifier(spec)._validate_params()  # what ``fit`` begins with
+            except ValueError as error:
+                found[i] = _failed(spec, error)
+                continue
             others = {name: value for name, value in spec.params.items() if name != STRENGTH[spec.estimator]}
             paths.setdefault(repr((spec.estimator, spec.scale, sorted(others.items()))), []).append(i)
     for places in paths.values():
-        if len(places) > 1:
-            start = perf_counter()
-            try:
-                fitted = fit_path([specs[i] for i in places], shared)
-            except (ValueError, TypeError):
-                continue  # one by one, so that the one that cannot be fitted says so
-            seconds = (perf_counter() - start) / len(places)
-            found |= {i: Fit(*each, seconds) for i, each in zip(places, fitted, strict=True)}
+        start = perf_counter()
+        try:
+            fitted = fit_path([specs[i] for i in places], shared)
+        except ValueError:
+            continue  # about the rows: scikit-learn says what is wrong with them
+        seconds = (perf_counter() - start) / len(places)
+        found |= {i: Fit(*each, seconds) for i, each in zip(places, fitted, strict=True)}
     return [found[i] for i in range(len(specs))] if len(found) == len(specs) else _others(specs, shared, found)
 
 
@@ -130,8 +136,12 @@ def _fit_one(spec: SklearnSpec, rows: NDArray[np.float32], y: NDArray[np.int64],
         try:
             fitted = classifier(spec).fit(rows, y)
         except (ValueError, TypeError) as error:  # InvalidParameterError is a ValueError
-            return Fit(None, [], 0.0, f"{spec.estimator}: cannot be fitted: {' '.join(str(error).split())}")
+            return _failed(spec, error)
     return Fit(fitted, told(caught), perf_counter() - start)
+
+
+def _failed(spec: SklearnSpec, error: Exception) -> Fit:
+    return Fit(None, [], 0.0, f"{spec.estimator}: cannot be fitted: {' '.join(str(error).split())}")
 
 
 def told(caught: Sequence[warnings.WarningMessage]) -> list[str]:
@@ -158,32 +168,44 @@ def score_all(
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
     classes: Sequence[str],
 ) -> list[Scored]:
-    """Fit each baseline on the first rows of each fold and score it on the others; over folds, by their sizes."""
+    """Fit each baseline on the first rows of each fold and score it on the others; over folds, by their sizes.
+
+    Those that differ in a seed that changes nothing are fitted once; the seconds are the first one's.
+    """
     from stages.paths import Shared
 
-    parts: list[list[Scored]] = [[] for _ in specs]
+    keys = [repr(_seedless(spec)) for spec in specs]
+    once = {key: specs[keys.index(key)] for key in keys}
+    parts: dict[str, list[Scored]] = {key: [] for key in once}
     for train, validation in folds:
-        for i, fit in enumerate(fit_all(specs, Shared(X[train], y[train]))):
-            if fit.problem:
-                parts[i].append(Scored(0.0, float("inf"), fit.seconds, fit.problem))
-                continue
+        fits = fit_all(list(once.values()), Shared(X[train], y[train]))
+        for (key, spec), fit in zip(once.items(), fits, strict=True):
             try:
-                logs = SklearnHead(specs[i], classes).take(fit)._tried(X[validation])
+                logs = SklearnHead(spec, classes).take(fit)._tried(X[validation])
                 found = scores(y[validation], logs, classes)
-                parts[i].append(Scored(found["accuracy"], found["log_loss"], fit.seconds))
+                parts[key].append(Scored(found["accuracy"], found["log_loss"], fit.seconds))
             except HeadError as error:
-                parts[i].append(Scored(0.0, float("inf"), fit.seconds, str(error)))
+                parts[key].append(Scored(0.0, float("inf"), fit.seconds, str(error)))
     sizes = np.array([len(validation) for _, validation in folds], np.float64)
     sizes /= sizes.sum()
-    return [
-        Scored(
+    scored = {
+        key: Scored(
             float(sizes @ [part.accuracy for part in each]),
             float(sizes @ [part.loss for part in each]),
             sum(part.seconds for part in each),
             next((part.problem for part in each if part.problem), ""),
         )
-        for each in parts
-    ]
+        for key, each in parts.items()
+    }
+    return [scored[key] if keys.index(key) == i else replace(scored[key], seconds=0.0) for i, key in enumerate(keys)]
+
+
+def _seedless(spec: SklearnSpec) -> SklearnSpec:
+    """The spec with seed 0 where the estimator draws nothing from it."""
+    from stages.paths import on_path
+
+    draws = "random_state" in classifier(spec).get_params(deep=False) and "random_state" not in spec.params
+    return spec if draws and not on_path(spec) else spec.model_copy(update={"seed": 0})
 
 
 class SklearnHead:
@@ -262,7 +284,10 @@ class SklearnHead:
         return out
 
     def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Log-probabilities (n, number of classes), float64; from the decision function where probabilities are its softmax."""
+        """Log-probabilities (n, number of classes), float64; from the decision function where probabilities are its softmax.
+
+        Raises HeadError where the estimator gives what is not finite.
+        """
         from sklearn.linear_model import LogisticRegression
 
         last = self._pipeline[-1]
@@ -277,12 +302,20 @@ class SklearnHead:
         return log_softmax(out)
 
     def _decision(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        decision = np.asarray(self._pipeline.decision_function(X), np.float64)
+        decision = self._finite(np.asarray(self._pipeline.decision_function(X), np.float64))
         return decision[:, None] if decision.ndim == 1 else decision
+
+    def _finite(self, found: NDArray[Any]) -> NDArray[Any]:
+        if wrong := int((~np.isfinite(found.reshape(len(found), -1)).all(axis=1)).sum()):
+            raise HeadError(
+                f"{self.spec.estimator}: expected finite probabilities, found others in {wrong} of {len(found)} rows; "
+                "change its params, or take another estimator"
+            )
+        return found
 
     def _probabilities(self, X: NDArray[np.float32]) -> NDArray[Any]:
         if hasattr(self._pipeline, "predict_proba"):
-            return np.asarray(self._pipeline.predict_proba(X))
+            return self._finite(np.asarray(self._pipeline.predict_proba(X)))
         if hasattr(self._pipeline, "decision_function"):
             return np.exp(log_softmax(self._decision(X)))
         return np.asarray(self._pipeline.predict(X)[:, None] == self._pipeline.classes_)

@@ -80,11 +80,17 @@ class Dataset:
     def X(self, pool: Pool, layers: Sequence[str] = ()) -> NDArray[np.float32]:
         """Pooled features (n, d) float32 of some layers side by side; of the last one where none is named.
 
-        Raises CacheError where a store lacks an image or is damaged, DataError where memory would not hold them.
+        Raises CacheError where a store lacks an image or is damaged, DataError where memory would not hold them, or where those
+        of several layers are to stay as they are.
         """
+        if pool == "none" and len(layers) > 1:
+            raise DataError(
+                f'a head of kind "keras" takes the features of one layer, found {len(layers)} ({", ".join(layers)}); '
+                f'set layers = ["{layers[-1]}"] for it, or train one head for each'
+            )
         if not self.fits(pool, layers):
             need, limit = in_words(self._bytes(pool, layers)), in_words(self.limit)
-            remedy = "" if pool in ("avg", "max") else 'set pool = "avg", or '
+            remedy = 'set pool = "avg", or ' if pool == "flatten" else ""
             raise DataError(
                 f"{len(self.records):,} rows of features, pool {pool!r}, take {need} while they are trained on, expected at most "
                 f"{limit}, and dense heads alone can be streamed; {remedy}raise memory in [cache]"

@@ -69,6 +69,86 @@ def test_a_logistic_path_is_scikit_learns_within_its_tolerance(n: int, d: int, c
         assert fit.pipeline[-1].get_params() == expected[-1].get_params()
 
 
+@pytest.mark.parametrize("estimator", ["RidgeClassifier", "LogisticRegression"])
+@pytest.mark.parametrize(
+    ("n", "d", "classes"), [(150, 20, 2), (150, 20, 4), (40, 90, 3), (120, 2100, 2), (120, 2100, 5)]
+)
+def test_a_fit_is_the_same_alone_and_in_company(estimator: str, n: int, d: int, classes: int) -> None:
+    X, y = rows(n, d, classes)
+    name = baselines.STRENGTH[estimator]
+    specs = [spec(estimator, **{name: strength}) for strength in [*STRENGTHS, 0.5, 2.0, 5.0, 9.0]]
+    alone = [fit_all([each], Shared(X, y))[0] for each in specs]
+    for company in (2, 3, 5, 9):
+        for some in (slice(company), slice(-company, None)):
+            for fit, expected in zip(fit_all(specs[some], Shared(X, y)), alone[some], strict=True):
+                np.testing.assert_allclose(fit.pipeline[-1].coef_, expected.pipeline[-1].coef_, rtol=0, atol=1e-6)
+                np.testing.assert_allclose(
+                    fit.pipeline.decision_function(X), expected.pipeline.decision_function(X), atol=1e-5
+                )
+                assert fit.warnings == expected.warnings
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params", "wrong"),
+    [
+        ("RidgeClassifier", {"alpha": -1.0}, "'alpha'"),
+        ("RidgeClassifier", {"alpha": float("nan")}, "'alpha'"),
+        ("LogisticRegression", {"C": "a"}, "'C'"),
+        ("LogisticRegression", {"C": 0.0}, "'C'"),
+        ("LogisticRegression", {"max_iter": -5}, "'max_iter'"),
+        ("LogisticRegression", {"max_iter": 2.5}, "'max_iter'"),
+        ("LogisticRegression", {"tol": -1}, "'tol'"),
+    ],
+)
+def test_a_bad_parameter_is_its_own_problem_in_scikit_learns_words(
+    estimator: str, params: dict[str, object], wrong: str
+) -> None:
+    X, y = rows(60, 8, 3)
+    good = [spec(estimator), spec(estimator, **{baselines.STRENGTH[estimator]: 2.0})]
+    fits = fit_all([good[0], spec(estimator, **params), spec(estimator, **params), good[1]], Shared(X, y))
+    assert [bool(fit.problem) for fit in fits] == [False, True, True, False]
+    assert f"cannot be fitted: The {wrong} parameter of {estimator} must be" in fits[1].problem
+
+
+@pytest.mark.parametrize(("n", "d"), [(150, 20), (40, 90)])
+def test_ridge_without_a_penalty_is_least_squares_of_the_lowest_norm(n: int, d: int) -> None:
+    X, y = rows(n, d, 3)
+    X[:, 3], X[:, 4] = 1.0, X[:, 5]
+    (fit,) = fit_all([spec("RidgeClassifier", False, alpha=0.0)], Shared(X, y))
+    targets = np.where(y[:, None] == np.arange(3), 1.0, -1.0)
+    expected = np.linalg.pinv(X - X.mean(axis=0, dtype=np.float64)) @ (targets - targets.mean(axis=0))
+    np.testing.assert_allclose(fit.pipeline[-1].coef_.T, expected, atol=1e-5)
+
+
+def test_probabilities_that_are_not_finite_are_a_problem() -> None:
+    X, y = rows(60, 8, 3)
+    X[:, 3] = 1.0
+    fold = np.arange(40), np.arange(40, 60)
+    with np.errstate(all="ignore"):
+        bad, good = score_all(
+            [spec("GaussianNB", var_smoothing=0.0), spec("GaussianNB")], X, y, [fold], ["a", "b", "c"]
+        )
+    assert bad.problem.startswith("GaussianNB: expected finite probabilities, found others in 20 of 20 rows")
+    assert not good.problem
+
+
+def test_what_differs_in_a_seed_that_changes_nothing_is_fitted_once() -> None:
+    X, y = rows(90, 16, 3)
+    fold = np.arange(60), np.arange(60, 90)
+    kinds = [
+        spec("KNeighborsClassifier"),
+        spec("LogisticRegression"),
+        spec("ExtraTreesClassifier", n_estimators=3, random_state=1),
+        spec("ExtraTreesClassifier", n_estimators=3),
+    ]
+    specs = [each.model_copy(update={"seed": seed}) for each in kinds for seed in range(3)]
+    found = score_all(specs, X, y, [fold], ["a", "b", "c"])
+    (alone,) = zip(*[score_all([each], X, y, [fold], ["a", "b", "c"]) for each in specs], strict=True)
+    assert [(each.accuracy, each.loss) for each in found] == [(each.accuracy, each.loss) for each in alone]
+    assert [each.seconds > 0 for each in found] == [True, False, False] * 3 + [True] * 3
+    assert len({each.loss for each in found[-3:]}) > 1
+
+
 def test_what_is_not_on_a_path_is_fitted_by_scikit_learn() -> None:
     X, y = rows(80, 12, 3)
     specs = [

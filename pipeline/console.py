@@ -17,18 +17,19 @@ class Terminal:
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure:
                 reconfigure(errors="backslashreplace")
-        self._bars = 0
         self._shown: list[str] = []
+        self._printed = perf_counter()
 
     def say(self, line: str) -> None:
         """Print one line, with what is not printable made visible."""
         print(visible(line), file=sys.stderr, flush=True)
 
     def show(self, lines: Sequence[str]) -> None:
-        """Lines under the bar, in the place of those before; off a terminal, or without a bar, they are printed."""
-        if self._bars:
+        """Lines under the bars, in the place of those before; off a terminal they are printed, now and then."""
+        if sys.stderr.isatty():
             self._shown = [visible(line) for line in lines]
-        else:
+        elif perf_counter() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = perf_counter()
             for line in lines:
                 self.say(line)
 
@@ -70,11 +71,7 @@ class Terminal:
                 rate = progress.tasks[0].completed / max(perf_counter() - start, 1e-9)
                 progress.update(task, rate=f"{rate:,.0f} {unit}/s")
 
-            self._bars += 1
-            try:
-                yield advance
-            finally:
-                self._bars -= 1
+            yield advance
 
     def _lines(self, what: str, total: int, unit: str) -> Callable[[int], None]:
         start = perf_counter()

@@ -78,7 +78,7 @@ def _bytes(folder: Path) -> int:
 def garbage_lines(found: list[Garbage], removed: bool) -> list[str]:
     """What prune found, with sizes."""
     if not found:
-        return ["prune: nothing to remove; everything is referred to"]
+        return ["prune: nothing to remove; the configurations in the folder refer to everything"]
     total = sum(each.size for each in found) / 1e6
     end = "removed" if removed else "can be removed: headstart prune --yes"
     return [f"{each.what} ({each.size / 1e6:,.1f} MB)" for each in found] + [f"prune: {total:,.1f} MB {end}"]

@@ -86,6 +86,7 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
         _write(target, ranked)
         work.checkpoints.close()
+        progress.show([])
     for line in leader_lines([pair for pair in ranked if pair[1].complete][:PRINTED]):
         progress.say(f"  {line}")
     score = record.scores[-1]

@@ -27,7 +27,6 @@ from stages.stack import Shape
 from stages.together import Source, by_shape
 from stages.trials import Trial, counted, leader_lines, suggested
 
-SECONDS_BETWEEN_LEADERS = 10.0
 LEADERS = 5
 # Variants that are trained to their end before the next begin: what is in memory at once.
 WAVE_BYTES = 100_000_000
@@ -57,7 +56,6 @@ class Sweep:
         self.name, self.home = name, home
         self.checkpoints = Checkpoints(ledger.path.parent / "under_way")
         self._sources: dict[tuple[str, tuple[str, ...], Pool], Source] = {}
-        self._shown = perf_counter()
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Train until every trial has its record; by halving, until all but the best are dropped."""
@@ -83,7 +81,7 @@ class Sweep:
                 for wave in self._waves(group):
                     self._train(wave)
                     advance(len(wave))
-                    self._show(trials, f"sweep {self.name}:")
+                    self._show(trials, "")
 
     def search(self, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
         """Ask Optuna's tree-structured Parzen estimator for a batch of trials, train them, tell it; until there are enough.
@@ -117,7 +115,7 @@ class Sweep:
                     study.tell(each, record.scores[-1].accuracy)
                 else:
                     study.tell(each, state=optuna.trial.TrialState.FAIL)
-            self._show(list(trials.values()), f"sweep {self.name}, {start + len(asked)} of {wanted} trials:")
+            self._show(list(trials.values()), f", {start + len(asked)} of {wanted} trials")
         return list(trials.values())
 
     def _waves(self, group: list[Trial]) -> Iterator[list[Trial]]:
@@ -188,7 +186,7 @@ class Sweep:
             for group in held:
                 group.keep(kept)
             held = [group for group in held if group.alive]
-            self._show(alive, f"sweep {self.name}, rung {rung} of {len(ends)}, {len(alive)} of {len(trials)} go on:")
+            self._show(alive, f", {len(alive)} of {len(trials)} trials after rung {rung} of {len(ends)}")
 
     def _climb(
         self, held: Sequence[Group], trials: Sequence[Trial], epochs: int, what: str, threads: int
@@ -215,13 +213,8 @@ class Sweep:
         return [group for group in found if group is not None]
 
     def _show(self, trials: Sequence[Trial], title: str) -> None:
-        if perf_counter() - self._shown >= SECONDS_BETWEEN_LEADERS:
-            self._shown = perf_counter()
-            self.progress.show([title, *(f"  {line}" for line in self.leaders(trials))])
-
-    def leaders(self, trials: Sequence[Trial]) -> list[str]:
-        """The best trials by now, a line each."""
-        return leader_lines(self.ranked(trials)[:LEADERS])
+        lines = leader_lines(self.ranked(trials)[:LEADERS])
+        self.progress.show([f"leaders of sweep {self.name}{title}:", *(f"  {line}" for line in lines)])
 
     def ranked(self, trials: Sequence[Trial]) -> list[tuple[Trial, Record]]:
         """The trials that have a record, the best first, by the last score of each."""

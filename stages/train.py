@@ -179,10 +179,10 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
     """
     try:
         trained = train()
+        logs = trained.log_probabilities(data, task.layers)
     except HeadstartError as error:
         return HeadError(f"head {task.name!r}: {error}")
     validation = data.rows("validation")
-    logs = trained.log_probabilities(data, task.layers)
     t = temperature(data.y[validation], logs[validation])
     metrics = {}
     for split in SPLITS:

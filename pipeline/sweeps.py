@@ -44,6 +44,8 @@ def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
         except HeadstartError as error:  # keeps no other sweep from running
             progress.say(f"failed: {error}")
             problems.append(error)
+        finally:
+            progress.show([])
     if not stale:
         progress.say("sweeps: up to date")
     done = [name for name, each in load_graph(config).sweeps.items() if each.done and (not names or name in names)]
@@ -86,7 +88,6 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
         _write(target, ranked)
         work.checkpoints.close()
-        progress.show([])
     for line in leader_lines([pair for pair in ranked if pair[1].complete][:PRINTED]):
         progress.say(f"  {line}")
     score = record.scores[-1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cache.errors import DivergedError
 from stages.backend import load_keras
 from stages.dataset import pool_features
-from stages.metrics import log_probabilities, log_softmax
+from stages.metrics import log_softmax
 from stages.progress import SILENT, Progress
 from stages.specs import DenseSpec, KerasSpec
 from stages.together import Fitted, InMemory, Member, train_all
@@ -39,23 +39,6 @@ class Predicts:
         """Probabilities (n, number of classes), float32."""
         out = self._called(X)
         return np.hstack([1 - out, out]) if out.shape[1] == 1 else out
-
-    def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Log-probabilities (n, number of classes), float64: of the logits, as a head that is sure of itself has probabilities
-        that float32 rounds to 0 and 1.
-        """
-        keras = load_keras()
-        last = self._core.layers[-1]
-        # A model of the user's own may end in something else.
-        ends = isinstance(self._core, keras.Sequential) or last.output is self._core.outputs[0]
-        activation = getattr(last, "activation", None)
-        if not ends or activation not in (keras.activations.softmax, keras.activations.sigmoid):
-            return log_probabilities(self.predict_proba(X))
-        last.activation = keras.activations.linear
-        try:
-            return log_softmax(self._called(X))
-        finally:
-            last.activation = activation
 
     def _called(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         pooled = pool_features(X, self.spec.pool)
@@ -97,6 +80,17 @@ class DenseHead(Predicts):
         with progress.task(f"Training {name}", self.spec.epochs, "epochs") as advance:
             (fitted,) = train_all([member], source, len(self.classes_), advance)
         return self.take(fitted, features.shape[1])
+
+    def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Log-probabilities (n, number of classes), float64: of the logits, as a head that is sure of itself has probabilities
+        that float32 rounds to 0 and 1.
+        """
+        last = self._core.layers[-1]
+        activation, last.activation = last.activation, load_keras().activations.linear
+        try:
+            return log_softmax(self._called(X))
+        finally:
+            last.activation = activation
 
     def take(self, fitted: Fitted, inputs: int) -> "DenseHead":
         """Become the head on (n, ``inputs``) pooled features that was trained. Raises HeadError where training diverged."""

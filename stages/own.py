@@ -199,7 +199,9 @@ class KerasHead(Predicts):
         return y.astype(np.float32)[:, None] if single else np.eye(len(self.classes_), dtype=np.float32)[y]
 
     def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """As in ``Predicts``, wherever the model has its last softmax or sigmoid: in a layer of its own, in a nested model."""
+        """Log-probabilities (n, number of classes), float64: of the logits, wherever the model has its last softmax or sigmoid,
+        in a layer of its own or in a nested model; else of the probabilities.
+        """
         keras = load_keras()
         last = self._core
         while isinstance(last, keras.Model):

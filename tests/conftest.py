@@ -1,5 +1,7 @@
 """What the tests share: small folders of real image files, and headstart run as a user runs it."""
 
+import csv
+import json
 import os
 import re
 import shutil
@@ -43,6 +45,51 @@ estimator = "LogisticRegression"
 kind = "sklearn"
 estimator = "RidgeClassifierCV"
 """
+
+
+# With a dense head that is quick to train.
+SMALL = (
+    CONFIG
+    + """
+[heads.small]
+kind = "dense"
+pool = "avg"
+units = [8]
+epochs = 6
+dropout = 0.0
+optimizer = "adam"
+learning_rate = 1e-2
+"""
+)
+
+
+# And with sweeps of it.
+SWEEPS = (
+    SMALL
+    + """
+[sweeps.width]
+head = "small"
+grid = { units = [[], [8]], learning_rate = [1e-4, 1e-2] }
+
+[sweeps.strength]
+head = "logreg"
+cv = 3
+refit = true
+grid = { params = { C = [0.01, 0.1, 1.0] } }
+
+[sweeps.noise]
+head = "small"
+cv = 2
+repeats = 3
+
+[sweeps.fast]
+head = "small"
+strategy = "halving"
+factor = 2
+repeats = 2
+grid = { units = [[], [8]], pool = ["avg", "flatten"], learning_rate = [1e-4, 1e-2] }
+"""
+)
 
 
 def write_image(path: Path, seed: int, size: tuple[int, int] = (24, 20), mode: str = "RGB") -> Path:
@@ -134,6 +181,17 @@ def store_of(project: Project) -> FeatureStore:
     """The store of a project that has one."""
     (folder,) = (project.artifacts / "features").iterdir()
     return FeatureStore(folder)
+
+
+def trials(project: Project, name: str) -> list[dict[str, str]]:
+    """The rows of a sweep's table."""
+    with open(project.artifacts / "sweeps" / name / "trials.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def result(project: Project, *names: str) -> dict:
+    """The result in a folder of the artifacts."""
+    return json.loads(project.artifacts.joinpath(*names, "result.json").read_text())
 
 
 def look(root: Path, **options: object) -> Manifest:

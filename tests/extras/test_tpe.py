@@ -1,20 +1,12 @@
 """A sweep that learns where to look, through Optuna."""
 
-import csv
 from pathlib import Path
 
-from conftest import CONFIG, ROOT, Project, write_photos
+from conftest import ROOT, SMALL, Project, trials, write_photos
 
 SWEEP = (
-    CONFIG
+    SMALL
     + """
-[heads.small]
-kind = "dense"
-pool = "avg"
-units = [8]
-epochs = 3
-optimizer = "adam"
-
 [sweeps.learn]
 head = "small"
 strategy = "tpe"
@@ -24,18 +16,13 @@ grid = { units = [[], [8]], learning_rate = { low = 1e-6, high = 1e-1, log = tru
 )
 
 
-def table(project: Project) -> list[dict[str, str]]:
-    with open(project.artifacts / "sweeps" / "learn" / "trials.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_it_finds_rates_that_learn_and_goes_on_where_it_was(tmp_path: Path) -> None:
     project = Project(tmp_path).create(SWEEP)
     write_photos(project.photos, {"cat": 30, "dog": 30})
     assert project.headstart("features").code == 0
     outcome = project.headstart("sweep")
     assert outcome.code == 0 and outcome.trained == ["learn"], outcome.out
-    before = table(project)
+    before = trials(project, "learn")
     assert len(before) == 20
     assert all(1e-6 <= float(row["learning_rate"]) <= 1e-1 and 8 <= int(row["batch_size"]) <= 32 for row in before)
     # What was asked first is asked again, and is known.
@@ -45,7 +32,7 @@ def test_it_finds_rates_that_learn_and_goes_on_where_it_was(tmp_path: Path) -> N
     after = (project.artifacts / "sweeps" / "learn" / "trials.jsonl").read_text().splitlines()
     assert after[:20] == lines and len(after) == 24
     keys = {row["key"] for row in before}
-    assert keys < {row["key"] for row in table(project)}
+    assert keys < {row["key"] for row in trials(project, "learn")}
 
 
 def test_without_optuna_it_is_one_line(tmp_path: Path) -> None:

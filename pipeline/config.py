@@ -244,6 +244,12 @@ def _sweeps(
                 f"{path}: [{where}] min_epochs: expected fewer than the {epochs} epochs of the head {spec.head!r}, found "
                 f"{spec.min_epochs}; no trial would be dropped"
             )
+        optimizers = spec.grid.get("optimizer") or [head.get("optimizer")]
+        if "momentum" in spec.grid and "sgd" not in optimizers:
+            raise ConfigError(
+                f'{path}: [{where}] grid.momentum: only optimizer "sgd" takes it, found {", ".join(map(repr, optimizers))}; '
+                "leave it out"
+            )
         grid = dict(spec.grid)
         for field, values in spec.grid.items():
             for value in [values.low, values.high] if isinstance(values, Range) else values:

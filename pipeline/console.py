@@ -18,6 +18,7 @@ class Terminal:
             if reconfigure:
                 reconfigure(errors="backslashreplace")
         self._shown: list[str] = []
+        self._bars = 0
         self._printed = perf_counter()
 
     def say(self, line: str) -> None:
@@ -53,7 +54,9 @@ class Terminal:
         class WithLines(Progress):
             def get_renderables(self) -> Iterator[RenderableType]:
                 yield from super().get_renderables()
-                yield Text("\n".join(terminal._shown))
+                # A head of one's own has a bar within that of its sweep.
+                if terminal._bars == 1 and terminal._shown:
+                    yield Text("\n".join(terminal._shown))
 
         start = perf_counter()
         columns = (
@@ -69,9 +72,13 @@ class Terminal:
             def advance(done: int) -> None:
                 progress.advance(task, done)
                 rate = progress.tasks[0].completed / max(perf_counter() - start, 1e-9)
-                progress.update(task, rate=f"{rate:,.0f} {unit}/s")
+                progress.update(task, rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
 
-            yield advance
+            self._bars += 1
+            try:
+                yield advance
+            finally:
+                self._bars -= 1
 
     def _lines(self, what: str, total: int, unit: str) -> Callable[[int], None]:
         start = perf_counter()

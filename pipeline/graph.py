@@ -228,7 +228,8 @@ def _sweep_target(config: Config, entry: SweepEntry, bases: dict[str, BaseTarget
 def _winner_target(config: Config, sweep: SweepTarget, bases: dict[str, BaseTarget], manifest: Manifest) -> HeadTarget:
     """The winner of a sweep, as a head under the sweep's name."""
     assert sweep.done is not None
-    entry = config.variant(sweep.entry, sweep.done["winner"]["params"])
+    params = {name: value for name, value in sweep.done["winner"]["params"].items() if value is not None}
+    entry = config.variant(sweep.entry, params)
     if sweep.entry.spec.refit:
         entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
     return _head_target(config, entry, bases[entry.base], manifest)

@@ -41,8 +41,11 @@ def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
     for name in stale:
         try:
             _run(config, name, progress)
+        except CacheError:
+            raise
         except HeadstartError as error:  # keeps no other sweep from running
-            progress.say(f"failed: {error}")
+            if stale[1:]:
+                progress.say(f"failed: {error}")
             problems.append(error)
         finally:
             progress.show([])
@@ -52,8 +55,7 @@ def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
     if done:
         run.heads(config, progress, done)
     if problems:
-        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
-        raise HeadError(f"{problems[0]}{more}")
+        raise HeadError(f"{len(problems)} of {len(stale)} sweeps failed" if stale[1:] else str(problems[0]))
     return len(stale)
 
 
@@ -106,13 +108,15 @@ def _run(config: Config, name: str, progress: Progress) -> None:
 
 
 def _words(trial: Trial) -> str:
-    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in trial.params.items())
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in trial.params.items() if value is not None)
 
 
 def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     entry = graph.config.variant(target.entry, params)
     check_spec(target.entry.name, entry.spec, "sweeps")
     base_key = graph.bases[entry.base].key(entry.layers) or ""
+    if "momentum" in params and getattr(entry.spec, "optimizer", None) != "sgd":
+        params = params | {"momentum": None}  # it has none, whatever was drawn
     spec = target.entry.spec
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
     key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest), protocol])
@@ -167,7 +171,7 @@ def _described(trial: Trial, record: Record) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
 def _cells(record: Record, repeats: int) -> list[Any]:

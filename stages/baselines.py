@@ -297,7 +297,9 @@ class SklearnHead:
         if not hasattr(last, "decision_function"):
             return log_probabilities(self.predict_proba(X))
         logs = log_softmax(self._decision(pool_features(X, self.spec.pool)))
-        out = np.full((len(X), len(self.classes_)), np.log(EPSILON))
+        # A class without a row in train is no more probable than any other.
+        least = np.minimum(logs.min(axis=1, keepdims=True), np.log(EPSILON))
+        out = np.repeat(least, len(self.classes_), axis=1)
         out[:, self._pipeline.classes_] = logs
         return log_softmax(out)
 

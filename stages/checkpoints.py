@@ -25,11 +25,13 @@ class Checkpoints:
             try:
                 with zipfile.ZipFile(path) as file:
                     whole = file.testzip() is None
-                if whole:
-                    self._epochs[path.stem] = max(len(each.fitted.history) for each in self._read(path))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                with np.load(path, allow_pickle=False) as file:
+                    epochs = max(len(each.history) for each in _fitted(file))
+            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
                 whole = False
-            if not whole:
+            if whole:
+                self._epochs[path.stem] = epochs
+            else:
                 path.unlink()
 
     def epochs(self, key: str) -> int:
@@ -64,6 +66,10 @@ class Checkpoints:
 
     def _read(self, path: Path) -> list[Begun]:
         with np.load(path, allow_pickle=False) as file:
-            fitted = [Fitted(**each) for each in json.loads(str(file["fitted"]))]
+            fitted = _fitted(file)
             sizes = [sum(name.startswith(f"{i}/") for name in file.files) for i in range(len(fitted))]
             return [Begun(each, [file[f"{i}/{k}"] for k in range(sizes[i])]) for i, each in enumerate(fitted)]
+
+
+def _fitted(file: Any) -> list[Fitted]:
+    return [Fitted(**each) for each in json.loads(str(file["fitted"]))]

@@ -45,14 +45,15 @@ class Group:
         self._training = Training(members, source, n_classes, keep_weights=False, begun=begun)
         self._written, self._took, self._told = perf_counter(), 0.0, False
 
-    def advance(self, epochs: int | None) -> None:
-        """Train for so many epochs in all, or to the end."""
+    def advance(self, epochs: int | None, written: Callable[["Group"], None] = lambda group: None) -> None:
+        """Train for so many epochs in all, or to the end. ``written`` is called after each checkpoint."""
         end = epochs or max(member.spec.epochs for member in self._training.members)
         while self.alive and self._training.epoch < end:
             self._training.advance(self._training.epoch + 1)
             between = max(SECONDS_BETWEEN_CHECKPOINTS, self._took / SHARE_FOR_CHECKPOINTS)
             if perf_counter() - self._written >= between:
                 self.write()
+                written(self)
 
     @property
     def alive(self) -> bool:

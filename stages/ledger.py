@@ -50,8 +50,8 @@ class Record:
 
     @property
     def failed(self) -> bool:
-        """Whether it could not be trained, and is to be tried again."""
-        return bool(self.problem) and not self.complete
+        """Whether it could not be trained, and is to be tried again; one that diverged was trained."""
+        return bool(self.problem) and not self.scores and not self.complete
 
     def covers(self, epochs: int) -> bool:
         """Whether the score after so many epochs is known."""
@@ -96,6 +96,10 @@ class Ledger:
     def covers(self, key: str, epochs: int) -> bool:
         """Whether the score of a trial after so many epochs is known."""
         return key in self._records and self._records[key].covers(epochs)
+
+    def knows(self, key: str) -> bool:
+        """Whether there is a record of a trial that was trained."""
+        return key in self._records and not self._records[key].failed
 
     def complete(self, key: str) -> bool:
         """Whether a trial needs no more training."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z95 = 1.959963984540054
-# Stands for a probability of 0, which has no logarithm.
+# The least probability: 0 has no logarithm.
 EPSILON = 1e-7
 BINS = 15
 # Standard deviation of log T before any row is seen: a factor of two either way is nothing unusual.
@@ -83,9 +83,8 @@ def scores(
 
 
 def log_probabilities(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Logarithms of probabilities (n, classes), where 0 counts as 1e-7; rows of probabilities sum to 1."""
-    p = np.asarray(probabilities, np.float64)
-    return log_softmax(np.log(np.where(p > 0, p, EPSILON)))
+    """Logarithms of probabilities (n, classes), of which none counts as less than 1e-7; rows of probabilities sum to 1."""
+    return log_softmax(np.log(np.maximum(np.asarray(probabilities, np.float64), EPSILON)))
 
 
 def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

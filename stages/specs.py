@@ -236,13 +236,13 @@ class _Trained(_Head):
     class_weight: Annotated[Literal["balanced"] | None, BeforeValidator(off)] = None
     label_smoothing: Fraction = 0.0
 
-    @model_validator(mode="after")
-    def _momentum_is_of_sgd(self) -> "_Trained":
+    @model_validator(mode="before")
+    @classmethod
+    def _momentum_is_of_sgd(cls, table: Any) -> Any:
         """Variants that differ only in a momentum that their optimizer does not take have one key, and are one trial."""
-        default = _Trained.model_fields["momentum"].default
-        if self.optimizer == "sgd" or self.momentum == default:
-            return self
-        return self.model_copy(update={"momentum": default})
+        if not isinstance(table, dict) or table.get("optimizer") == "sgd":
+            return table
+        return {name: value for name, value in table.items() if name != "momentum"}
 
 
 class DenseSpec(_Trained):
@@ -310,6 +310,8 @@ class SweepSpec(Spec):
             raise ValueError(f'{min(idle)}: only strategy "halving" has it, found "{self.strategy}"; leave it out')
         if self.strategy == "halving" and "epochs" in self.grid:
             raise ValueError('grid.epochs: strategy "halving" divides the epochs itself; set epochs in the head')
+        if "kind" in self.grid:
+            raise ValueError("grid.kind: trials cannot differ in it; sweep over a head of each kind")
         if misplaced := sorted(self.grid.keys() & {"cv", "repeats", "refit"}):
             raise ValueError(f"grid.{misplaced[0]}: trials cannot differ in it; set {misplaced[0]} in the sweep itself")
         ranges = [name for name, values in self.grid.items() if isinstance(values, Range)]

@@ -6,7 +6,9 @@ them, and after each rung of epochs goes on with the best.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -56,32 +58,33 @@ class Sweep:
         self.name, self.home = name, home
         self.checkpoints = Checkpoints(ledger.path.parent / "under_way")
         self._sources: dict[tuple[str, tuple[str, ...], Pool], Source] = {}
+        self._making = Lock()
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Train until every trial has its record; by halving, until all but the best are dropped."""
-        known = sum(trial.key in self.ledger and not self.ledger[trial.key].failed for trial in trials)
-        under_way = sum(self.checkpoints.epochs(trial.key) > 0 for trial in trials)
-        asked = self.spec.trials or 0
+        begun = {trial.key for trial in trials if self.checkpoints.epochs(trial.key)}
+        known = sum(self.ledger.knows(trial.key) and trial.key not in begun for trial in trials)
+        asked = self.spec.trials or prod(len(values) for values in self.spec.grid.values() if isinstance(values, list))
         self.progress.say(
             f"sweep {self.name}: {counted(len(trials), 'trial')}"
             + (f" of the {asked} asked for, as the others are the same" if asked > len(trials) else "")
             + (f", {known} of them known before" if known else "")
-            + (f", {under_way} under way" if under_way else "")
+            + (f", {len(begun)} under way" if begun else "")
         )
         if self.spec.strategy == "halving":
             self._halve(trials)
         else:
-            self._train_all(trials)
+            todo = [trial for trial in trials if not self.ledger.complete(trial.key)]
+            with self.progress.task(f"Sweep {self.name}", len(todo), "trials") as advance:
+                self._train_all(todo, trials, advance)
 
-    def _train_all(self, trials: Sequence[Trial]) -> None:
-        todo = [trial for trial in trials if not self.ledger.complete(trial.key)]
-        with self.progress.task(f"Sweep {self.name}", len(todo), "trials") as advance:
-            for group in _stackable(self, todo):
-                self._sources.clear()
-                for wave in self._waves(group):
-                    self._train(wave)
-                    advance(len(wave))
-                    self._show(trials, "")
+    def _train_all(self, todo: Sequence[Trial], shown: Sequence[Trial], advance: Callable[[int], None]) -> None:
+        for group in _stackable(self, todo):
+            self._sources.clear()
+            for wave in self._waves(group):
+                self._train(wave)
+                advance(len(wave))
+                self._show(shown)
 
     def search(self, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
         """Ask Optuna's tree-structured Parzen estimator for a batch of trials, train them, tell it; until there are enough.
@@ -101,21 +104,23 @@ class Sweep:
         trials: dict[str, Trial] = {}
         wanted = self.spec.trials or 0
         self.progress.say(f"sweep {self.name}: {counted(wanted, 'trial')}, asked for {ASKED_AT_ONCE} at a time")
-        for start in range(0, wanted, ASKED_AT_ONCE):
-            asked = [study.ask() for _ in range(min(ASKED_AT_ONCE, wanted - start))]
-            batch = [
-                variant({name: suggested(each, name, self.spec.grid[name]) for name in self.spec.grid})
-                for each in asked
-            ]
-            trials |= {trial.key: trial for trial in batch}
-            self._train_all(list({trial.key: trial for trial in batch}.values()))
-            for each, trial in zip(asked, batch, strict=True):
-                record = self.ledger[trial.key]
-                if record.scores and not record.problem:
-                    study.tell(each, record.scores[-1].accuracy)
-                else:
-                    study.tell(each, state=optuna.trial.TrialState.FAIL)
-            self._show(list(trials.values()), f", {start + len(asked)} of {wanted} trials")
+        with self.progress.task(f"Sweep {self.name}", wanted, "trials") as advance:
+            for start in range(0, wanted, ASKED_AT_ONCE):
+                asked = [study.ask() for _ in range(min(ASKED_AT_ONCE, wanted - start))]
+                batch = [
+                    variant({name: suggested(each, name, self.spec.grid[name]) for name in self.spec.grid})
+                    for each in asked
+                ]
+                trials |= {trial.key: trial for trial in batch}
+                todo = {trial.key: trial for trial in batch if not self.ledger.complete(trial.key)}
+                advance(len(batch) - len(todo))
+                self._train_all(list(todo.values()), list(trials.values()), advance)
+                for each, trial in zip(asked, batch, strict=True):
+                    record = self.ledger[trial.key]
+                    if record.scores and not record.problem:
+                        study.tell(each, record.scores[-1].accuracy)
+                    else:
+                        study.tell(each, state=optuna.trial.TrialState.FAIL)
         return list(trials.values())
 
     def _waves(self, group: list[Trial]) -> Iterator[list[Trial]]:
@@ -150,7 +155,7 @@ class Sweep:
                 self.ledger.add([self._own(trial, trial.spec) for trial in wave if isinstance(trial.spec, KerasSpec)])
             else:
                 group = self._begin(wave)
-                group.advance(None)
+                group.advance(None, self._note_complete)
                 self._note(group)
         except DataError as error:  # memory does not hold the features
             self.ledger.add([Record(trial.key, (), False, 0.0, str(error)) for trial in wave])
@@ -160,8 +165,13 @@ class Sweep:
         folds, said = self.folds(data), self.progress.say
         return Group(trials, folds, self.spec.repeats, source, len(data.classes), self.checkpoints, said)
 
-    def _note(self, group: Group) -> None:
-        records = group.records()
+    def _note_complete(self, group: Group) -> None:
+        self._note(group, complete=True)
+
+    def _note(self, group: Group, complete: bool = False) -> None:
+        """Record what is new of a group; or of the trials alone that are complete."""
+        new = [record for record in group.records() if not self.ledger.complete(record.key)]
+        records = [record for record in new if record.complete or not complete]
         self.ledger.add(records)
         self.checkpoints.remove(record.key for record in records if record.complete)
 
@@ -200,7 +210,7 @@ class Sweep:
 
         def climb(each: Group | list[Trial], hold: bool) -> Group | None:
             group = each if isinstance(each, Group) else self._begin(each)
-            group.advance(epochs)
+            group.advance(epochs, self._note_complete)
             self._note(group)
             return group if hold or not group.write() else None
 
@@ -212,7 +222,7 @@ class Sweep:
                 advance(1)
         return [group for group in found if group is not None]
 
-    def _show(self, trials: Sequence[Trial], title: str) -> None:
+    def _show(self, trials: Sequence[Trial], title: str = "") -> None:
         lines = leader_lines(self.ranked(trials)[:LEADERS])
         self.progress.show([f"leaders of sweep {self.name}{title}:", *(f"  {line}" for line in lines)])
 
@@ -230,9 +240,10 @@ class Sweep:
     def _source(self, trial: Trial) -> Source:
         """Rows of the features of a trial, which all trials on them share."""
         features = (trial.base, trial.layers, trial.spec.pool)
-        if features not in self._sources:
-            self._sources[features] = self._dataset(trial).source(trial.spec.pool, trial.layers)
-        return self._sources[features]
+        with self._making:
+            if features not in self._sources:
+                self._sources[features] = self._dataset(trial).source(trial.spec.pool, trial.layers)
+            return self._sources[features]
 
     def _features(self, trial: Trial) -> NDArray[np.float32]:
         return self._dataset(trial).X(trial.spec.pool, trial.layers)

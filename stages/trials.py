@@ -23,7 +23,10 @@ MOST_SHUFFLED = 1_000_000
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant: the parameters that it differs by, the base and layers that it is trained on, its spec and its key."""
+    """One variant: the parameters that it differs by, the base and layers that it is trained on, its spec and its key.
+
+    A parameter that it does not take, such as the momentum of another optimizer, is None.
+    """
 
     params: Mapping[str, Any]
     base: str
@@ -94,7 +97,7 @@ def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
             continue
         score = record.scores[-1]
         low, high = score.interval
-        words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+        words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items() if value is not None)
         epochs = len(record.scores)
         after = "" if record.complete else f" after {epochs} epoch{'s' * (epochs > 1)}"
         spread = f" ±{score.spread:.3f}" if score.spread else ""
@@ -130,6 +133,8 @@ def effects(
         labels, place = _labels(values)
         groups: list[list[float]] = [[] for _ in labels]
         for trial, accuracy in done:
+            if trial.params[name] is None:
+                continue
             groups[place(trial.params[name])].append(accuracy)
         found[name] = [
             {

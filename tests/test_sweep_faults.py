@@ -68,10 +68,23 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_trial_that_diverges_is_told_and_spoils_nothing(tmp_path: Path) -> None:
     text = SMALL + ('[sweeps.wild]\nhead = "small"\ngrid = { optimizer = ["sgd"], learning_rate = [1e-2, 1e30] }\n')
+    text += """[sweeps.hot]
+head = "small"
+strategy = "halving"
+grid = { optimizer = ["sgd"], learning_rate = [1e-2, 1e30, 1e35], units = [[], [8]] }
+[sweeps.slopes]
+head = "small"
+grid = { optimizer = ["sgd", "adam"], momentum = [0.5, 0.9] }
+"""
     project = Project(tmp_path).create(text)
     write_photos(project.photos, {"cat": 20, "dog": 20})
     outcome = project.make("sweep", "report")
     assert outcome.code == 0 and outcome.reported, outcome.out
+    assert "up to date" in project.headstart("sweep").out
+    # A momentum belongs to sgd; adam has none, and is one trial.
+    assert sorted(row["momentum"] for row in trials(project, "slopes")) == ["", "0.5", "0.9"]
+    slopes = result(project, "sweeps", "slopes")["effects"]["momentum"]
+    assert [(each["value"], each["trials"]) for each in slopes] == [("0.5", 1), ("0.9", 1)]
     good, bad = trials(project, "wild")
     assert bad["problem"] == "training diverged" and bad["accuracy"] == "" and float(good["accuracy"]) > 0
     assert [each["trials"] for each in result(project, "sweeps", "wild")["effects"]["learning_rate"]] == [1, 0]

@@ -70,7 +70,9 @@ def p_value(p: float) -> str:
 
 
 def setting(value: Any) -> str:
-    """The value of a parameter: three digits of a number, a list as it is written in TOML."""
+    """The value of a parameter: three digits of a number, a list as it is written in TOML, a dash where there is none."""
+    if value is None:
+        return "–"
     return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 

@@ -94,7 +94,7 @@ def halving(data: Dataset, work: Path, epochs: int) -> dict[str, Any]:
         trials = trials_of(sweep_spec, variant)
         sweep = Sweep(sweep_spec, {"base": data}, Ledger(work / strategy), SILENT, strategy)
         taken = seconds(partial(sweep.run, trials))
-        best, record = winner(sweep.ranked(trials), strategy)
+        best, record = winner(sweep.ranked(trials), strategy, "this bench")
         table[strategy] = {"seconds": taken, "accuracy": record.scores[-1].accuracy, "winner": dict(best.params)}
         print(
             f"{strategy:8} {len(trials)} trials: {taken:7.1f} s, winner {record.scores[-1].accuracy:.4f} {dict(best.params)}"

@@ -21,8 +21,9 @@ from stages.specs import SklearnSpec
 PLAIN = {"RidgeClassifier": {"alpha"}, "LogisticRegression": {"C", "max_iter", "tol", "class_weight"}}
 # Steps that L-BFGS remembers, as in SciPy; and how often a step is halved before there is no lower point to be found.
 MEMORY, HALVINGS = 10, 20
-# Columns that go through BLAS at a time: how it rounds depends on their number, and a path of L-BFGS on how it rounds.
-COLUMNS = 16
+# Columns that go through BLAS at a time, for two classes and for more: how it rounds depends on their number, and a path of
+# L-BFGS on how it rounds. A strength has one column for two classes, and most of the time a few strengths alone are left.
+COLUMNS_OF_TWO, COLUMNS = 8, 16
 
 
 class Shared:
@@ -122,6 +123,7 @@ def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, l
     total = weights.sum()
     n, d = rows.shape
     outputs = 1 if len(classes) == 2 else len(classes)
+    columns = COLUMNS_OF_TWO if outputs == 1 else COLUMNS
     hot = (labels[:, None] == (1 if outputs == 1 else np.arange(outputs))).astype(np.float64)
     share = (weights / total)[:, None]
 
@@ -129,7 +131,7 @@ def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, l
         """Mean cross-entropy and penalty, as scikit-learn scales them, and gradients, of some of the strengths (a, …)."""
         w, b = at[:, : d * outputs].reshape(-1, d, outputs), at[:, d * outputs :]
         side = w.transpose(1, 0, 2).reshape(d, -1).astype(rows.dtype)
-        logits = by_strength(product(rows, side), len(at)) + b[:, None]
+        logits = by_strength(product(rows, side, columns), len(at)) + b[:, None]
         if outputs == 1:
             losses = np.logaddexp(0, logits) - hot * logits
             errors = (expit(logits) - hot) * share
@@ -139,7 +141,7 @@ def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, l
             errors = (np.exp(logs) - hot) * share
         penalty = 1 / (strengths[which] * total)
         value = (losses * share).sum(axis=(1, 2)) + 0.5 * penalty * (w * w).sum(axis=(1, 2))
-        back = product(rows.T, errors.transpose(1, 0, 2).reshape(n, -1).astype(rows.dtype))
+        back = product(rows.T, errors.transpose(1, 0, 2).reshape(n, -1).astype(rows.dtype), columns)
         slope = by_strength(back, len(at)) + penalty[:, None, None] * w
         return value, np.concatenate([slope.reshape(len(at), -1), errors.sum(axis=1)], axis=1)
 
@@ -159,14 +161,15 @@ def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, l
     return found
 
 
-def product(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``left`` (m, p) times ``right`` (p, q), where each column is the same whatever the others and their number."""
+def product(left: NDArray[np.float32], right: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """``left`` (m, p) times ``right`` (p, q), so many columns at a time: each is the same whatever the others."""
+    # Not transposed, though BLAS is quicker so: then a column depends on its place.
     q = right.shape[1]
-    wide = np.zeros((len(right), -(-q // COLUMNS) * COLUMNS), right.dtype)
+    wide = np.zeros((len(right), -(-q // columns) * columns), right.dtype)
     wide[:, :q] = right
     out = np.empty((len(left), wide.shape[1]), right.dtype)
-    for i in range(0, wide.shape[1], COLUMNS):
-        np.matmul(left, wide[:, i : i + COLUMNS], out=out[:, i : i + COLUMNS])
+    for i in range(0, wide.shape[1], columns):
+        np.matmul(left, wide[:, i : i + columns], out=out[:, i : i + columns])
     return out[:, :q]
 
 

@@ -4,16 +4,13 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages.checkpoints import Checkpoints
+from stages.folds import Fold
 from stages.ledger import Record, Score
 from stages.specs import DenseSpec
 from stages.together import Member, Source, Training
 from stages.trials import Trial
-
-# Positions of the rows to train on, and of those to score.
-Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 # What a kill costs; and where writing takes long, it takes this share of the time at most.
 SECONDS_BETWEEN_CHECKPOINTS = 20.0

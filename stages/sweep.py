@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DataError, DivergedError, HeadError
-from cache.files import digest_json
 from stages.backend import load_keras
 from stages.checkpoints import Checkpoints
 from stages.dataset import Dataset
-from stages.group import Fold, Group, mean_score
+from stages.folds import Fold, cross_validation
+from stages.group import Group, mean_score
 from stages.ledger import Ledger, Record
 from stages.paths import on_path
 from stages.progress import Progress
@@ -330,24 +330,3 @@ def _stackable(sweep: Sweep, trials: Sequence[Trial]) -> list[list[Trial]]:
         inputs, classes = sweep._inputs(group[0]), len(sweep._dataset(group[0]).classes)
         found += [[group[i] for i in places] for places in by_shape(specs, inputs, classes)]
     return found
-
-
-def cross_validation(data: Dataset, folds: int, seed: int) -> list[Fold]:
-    """Positions to train on and to score for each fold of train and validation; copies of an image stay together.
-
-    Folds are drawn from each image's content digest and the seed, stratified by class. Raises DataError for fewer images than
-    folds.
-    """
-    rows = np.sort(np.concatenate([data.rows("train"), data.rows("validation")]))
-    label_of: dict[str, int] = {}
-    for row in rows:
-        label_of.setdefault(data.records[row].sha256, int(data.y[row]))
-    if len(label_of) < folds:
-        raise DataError(
-            f"cv = {folds}: expected as many images in train and validation at least, found {len(label_of)}"
-        )
-    # Class after class, each in an order of chance, dealt out like cards.
-    dealt = sorted(label_of, key=lambda digest: (label_of[digest], digest_json([seed, digest])))
-    fold_of = {digest: place % folds for place, digest in enumerate(dealt)}
-    which = np.array([fold_of[data.records[row].sha256] for row in rows])
-    return [(rows[which != fold], rows[which == fold]) for fold in range(folds)]

@@ -18,7 +18,8 @@ from conftest import CONFIG, ROOT, Project, write_photos
 
 from stages import group as groups
 from stages.checkpoints import Checkpoints
-from stages.group import Fold, Group
+from stages.folds import Fold
+from stages.group import Group
 from stages.ledger import Record
 from stages.specs import DenseSpec
 from stages.together import InMemory, Member, train_all

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from cache.errors import DataError
 from pipeline.config import load_config
 from stages.dataset import Dataset
+from stages.folds import cross_validation
 from stages.ledger import Ledger, Record, Score
 from stages.specs import DenseSpec, SweepSpec
-from stages.sweep import cross_validation, rungs
+from stages.sweep import rungs
 from stages.trials import Trial, trials_of
 
 

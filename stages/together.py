@@ -16,8 +16,8 @@ from stages.specs import DenseSpec, KerasSpec
 # Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
 STACK_BYTES = 8_000_000
 # What the weights and slots of stopped heads would be read and written in the epochs that are left, when it takes as long as
-# compiling a function for a smaller stack: about a second.
-BYTES_WORTH_COMPILING = 40_000_000_000
+# compiling a function for a smaller stack: about half a second.
+BYTES_WORTH_COMPILING = 10_000_000_000
 # Rows that are scored at once, so that what hidden layers hold for all heads stays bounded.
 SCORED_ROWS = 1024
 

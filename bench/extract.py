@@ -33,14 +33,19 @@ from cache import FeatureStore
 from cache.errors import BaseError
 from cache.files import digest_json
 from cache.skipped import SkippedImages
-from stages import backend
-from stages.bases import FrozenBase, build, preprocessing
-from stages.decoding import load
-from stages.features import LayerStore, Stage, extract
-from stages.quantise import QuantisedBase, calibration_images
-from stages.scan import scan
-from stages.specs import DECODE_POLICY, BaseSpec, CacheSpec, DataSpec
-from stages.weights import Weights
+from stages.bases import backend
+from stages.bases.frozen import FrozenBase
+from stages.bases.model import build, preprocessing
+from stages.bases.quantise import QuantisedBase
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
+from stages.data.policy import EXACT
+from stages.data.scan import scan
+from stages.data.spec import DataSpec
+from stages.extract.decoding import load
+from stages.extract.features import LayerStore, Stage, extract
+from stages.extract.precision import calibration_images
+from stages.extract.spec import CacheSpec
 
 THREE_LAYERS = ["block3_pool", "block4_pool", "block5_pool"]  # of VGG16
 KINDS = [
@@ -95,7 +100,7 @@ class Ours:
             self.data,
             manifest,
             layers,
-            SkippedImages(folder / "skipped.json", DECODE_POLICY),
+            SkippedImages(folder / "skipped.json", EXACT),
             CacheSpec(dir=folder, shard_images=SHARD_IMAGES),
         )
         with contextlib.ExitStack() as held:

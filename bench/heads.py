@@ -24,11 +24,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from stages.heads import build_core, loss, optimizer
-from stages.program import program
-from stages.specs import DenseSpec
-from stages.stack import Shape
-from stages.together import InMemory, Member, train_all
+from stages.heads.dense import build_core, loss, optimizer
+from stages.training.program import program
+from stages.training.spec import DenseSpec
+from stages.training.stack import Shape
+from stages.training.together import InMemory, Member, train_all
 
 GROUPS = [
     ("64 linear heads, 512 features", 64, 512, []),

@@ -63,8 +63,8 @@ def main() -> None:
             (project / "headstart.toml").write_text(CONFIG)
             found[count] = peak(project, "-m", "pipeline", "features")
         build = (
-            "from pathlib import Path; from pipeline.config import load_config; from stages.bases import FrozenBase;"
-            "from stages.weights import Weights; spec = load_config(Path('headstart.toml')).bases['base'];"
+            "from pathlib import Path; from pipeline.config import load_config; from stages.bases.frozen import FrozenBase;"
+            "from stages.bases.weights import Weights; spec = load_config(Path('headstart.toml')).bases['base'];"
             "base = FrozenBase(spec, Weights(spec, Path('weights')));"
             "import numpy; base(numpy.zeros((32, 32, 32, 3), 'uint8'))"
         )

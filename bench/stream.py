@@ -16,10 +16,10 @@ from time import perf_counter
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from bench.sweep import write_features
-from stages.dataset import Dataset
-from stages.program import program
-from stages.specs import DenseSpec
-from stages.together import Fitted, Member, train_all
+from stages.heads.dataset import Dataset
+from stages.training.program import program
+from stages.training.spec import DenseSpec
+from stages.training.together import Fitted, Member, train_all
 
 
 def peak() -> float:

@@ -30,15 +30,17 @@ from bench.heads import plain
 from cache import FeatureStore, ImageRecord, Manifest
 from cache.files import digest_json
 from cache.shard import ShardInfo
-from stages.baselines import fit_all
-from stages.dataset import Dataset
-from stages.ledger import Ledger
-from stages.paths import Shared
-from stages.program import program
+from stages.heads.dataset import Dataset
+from stages.heads.fitting import fit_all
+from stages.heads.spec import SklearnSpec
+from stages.heads.strengths import Shared
 from stages.progress import SILENT
-from stages.specs import DenseSpec, SklearnSpec, SweepSpec
-from stages.sweep import Sweep
-from stages.trials import Trial, trials_of, winner
+from stages.sweeps.ledger import Ledger
+from stages.sweeps.spec import SweepSpec
+from stages.sweeps.sweep import Sweep
+from stages.sweeps.trials import Trial, trials_of, winner
+from stages.training.program import program
+from stages.training.spec import DenseSpec
 
 CLASSES = ("cat", "dog")
 VALIDATION = 1000

@@ -52,7 +52,7 @@ class ShardTable:
 class ShardInfo:
     """What the attributes of a shard say: base key, its spec, and what really computed the features.
 
-    ``drift`` is how far features computed then were from those already stored, see ``stages.drift``; empty where nothing
+    ``drift`` is how far features computed then were from those already stored, see ``stages.extract.drift``; empty where nothing
     was compared. ``seconds`` is how long the rows took to extract, decoding included.
     """
 

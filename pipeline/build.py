@@ -9,7 +9,7 @@ from pipeline.graph import BaseTarget, Graph
 from stages.progress import Progress
 
 if TYPE_CHECKING:
-    from stages.bases import FrozenBase
+    from stages.bases.frozen import FrozenBase
 
 
 def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Sequence[str] = ()) -> "FrozenBase":
@@ -19,7 +19,7 @@ def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Se
             f"{graph.config.data.root}: {len(target.missing)} images are to be extracted ({'; '.join(target.reasons)}), "
             "but the folder is not here; extract where the images are, and copy the cache"
         )
-    from stages.precision import suitable_base
+    from stages.extract.precision import suitable_base
 
     if target.spec.precision == "int8":
         _quantise(graph, target, progress)
@@ -34,7 +34,8 @@ def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Se
 
 
 def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:
-    from stages.quantise import QuantisedBase, calibration_images
+    from stages.bases.quantise import QuantisedBase
+    from stages.extract.precision import calibration_images
 
     base = QuantisedBase(target.spec, target.weights)
     if base.digest() is None:
@@ -46,8 +47,8 @@ def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:
 
 def base_as_stored(target: BaseTarget, progress: Progress, layers: Sequence[str]) -> "FrozenBase":
     """The base in the precision that its stored features have, as far as this machine has it."""
-    from stages.bases import FrozenBase
-    from stages.precision import stored_precision
+    from stages.bases.frozen import FrozenBase
+    from stages.extract.precision import stored_precision
 
     _say_note(target, progress)
     precision = stored_precision(target.spec, [target.stores[layer] for layer in layers])
@@ -57,7 +58,7 @@ def base_as_stored(target: BaseTarget, progress: Progress, layers: Sequence[str]
 
 
 def _say_note(target: BaseTarget, progress: Progress) -> None:
-    from stages.weights import NOTES
+    from stages.bases.weights import NOTES
 
     if target.spec.weights in NOTES:
         progress.say(NOTES[target.spec.weights])

@@ -11,8 +11,8 @@ from cache.manifest import Manifest
 from cache.store import FeatureStore
 from pipeline.config import Config, load_config
 from pipeline.graph import Graph, load_graph
+from stages.heads.results import damaged_files, read_result, read_sweep
 from stages.progress import Progress
-from stages.results import damaged_files, read_result, read_sweep
 
 
 def verify(config: Config, progress: Progress) -> list[str]:

@@ -224,7 +224,7 @@ def predict(
     from pipeline.config import load_config
     from pipeline.console import Terminal
     from pipeline.summary import prediction_lines
-    from stages.predict import write_submission
+    from stages.predict.predict import write_submission
 
     terminal = Terminal()
     predictions = run.predict(load_config(config), paths or [], head, terminal)
@@ -271,7 +271,7 @@ def prune(
 @command()
 def demo(folder: Annotated[Path, typer.Argument(help="Where the demo goes.")] = Path("artifacts/demo")) -> None:
     """Write scikit-learn's handwritten digits as a folder of images, with a configuration for them."""
-    from stages.demo import write_demo
+    from pipeline.demo import write_demo
 
     print(write_demo(folder))
 

@@ -10,20 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from cache.errors import ConfigError
 from cache.files import sha256_file
-from stages.fields import Range
-from stages.specs import (
-    FILE,
-    AnyHead,
-    BaseSpec,
-    CacheSpec,
-    DataSpec,
-    DenseSpec,
-    HeadSpec,
-    KerasSpec,
-    SklearnSpec,
-    SweepSpec,
-)
-from stages.table import nearest
+from stages.bases.spec import FILE, BaseSpec
+from stages.data.spec import DataSpec
+from stages.extract.spec import CacheSpec
+from stages.fields import Range, nearest
+from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
+from stages.sweeps.spec import SweepSpec
+from stages.training.spec import DenseSpec
 
 SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps")
 HEAD_KINDS: dict[str, type[AnyHead]] = {"dense": DenseSpec, "keras": KerasSpec, "sklearn": SklearnSpec}

@@ -17,14 +17,16 @@ from cache.skipped import SkippedImages
 from cache.store import FeatureStore
 from pipeline.config import Config, HeadEntry, SweepEntry
 from pipeline.reasons import data_changes, feature_reasons, spec_changes
+from stages.bases.quantise import base_digest
+from stages.bases.spec import BaseSpec, joint_key
+from stages.bases.weights import Weights
+from stages.data.policy import EXACT
+from stages.data.scan import NoImagesError, scan
+from stages.data.splits import assign_splits
+from stages.heads.results import read_result, read_sweep
+from stages.heads.spec import HEAD_SCHEMA, head_key
 from stages.progress import SILENT, Progress
-from stages.quantise import base_digest
 from stages.report.page import PAGE_VERSION, read_report_parts
-from stages.results import read_result, read_sweep
-from stages.scan import NoImagesError, scan
-from stages.specs import DECODE_POLICY, HEAD_SCHEMA, BaseSpec, head_key, joint_key
-from stages.splits import assign_splits
-from stages.weights import Weights
 
 PART_REASONS = {
     "page": "this headstart writes another page",
@@ -184,7 +186,7 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
 
     Where the data folder is gone, the manifest of the last scan stands in. Raises DataError and ConfigError.
     """
-    skipped = SkippedImages(config.cache.dir / "skipped.json", DECODE_POLICY)
+    skipped = SkippedImages(config.cache.dir / "skipped.json", EXACT)
     manifest, here = _manifest(config, skipped, rehash, progress)
     bases = {name: base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
     heads = {name: _head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}

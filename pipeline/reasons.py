@@ -8,7 +8,8 @@ from typing import Any
 from cache.errors import CacheError
 from cache.manifest import Manifest
 from cache.store import FeatureStore
-from stages.specs import SCHEMA, AnyHead
+from stages.bases.spec import SCHEMA
+from stages.heads.spec import AnyHead
 
 
 def feature_reasons(

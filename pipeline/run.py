@@ -15,13 +15,13 @@ from pipeline.build import base_as_stored, frozen_base
 from pipeline.config import Config
 from pipeline.graph import BaseTarget, Graph, HeadTarget, base_target, load_graph
 from pipeline.words import data_lines, first
+from stages.fields import nearest
 from stages.progress import Progress
-from stages.table import nearest
 
 if TYPE_CHECKING:
-    from stages.bases import FrozenBase
-    from stages.features import LayerStore, Stage
-    from stages.predict import Prediction
+    from stages.bases.frozen import FrozenBase
+    from stages.extract.features import LayerStore, Stage
+    from stages.predict.predict import Prediction
 
 
 def features(
@@ -55,7 +55,7 @@ def features(
 def _bring_up_to_date(
     graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool, on: str | None
 ) -> int:
-    from stages.features import LayerStore, Stage, compare
+    from stages.extract.features import LayerStore, Stage, compare
 
     if not target.key():  # the weights have just been fetched or quantised
         target = base_target(graph.config, target.name, target.spec, graph.manifest)
@@ -91,7 +91,7 @@ def _mend(each: "LayerStore", manifest: Manifest) -> int:
 
 
 def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, Any]], on: str | None) -> int:
-    from stages.features import extract
+    from stages.extract.features import extract
 
     progress, wanted = stage.progress, stage.wanted()
     before = stage.least_rows()
@@ -99,7 +99,7 @@ def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, A
         if on is None:
             done = extract(stage, base, wanted, compared)
         else:
-            from stages.cluster import extract_on
+            from stages.extract.cluster import extract_on
 
             done = extract_on(on, stage, base.spec, wanted)
     except KeyboardInterrupt:
@@ -121,7 +121,7 @@ def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, A
 
 def plan(config: Config, progress: Progress) -> list[str]:
     """What `features` would do, in words: images, bytes and the time they take by a timed batch or two. Writes no feature."""
-    from stages.plan import measure, plan_lines
+    from stages.extract.plan import measure, plan_lines
 
     graph = load_graph(config, progress=progress)
     lines = data_lines(graph)[:1]
@@ -140,7 +140,7 @@ def plan(config: Config, progress: Progress) -> list[str]:
 
 def _check_heads(graph: Graph) -> None:
     """Find a misspelt estimator now, and not after an hour of extraction."""
-    from stages.train import check_spec
+    from stages.heads.train import check_spec
 
     for head in graph.heads.values():
         if head.stale:
@@ -182,7 +182,7 @@ def heads(config: Config, progress: Progress, names: Sequence[str] = (), on: str
         _check_heads(graph)
         if on is None:
             return _train(graph, stale, progress)
-        from stages.cluster import cluster
+        from stages.extract.cluster import cluster
 
         with cluster(on):
             return _train(graph, stale, progress)
@@ -193,9 +193,9 @@ def _stale(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
 
 
 def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int:
-    from stages.backend import LOADING
-    from stages.dataset import Dataset
-    from stages.train import HeadTask, train_heads
+    from stages.bases.backend import LOADING
+    from stages.heads.dataset import Dataset
+    from stages.heads.train import HeadTask, train_heads
 
     start, before = perf_counter(), len(LOADING)
     failures: list[HeadError] = []
@@ -254,9 +254,9 @@ def report(config: Config, progress: Progress) -> Graph:
 
 def predict(config: Config, paths: Sequence[Path], head: str | None, progress: Progress) -> list["Prediction"]:
     """Labels and probabilities for image files, by the head named or the best on validation."""
-    from stages.predict import find_images, predict_images
-    from stages.results import best_on_validation
-    from stages.train import load_head
+    from stages.heads.results import best_on_validation
+    from stages.heads.train import load_head
+    from stages.predict.predict import find_images, predict_images
 
     graph = load_graph(config, progress=progress)
     usable = {h.name: h.result for h in graph.heads.values() if h.result and _predicts(graph, h)}

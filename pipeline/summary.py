@@ -8,13 +8,13 @@ from pipeline.care import Garbage
 from pipeline.config import base_of
 from pipeline.graph import BaseTarget, Graph, LayerTarget
 from pipeline.words import data_lines, scored_on
+from stages.bases.weights import NOTES, Weights
+from stages.heads.results import ranking
 from stages.report.data import BaseSummary, HeadSummary, ReportData
-from stages.results import ranking
-from stages.trials import counted
-from stages.weights import NOTES, Weights
+from stages.sweeps.trials import counted
 
 if TYPE_CHECKING:
-    from stages.predict import Prediction
+    from stages.predict.predict import Prediction
 
 
 def status_lines(graph: Graph) -> list[str]:
@@ -154,7 +154,7 @@ def layer_lines(name: str, size: str | None) -> list[str]:
     if not (height.isdecimal() and (width or height).isdecimal() and int(height) * int(width or height)):
         raise ConfigError(f"--input-size: expected a whole number or HEIGHTxWIDTH, found {size!r}")
     spec = base_of(name, (int(height), int(width or height)))
-    from stages.bases import layers_of, own_size
+    from stages.bases.model import layers_of, own_size
 
     if spec.own_file and size is None:
         spec = base_of(name, own_size(spec))

@@ -12,13 +12,13 @@ from pipeline import run
 from pipeline.config import Config
 from pipeline.graph import Graph, SweepTarget, load_graph
 from pipeline.words import scored_on
-from stages.ledger import Ledger, Record
+from stages.fields import nearest
+from stages.heads.spec import head_key
+from stages.heads.train import check_spec
 from stages.progress import Progress
-from stages.specs import head_key
-from stages.sweep import Sweep
-from stages.table import nearest
-from stages.train import check_spec
-from stages.trials import Trial, counted, effects, leader_lines, trials_of, winner
+from stages.sweeps.ledger import Ledger, Record
+from stages.sweeps.sweep import Sweep
+from stages.sweeps.trials import Trial, counted, effects, leader_lines, trials_of, winner
 
 LEADERS = 10  # in the result; fewer are printed
 PRINTED = 5
@@ -60,7 +60,7 @@ def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
 
 
 def _run(config: Config, name: str, progress: Progress) -> None:
-    from stages.dataset import Dataset
+    from stages.heads.dataset import Dataset
 
     with lock(config.cache.dir / "sweeps" / name, progress.say):
         # Another process may have run it while this one waited.

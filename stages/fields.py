@@ -1,5 +1,7 @@
-"""What fields of specs have in common: bounds, layers, what is off, and ranges to draw from."""
+"""What specs share: how they are read, the bounds of their fields, ranges to draw from, and the nearest known name."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import (
@@ -16,9 +18,22 @@ from pydantic import (
 # How specs are read: nothing is converted, unknown keys are errors, and nothing changes afterwards.
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy takes
-# Wide enough for any head; one of a thousand million would end where memory does.
-Units = Annotated[int, Field(gt=0, le=65_536)]
+
+
+class Spec(BaseModel):
+    """Parameters that are checked when they are read, and never change afterwards."""
+
+    model_config = STRICT
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the known word that is nearest, or nothing."""
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean {by_lower[found[0]]!r}?)" if found else ""
 
 
 def _each_once(layers: list[str]) -> list[str]:
@@ -41,10 +56,8 @@ def _number(value: Any) -> Any:
     return value
 
 
-class Range(BaseModel):
+class Range(Spec):
     """Numbers from ``low`` to ``high``, drawn evenly, or evenly on a logarithmic scale; whole ones where both ends are."""
-
-    model_config = STRICT
 
     low: Annotated[int | float, PlainValidator(_number)]  # as it is written: 1 is whole, 1.0 is not
     high: Annotated[int | float, PlainValidator(_number)]

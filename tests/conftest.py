@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from cache import FeatureStore, Manifest
-from stages.scan import scan
-from stages.specs import DataSpec
+from stages.data.scan import scan
+from stages.data.spec import DataSpec
 
 ROOT = Path(__file__).parents[1]
 HEADSTART = [sys.executable, "-m", "pipeline"]

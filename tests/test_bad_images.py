@@ -13,8 +13,8 @@ from test_images import JPEG, PNG, bomb, encode, smooth
 
 from cache import DataError, FeatureStore, Manifest
 from cache.files import sha256_file
-from stages.scan import scan
-from stages.specs import DataSpec
+from stages.data.scan import scan
+from stages.data.spec import DataSpec
 
 ODD_NAMES = [
     b"new\nline.png",

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from cache import FeatureStore, Manifest
 from cache.errors import BaseError
-from stages.bases import FrozenBase, preprocessing
-from stages.images import decode
-from stages.specs import BaseSpec
-from stages.table import BASES
-from stages.weights import Weights
+from stages.bases.catalogue import BASES
+from stages.bases.frozen import FrozenBase
+from stages.bases.model import preprocessing
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
+from stages.data.images import decode
 
 
 def base(folder: Path, **options: object) -> FrozenBase:

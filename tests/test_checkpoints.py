@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from conftest import CONFIG, ROOT, Project, write_photos
 
-from stages import group as groups
-from stages.checkpoints import Checkpoints
-from stages.folds import Fold
-from stages.group import Group
-from stages.ledger import Record
-from stages.specs import DenseSpec
-from stages.together import InMemory, Member, train_all
-from stages.trials import Trial
+from stages.sweeps import group as groups
+from stages.sweeps.checkpoints import Checkpoints
+from stages.sweeps.folds import Fold
+from stages.sweeps.group import Group
+from stages.sweeps.ledger import Record
+from stages.sweeps.trials import Trial
+from stages.training.spec import DenseSpec
+from stages.training.together import InMemory, Member, train_all
 
 
 def trial(key: str, **options: object) -> Trial:
@@ -147,7 +147,7 @@ grid = { units = [[8], [16]], learning_rate = [1e-5, 1e-4] }
     project = Project(tmp_path).create(CONFIG + sweep)
     write_photos(project.photos, {"cat": 20, "dog": 20})
     assert project.headstart("features").code == 0
-    often = "import stages.group as g; g.SECONDS_BETWEEN_CHECKPOINTS = 0.0; g.SHARE_FOR_CHECKPOINTS = 1e9; from pipeline.cli import main; main()"
+    often = "import stages.sweeps.group as g; g.SECONDS_BETWEEN_CHECKPOINTS = 0.0; g.SHARE_FOR_CHECKPOINTS = 1e9; from pipeline.cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", often, "sweep", "fast"]
     running = subprocess.Popen(

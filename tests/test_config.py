@@ -7,8 +7,9 @@ import pytest
 from cache.errors import ConfigError
 from pipeline.config import Config, load_config
 from stages.fields import Range
-from stages.specs import DenseSpec, head_key
-from stages.trials import Trial, trials_of
+from stages.heads.spec import head_key
+from stages.sweeps.trials import Trial, trials_of
+from stages.training.spec import DenseSpec
 
 MINIMAL = '[data]\nroot = "photos"\n'
 HEAD = MINIMAL + '[heads.x]\nkind = "dense"\n'
@@ -38,7 +39,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert found.cache.dir == tmp_path / "artifacts" and found.cache.dtype == "float16"
 
 
-@pytest.mark.parametrize("path", ["headstart.toml", "stages/demo/headstart.toml"])
+@pytest.mark.parametrize("path", ["headstart.toml", "pipeline/demo/headstart.toml"])
 def test_the_configurations_that_are_shipped_are_valid(path: str) -> None:
     found = load_config(ROOT / path)
     assert len(found.heads) >= 4

@@ -13,8 +13,8 @@ from conftest import Project, store_of, write_photos
 from cache import CacheError, FeatureStore, Manifest
 from cache.memo import StatMemo
 from cache.skipped import SkippedImages
-from stages.results import damaged_files, read_result
-from stages.specs import DECODE_POLICY
+from stages.data.policy import EXACT
+from stages.heads.results import damaged_files, read_result
 
 
 def flip(path: Path, at: int, bit: int) -> None:
@@ -45,7 +45,7 @@ def read_everything(artifacts: Path) -> dict[str, object]:
     attempt("spec.json", lambda: FeatureStore(folder).spec)
     attempt("manifest.json", lambda: Manifest.load(artifacts / "manifest.json"))
     attempt("scan-memo.json", lambda: StatMemo(artifacts / "scan-memo.json")._old or "detected")
-    attempt("skipped.json", lambda: SkippedImages(artifacts / "skipped.json", DECODE_POLICY).reasons or "detected")
+    attempt("skipped.json", lambda: SkippedImages(artifacts / "skipped.json", EXACT).reasons or "detected")
     for head in sorted((artifacts / "heads").glob("*/")):
         result = read_result(head)
         found[f"{head.name}/result.json"] = result or "detected"
@@ -58,7 +58,7 @@ def test_200_random_flips_are_detected_or_change_nothing_that_is_read(built: Pro
     pristine = tmp_path / "pristine"
     shutil.copytree(built.artifacts, pristine)
     (pristine / "skipped.json").unlink(missing_ok=True)
-    reasons = SkippedImages(pristine / "skipped.json", DECODE_POLICY)
+    reasons = SkippedImages(pristine / "skipped.json", EXACT)
     reasons.reasons = {"ab" * 32: "damaged: truncated"}
     reasons.save()
     expected = read_everything(pristine)

@@ -115,7 +115,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 
 
 def memo_round(path: Path, file: Path) -> str | None:
-    """One scan as ``stages.scan`` does it: what the memo knows of the file, before it is read where it must be."""
+    """One scan as ``stages.data.scan`` does it: what the memo knows of the file, before it is read where it must be."""
     memo = StatMemo(path)
     stat = stat_of(file.stat())
     known = memo.get("x", stat)

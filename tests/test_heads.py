@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from cache.errors import HeadError
-from stages.baselines import SklearnHead
-from stages.heads import DenseHead
-from stages.specs import DenseSpec, SklearnSpec
+from stages.heads.baselines import SklearnHead
+from stages.heads.dense import DenseHead
+from stages.heads.spec import SklearnSpec
+from stages.training.spec import DenseSpec
 
 CLASSIFIERS = {
     "LogisticRegression": {"C": 0.1, "max_iter": 500},

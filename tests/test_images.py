@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.images import BadImageError, decode, thumbnail
+from stages.data.images import BadImageError, decode, thumbnail
 
 RNG = np.random.default_rng(0)
 

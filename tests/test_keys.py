@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from cache.files import digest_json
-from stages.specs import BaseSpec, DenseSpec, SklearnSpec, head_key
+from stages.bases.spec import BaseSpec
+from stages.heads.spec import SklearnSpec, head_key
+from stages.training.spec import DenseSpec
 
 BASE = {"name": "VGG16", "input_size": 150, "weights": "imagenet"}
 

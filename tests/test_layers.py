@@ -19,15 +19,16 @@ from hypothesis.extra import numpy as hnp
 from cache import FeatureStore, ImageRecord
 from cache.shard import ShardInfo
 from pipeline.config import load_config
-from stages import backend
-from stages.bases import FrozenBase
-from stages.images import decode
-from stages.precision import stored_precision, suitable_base
+from stages.bases import backend
+from stages.bases.frozen import FrozenBase
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
+from stages.data.images import decode
+from stages.extract.precision import stored_precision, suitable_base
+from stages.extract.spec import CacheSpec
+from stages.extract.writing import ShardWriter, Target, as_float16
+from stages.heads.train import load_head
 from stages.progress import SILENT
-from stages.specs import BaseSpec, CacheSpec
-from stages.train import load_head
-from stages.weights import Weights
-from stages.writing import ShardWriter, Target, as_float16
 
 LAYERS = CONFIG.replace(
     'weights = "random"', 'weights = "random"\nlayers = ["block3_pool", "block4_pool", "block5_pool"]'

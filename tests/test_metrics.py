@@ -8,7 +8,7 @@ from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, log_loss, precision_recall_fscore_support
 
-from stages.metrics import cooled, log_probabilities, log_softmax, mcnemar, scores, temperature
+from stages.heads.metrics import cooled, log_probabilities, log_softmax, mcnemar, scores, temperature
 
 CLASSES = ("a", "b", "c")
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import CONFIG, Project, write_photos
 
 from cache.errors import HeadError
-from stages.own import KerasHead
-from stages.specs import KerasSpec
+from stages.heads.own import KerasHead
+from stages.heads.spec import KerasSpec
 
 MINE = r"""
 import keras

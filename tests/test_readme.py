@@ -75,7 +75,7 @@ def test_links_and_pictures_are_there() -> None:
 
 
 def test_the_demo_is_small_and_can_be_written_twice(tmp_path: Path) -> None:
-    from stages.demo import IMAGES, write_demo
+    from pipeline.demo import IMAGES, write_demo
 
     write_demo(tmp_path / "demo")
     images = list((tmp_path / "demo").rglob("*.png"))

@@ -19,14 +19,15 @@ from cache.errors import HeadError
 from cache.manifest import ImageRecord, Manifest
 from cache.shard import ShardInfo
 from cache.store import FeatureStore
-from stages.dataset import Dataset
+from stages.bases.spec import BaseSpec
+from stages.heads.dataset import Dataset
+from stages.heads.spec import SklearnSpec
+from stages.heads.train import HeadTask, train_heads
 from stages.report.data import BaseSummary, HeadSummary, ReportData
 from stages.report.outcomes import read_outcome
 from stages.report.page import PAGE_VERSION, read_report_parts
 from stages.report.render import write_report
 from stages.report.text import p_value, visible
-from stages.specs import BaseSpec, SklearnSpec
-from stages.train import HeadTask, train_heads
 
 HOSTILE = "<script>alert(\"1\")</script> & 'it' 😀"
 BREAK = "line\nbreak"

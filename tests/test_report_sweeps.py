@@ -13,10 +13,11 @@ from pages import Seen, see
 from pipeline.config import load_config
 from pipeline.graph import load_graph
 from pipeline.summary import report_data
-from stages.ledger import Record, Score
+from stages.heads.spec import SklearnSpec
 from stages.report.render import write_report
-from stages.specs import SklearnSpec, SweepSpec
-from stages.trials import Trial, effects
+from stages.sweeps.ledger import Record, Score
+from stages.sweeps.spec import SweepSpec
+from stages.sweeps.trials import Trial, effects
 
 EVERYTHING = (
     CONFIG.replace('name = "VGG16"', 'name = "VGG16"\nlayers = ["block4_pool", "block5_pool"]')

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import DataError, ImageRecord, Manifest
-from stages.scan import scan
-from stages.specs import DataSpec
+from stages.data.scan import scan
+from stages.data.spec import DataSpec
 
 digests = st.integers(min_value=0).map(lambda n: hashlib.sha256(str(n).encode()).hexdigest())
 

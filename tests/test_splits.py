@@ -9,8 +9,8 @@ from conftest import look, splits, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.specs import DataSpec
-from stages.splits import assign_splits, position
+from stages.data.spec import DataSpec
+from stages.data.splits import assign_splits, position
 
 digests = st.integers(min_value=0).map(lambda n: hashlib.sha256(str(n).encode()).hexdigest())
 

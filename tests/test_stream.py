@@ -14,10 +14,10 @@ from conftest import ROOT
 from cache import FeatureStore, ImageRecord, Manifest
 from cache.errors import DataError
 from cache.shard import ShardInfo
-from stages import stream
-from stages.dataset import Dataset
-from stages.specs import DenseSpec
-from stages.together import Member, train_all
+from stages.heads import stream
+from stages.heads.dataset import Dataset
+from stages.training.spec import DenseSpec
+from stages.training.together import Member, train_all
 
 SHAPE = (2, 2, 32)
 CLASSES = ("cat", "dog", "cow")

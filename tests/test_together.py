@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import program, stack, together
-from stages.heads import build_core, loss, optimizer
-from stages.specs import DenseSpec
-from stages.together import InMemory, Member, Training, train_all
+from stages.heads.dense import build_core, loss, optimizer
+from stages.training import program, stack, together
+from stages.training.spec import DenseSpec
+from stages.training.together import InMemory, Member, Training, train_all
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

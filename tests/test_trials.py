@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from cache.errors import DataError
 from pipeline.config import load_config
-from stages.dataset import Dataset
-from stages.folds import cross_validation
-from stages.ledger import Ledger, Record, Score
-from stages.specs import DenseSpec, SweepSpec
-from stages.sweep import rungs
-from stages.trials import Trial, trials_of
+from stages.heads.dataset import Dataset
+from stages.sweeps.folds import cross_validation
+from stages.sweeps.ledger import Ledger, Record, Score
+from stages.sweeps.spec import SweepSpec
+from stages.sweeps.sweep import rungs
+from stages.sweeps.trials import Trial, trials_of
+from stages.training.spec import DenseSpec
 
 
 def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:

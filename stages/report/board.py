@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.heads.results import ranking
 from stages.report.data import HeadSummary
 from stages.report.text import settings
-from stages.results import ranking
 
 _CALIBRATED = ("sigmoid", "softmax", "predict_proba")
 

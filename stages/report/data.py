@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cache.manifest import Manifest
 
 if TYPE_CHECKING:
-    from stages.specs import BaseSpec
+    from stages.bases.spec import BaseSpec
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from stages.metrics import smooth
+from stages.heads.metrics import smooth
 from stages.report.svg import STAND_IN, inline_svg
 from stages.report.text import decimal, percent, short
 

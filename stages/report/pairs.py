@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.metrics import mcnemar
+from stages.heads.metrics import mcnemar
 from stages.report.board import Board, Row
 from stages.report.outcomes import read_correct
 

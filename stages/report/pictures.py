@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.images import BadImageError, thumbnail
+from stages.data.images import BadImageError, thumbnail
 from stages.report.outcomes import Mistake
 
 EDGE = 112

@@ -65,8 +65,8 @@ def test_a_head_trains_on_every_backend(tmp_path: Path, backend: str) -> None:
 TRAIN = """
 import sys
 import numpy as np
-from stages.specs import DenseSpec
-from stages.together import InMemory, Member, train_all
+from stages.training.spec import DenseSpec
+from stages.training.together import InMemory, Member, train_all
 rng = np.random.default_rng(0)
 y = rng.integers(0, 3, 90)
 X = (rng.normal(0, 1, (3, 20))[y] + rng.normal(0, 1.5, (90, 20))).astype(np.float32)
@@ -97,8 +97,8 @@ def test_stacked_heads_are_the_same_on_every_backend(tmp_path: Path) -> None:
 
 def test_openvino_says_what_it_converts_from(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from stages.bases import FrozenBase; from stages.specs import BaseSpec;"
-        "from stages.weights import Weights;"
+        "import sys; from pathlib import Path; from stages.bases.frozen import FrozenBase; from stages.bases.spec import BaseSpec;"
+        "from stages.bases.weights import Weights;"
         "spec = BaseSpec(weights='random', engine='openvino', input_size=32);"
         "FrozenBase(spec, Weights(spec, Path(sys.argv[1])))"
     )

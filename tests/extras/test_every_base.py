@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import pytest
 
-from stages.bases import FrozenBase, build, layers_of
-from stages.specs import BaseSpec
-from stages.table import BASES
-from stages.weights import Weights
+from stages.bases.catalogue import BASES
+from stages.bases.frozen import FrozenBase
+from stages.bases.model import build, layers_of
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
 
 LARGER = {"Xception": 75, "InceptionV3": 75, "InceptionResNetV2": 75}
 

@@ -11,10 +11,10 @@ from conftest import Project, write_photos
 
 from cache import FeatureStore
 from cache.errors import BaseError
-from stages.bases import FrozenBase
-from stages.quantise import QuantisedBase
-from stages.specs import BaseSpec
-from stages.weights import Weights
+from stages.bases.frozen import FrozenBase
+from stages.bases.quantise import QuantisedBase
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
 
 CONFIG = """
 [data]

@@ -1,0 +1,57 @@
+"""``FrozenBase``: a base cut at its layers, run over batches of images in inference mode by one of the engines."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.bases import backend
+from stages.bases.engines import Engine, KerasEngine, OpenVINOEngine
+from stages.bases.model import build, cut, with_preprocessing
+from stages.bases.quantise import QuantisedBase
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
+
+
+class FrozenBase:
+    """RGB images (n, height, width, 3) uint8 → the features (n, …) float32 of each of its ``layers``.
+
+    ``precision`` and ``device`` say what it really computes with, ``versions`` with which libraries. One function is
+    compiled, for batches of ``batch_size``; the last batch is padded. ``layers`` are some of the spec's cuts (left out:
+    all); what lies behind the last of them is not computed. ``precision`` is what ``auto`` comes to (left out: the
+    fastest of the hardware). Raises BaseError where the base cannot be built, cut or given its weights.
+    """
+
+    def __init__(
+        self, spec: BaseSpec, weights: Weights, layers: Sequence[str] = (), precision: str | None = None
+    ) -> None:
+        self.spec = spec
+        self.layers = tuple(layers or spec.cuts)
+        self.precision = precision or backend.precision_for(spec.precision, spec.engine)
+        self.device = backend.device(spec.engine)
+        self.batch_size = spec.batch_size or backend.batch_size(spec.engine)
+        self._engine = self._make_engine(weights)
+        self.versions = backend.versions() | self._engine.versions
+        shapes = self._engine.shapes
+        self.feature_shapes = dict(zip(self.layers, shapes, strict=True))
+
+    def _make_engine(self, weights: Weights) -> Engine:
+        shape = (self.batch_size, *self.spec.input_size, 3)
+        if self.precision == "int8":
+            return OpenVINOEngine(QuantisedBase(self.spec, weights).load(self.layers), self.precision, shape)
+        # OpenVINO lowers the precision itself, from a model in float32.
+        precision = self.precision if self.spec.engine == "keras" else "float32"
+        model = with_preprocessing(cut(build(self.spec, weights, precision), self.layers, self.spec.name), self.spec)
+        if self.spec.engine == "keras":
+            return KerasEngine(model, shape)
+        return OpenVINOEngine.of_keras(model, self.precision, shape)
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Features by layer, row i of image i; ``images`` are at most ``batch_size``, of the spec's input size."""
+        rows = len(images)
+        batch = images
+        if rows < self.batch_size:
+            batch = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
+            batch[:rows] = images
+        found = self._engine(batch)
+        return {layer: values[:rows] for layer, values in zip(self.layers, found, strict=True)}

@@ -1,0 +1,186 @@
+"""The Keras model of a base: built, given its weights, cut at layers, preprocessing in front."""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.errors import BaseError
+from stages.bases import backend
+from stages.bases.catalogue import BASES
+from stages.bases.spec import OUTPUT, BaseSpec
+from stages.bases.weights import Weights
+from stages.fields import nearest
+
+OTHER_GRAPH = "EfficientNetB"
+# Names in one line of an error.
+MOST_LISTED = 40
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def preprocessing(spec: BaseSpec) -> Callable[[Any], Any]:
+    """The base's own ``preprocess_input``: float32 RGB (n, height, width, 3) in 0…255 → what its weights expect.
+
+    For a user's own base, that of the style that the spec names.
+    """
+    applications = backend.load_keras().applications
+    if not spec.own_file:
+        module = getattr(applications, BASES[spec.name].module)
+        return partial(module.preprocess_input, data_format="channels_last")
+    if spec.preprocess in (None, "none"):
+        return lambda x: x
+    return partial(applications.imagenet_utils.preprocess_input, data_format="channels_last", mode=spec.preprocess)
+
+
+def with_preprocessing(model: Any, spec: BaseSpec) -> Any:
+    """The model from uint8 images on, so that casting and preprocessing are compiled with it."""
+    keras = backend.load_keras()
+    preprocess = preprocessing(spec)
+    # A layer of its own policy, so that pixels are never rounded to bfloat16 before they are preprocessed.
+    first = keras.layers.Lambda(
+        lambda x: preprocess(keras.ops.cast(x, "float32")),
+        output_shape=(*spec.input_size, 3),
+        dtype="float32",
+        name="preprocess_input",
+    )
+    images = keras.Input((*spec.input_size, 3), dtype="uint8", name="images")
+    return keras.Model(images, model(first(images)))
+
+
+def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
+    """The whole base without its top, with its weights, for ``spec.input_size``."""
+    if spec.own_file:
+        return _own_model(spec, precision)
+    if spec.weights not in ("imagenet", "packaged", "random") and spec.name.startswith(OTHER_GRAPH):
+        raise BaseError(
+            f"{spec.name}: Keras builds it differently for its ImageNet weights, so that a file of them does not fit; "
+            'expected weights "imagenet" or "random"; or choose EfficientNetV2'
+        )
+    keras = backend.load_keras()
+    # Keras gives the first EfficientNets another graph with "imagenet" than without: they are built by it each time.
+    fetch = spec.weights == "imagenet" and (spec.name.startswith(OTHER_GRAPH) or not weights.fetched)
+    try:
+        with backend.fresh_names(POLICIES[precision]):
+            constructor = getattr(keras.applications, spec.name)
+            model = constructor(
+                include_top=False, weights="imagenet" if fetch else None, input_shape=(*spec.input_size, 3)
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        if fetch and not isinstance(error, ValueError):
+            raise BaseError(_cannot_fetch(spec.name, reason)) from error
+        height, width = spec.input_size
+        raise BaseError(f"{spec.name} at {height}×{width}: cannot be built ({reason}); mend input_size") from error
+    weights.load(model)
+    model.trainable = False
+    return model
+
+
+def _read_model(path: str) -> tuple[Any, tuple[int | None, int | None]]:
+    """A user's own model, read without running code from the file, and the (height, width) that it takes."""
+    keras = backend.load_keras()
+    if not zipfile.is_zipfile(path):
+        what = "another kind of file" if Path(path).exists() else "no such file"
+        raise BaseError(f"{path}: expected a Keras model (.keras), found {what}")
+    try:
+        with backend.fresh_names(POLICIES["float32"]):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises ValueError, TypeError, OSError and more
+        reason = " ".join(str(error).split())[:300]
+        raise BaseError(f"{path}: expected a Keras model of built-in layers, found {reason}") from error
+    try:
+        shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
+        outputs = len(model.outputs)
+    except AttributeError:  # a Sequential that was saved before it was built
+        shape, outputs = (), 0
+    if len(shape) != 4 or shape[3] != 3 or outputs != 1:
+        raise BaseError(f"{path}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}")
+    return model, (shape[1], shape[2])
+
+
+def own_size(spec: BaseSpec) -> tuple[int, int]:
+    """The (height, width) that a user's own base takes, and the spec's where it takes any."""
+    _, (height, width) = _read_model(spec.weights)
+    return height or spec.input_size[0], width or spec.input_size[1]
+
+
+def _own_model(spec: BaseSpec, precision: str) -> Any:
+    keras = backend.load_keras()
+    model, shape = _read_model(spec.weights)
+    wanted = tuple(have or want for have, want in zip(shape, spec.input_size, strict=True))
+    if wanted != spec.input_size:
+        raise BaseError(
+            f"{spec.weights}: expected images of {wanted[0]}×{wanted[1]}, found input_size = {list(spec.input_size)}; "
+            f"set input_size = {list(wanted)}"
+        )
+    # A Sequential lists its layers differently, and has no outputs to cut at.
+    model = keras.Model(model.inputs[0], model.outputs[0])
+    if precision != "float32":
+        _set_policy(model, POLICIES[precision])
+    model.trainable = False
+    return model
+
+
+def _set_policy(model: Any, policy: str) -> None:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            _set_policy(layer, policy)
+        else:
+            layer.dtype_policy = policy
+
+
+def _cannot_fetch(name: str, reason: str) -> str:
+    return (
+        f'weights "imagenet" of {name} cannot be fetched ({reason}); connect this machine once, or set weights to a file '
+        'that was downloaded elsewhere (path/to/…_notop.h5), or to "packaged" (VGG16) or "random" to try things out'
+    )
+
+
+def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
+    """Raise BaseError, with the layers that there are, unless all of ``wanted`` are among them."""
+    for layer in wanted:
+        if layer not in there:
+            listed = ", ".join(there) if len(there) <= MOST_LISTED else f"{len(there)}, see `headstart layers {name}`"
+            raise BaseError(f"layer {layer!r}: {name} has no such layer{nearest(layer, there)}; there are {listed}")
+
+
+def cut(model: Any, layers: Sequence[str], name: str) -> Any:
+    """The model up to ``layers``, with a list of their outputs. Raises BaseError with the layers that there are."""
+    there = [each.name for each in model.layers[1:]]
+    check_layers([*there, OUTPUT], layers, name)
+    outputs = [
+        model.outputs[0] if layer == OUTPUT and layer not in there else model.get_layer(layer).output
+        for layer in layers
+    ]
+    return backend.load_keras().Model(model.input, outputs)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place to cut: its name, its kind, and the shape of its output for one image."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    def bytes(self, itemsize: int = 2) -> int:
+        """Bytes for one image, uncompressed, as float16 unless told otherwise."""
+        return int(np.prod(self.shape)) * itemsize
+
+
+def layers_of(spec: BaseSpec, weights: Weights) -> list[Layer]:
+    """The layers at which a base can be cut, from input to output. ``weights`` are not fetched where they are missing."""
+    keras = backend.load_keras()
+    model = build(spec, weights, "float32")
+    layers = [layer for layer in model.layers[1:] if not isinstance(layer.output, list | tuple | dict)]
+    # A model of one's own may take images of any size, so that its shapes are known for a given one alone.
+    image = keras.KerasTensor((1, *spec.input_size, 3))
+    outputs = keras.Model(model.input, [layer.output for layer in layers]).compute_output_spec(image)
+    return [
+        Layer(layer.name, type(layer).__name__, tuple(output.shape[1:]))
+        for layer, output in zip(layers, outputs if isinstance(outputs, list) else [outputs], strict=True)
+    ]

@@ -1,0 +1,151 @@
+"""A base in int8: quantised once with NNCF on a sample of training images, and kept beside the weights.
+
+The whole base is quantised, whatever layers are asked for, and cut afterwards: so features of one layer are the same
+whichever others are extracted with them. The digest of the quantised model is what the base key holds, so that images
+that are added later change nothing.
+
+NNCF: https://github.com/openvinotoolkit/nncf (post-training quantisation with fast bias correction, T. Finkelstein et al.,
+"Fighting quantization bias with bias", 2019).
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import BaseError, CacheError
+from cache.files import atomic_path, canonical_json, digest_json, lock, read_sealed, seal, sha256_file, write_if_changed
+from stages.bases.spec import OUTPUT, BaseSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stages.bases.weights import Weights
+
+
+class QuantisedBase:
+    """The int8 model of a base, where it is kept, and its digest. Nothing is imported until it is made or loaded."""
+
+    def __init__(self, spec: BaseSpec, weights: "Weights") -> None:
+        self.spec = spec
+        self.weights = weights
+
+    @property
+    def _stem(self) -> str:
+        made_of = [self.weights.digest(), self.spec.identity("", "", ""), self.spec.calibration_images]
+        return f"{self.spec.slug}-int8-{digest_json(made_of)[:12]}"
+
+    @property
+    def _record(self) -> Path:
+        return self.weights.folder / f"{self._stem}.json"
+
+    @property
+    def _files(self) -> tuple[Path, Path]:
+        return self.weights.folder / f"{self._stem}.xml", self.weights.folder / f"{self._stem}.bin"
+
+    def digest(self) -> str | None:
+        """SHA-256 of the quantised model; None where it was not made yet."""
+        if self.weights.digest() is None:
+            return None
+        recorded = self._recorded()
+        return str(recorded["sha256"]) if recorded else None
+
+    def layers(self) -> list[str]:
+        """The layers at which it can be cut."""
+        recorded = self._recorded()
+        return list(recorded["layers"]) if recorded else []
+
+    def _recorded(self) -> dict[str, Any] | None:
+        try:
+            return read_sealed(self._record, "the record of a quantised base")
+        except (CacheError, OSError):
+            return None
+
+    def make(self, images: "Iterable[NDArray[np.uint8]]", waiting: Callable[[str], None]) -> int:
+        """Quantise on images (1, height, width, 3) uint8, unless it was done; returns how many images it took.
+
+        ``waiting`` is told where another process is at it. Raises BaseError for a layer that the base does not have,
+        before anything is quantised.
+        """
+        with lock(self.weights.folder, waiting):
+            if self.digest() is not None and all(path.exists() for path in self._files):
+                return 0
+            return self._make(images)
+
+    def _make(self, images: "Iterable[NDArray[np.uint8]]") -> int:
+        from stages.bases import backend
+        from stages.bases.engines import convert, load_openvino
+        from stages.bases.model import build, check_layers, cut, with_preprocessing
+
+        openvino, nncf = load_openvino(), _load_nncf()
+        base = build(self.spec, self.weights, "float32")
+        names = [layer.name for layer in base.layers[1:]]
+        check_layers([*names, OUTPUT], self.spec.cuts, self.spec.name)
+        model, tensors = convert(with_preprocessing(cut(base, [*names, OUTPUT], self.spec.name), self.spec))
+        # Only the last output stays one while it is quantised; a tensor keeps its name, by which it is found again.
+        nodes = [model.output(tensor).get_node().input_value(0).get_node().get_friendly_name() for tensor in tensors]
+        last = model.output(tensors[-1]).get_node().get_friendly_name()
+        for result in model.get_results():
+            if result.get_friendly_name() != last:
+                model.remove_result(result)
+        sample = list(images)
+        with backend.without_chatter():
+            quantised = nncf.quantize(model, nncf.Dataset(sample), subset_size=len(sample))
+        kept = {node.get_friendly_name() for node in quantised.get_ops()}
+        xml, binary = self._files
+        with atomic_path(xml) as temporary:
+            openvino.save_model(quantised, temporary, compress_to_fp16=False)
+            with atomic_path(binary) as other:
+                os.replace(temporary.with_suffix(".bin"), other)
+        record = {
+            "sha256": digest_json([sha256_file(xml), sha256_file(binary)]),
+            # Quantising folds some layers into others; at those it cannot be cut.
+            "layers": {name: node for name, node in zip([*names, OUTPUT], nodes, strict=True) if node in kept},
+            "images": len(sample),
+            "versions": {"nncf": version("nncf"), "openvino": version("openvino")},
+        }
+        write_if_changed(self._record, seal(canonical_json(record)) + "\n")
+        return len(sample)
+
+    def load(self, layers: Sequence[str]) -> Any:
+        """The OpenVINO model, cut at ``layers``. Raises BaseError where it is not the one that was recorded."""
+        from stages.bases.engines import load_openvino
+
+        openvino = load_openvino()
+        recorded = self._recorded()
+        xml, binary = self._files
+        if recorded is None or not (xml.exists() and binary.exists()):
+            remedy = "run `make features`"
+            if recorded is not None:
+                remedy = f"bring it back, or delete {self._record} to quantise anew and extract everything again"
+            raise BaseError(f"{xml}: expected the int8 model of {self.spec.name}, found none; {remedy}")
+        if digest_json([sha256_file(xml), sha256_file(binary)]) != recorded["sha256"]:
+            raise BaseError(f"{xml}: expected the int8 model that was recorded, found another; delete it and its .json")
+        model = openvino.Core().read_model(xml)
+        for layer in layers:
+            if layer not in recorded["layers"]:
+                listed = ", ".join(recorded["layers"])
+                raise BaseError(
+                    f"layer {layer!r}: the int8 model of {self.spec.name} cannot be cut there, as quantising folds it into its "
+                    f"neighbours; it can be at {listed}"
+                )
+        nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+        results = [openvino.opset13.result(nodes[recorded["layers"][layer]].output(0)) for layer in layers]
+        return openvino.Model(results, model.get_parameters(), self.spec.name)
+
+
+def base_digest(spec: BaseSpec, weights: "Weights") -> str | None:
+    """What stands for the weights in the base keys: their SHA-256, or that of the quantised model."""
+    return QuantisedBase(spec, weights).digest() if spec.precision == "int8" else weights.digest()
+
+
+def _load_nncf() -> Any:
+    try:
+        import nncf
+    except ImportError as error:
+        raise BaseError(
+            f'precision "int8": expected the package nncf, found none ({error}); install headstart[openvino]'
+        ) from error
+    return nncf

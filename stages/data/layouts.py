@@ -1,0 +1,153 @@
+"""Data layouts: which label and which split a file's place says it has.
+
+| layout    | looks like                          | label from | split from          |
+|-----------|-------------------------------------|------------|---------------------|
+| `splits`  | `train/cats/*.jpg`, `validation/…`  | folder     | folder              |
+| `classes` | `Pizza/*.jpg`, `Burger/*.jpg`       | folder     | drawn               |
+| `names`   | `train/cat.0.jpg`, `test/1.jpg`     | file name  | drawn               |
+| `csv`     | any folder, and a CSV               | CSV        | CSV column or drawn |
+"""
+
+import csv
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cache.errors import DataError
+from cache.manifest import SPLITS
+from stages.fields import nearest
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+    "test1": "test",
+}
+# "cat.0.jpg", "cat_12.png", "Great Dane-7.jpg": a label, a separator, a number.
+LABELLED_NAME = re.compile(r"(?P<label>.*[^\W\d_].*?)[._ -]*[._ -]\(?\d+\)?")
+CSV_NAME = "labels.csv"
+DESCRIPTION = "train/CLASS/… with validation/ or test/, one folder per class, train/CLASS.NUMBER.jpg, or a labels.csv"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A file's label (None: unlabelled) and the split that the layout declares for it (None: drawn)."""
+
+    path: str
+    label: str | None
+    declared: str | None
+
+
+def detect(paths: Sequence[str], root: Path, labels: Path | None) -> str:
+    """The layout that the image paths (relative to the root, with ``/``) look like. Raises DataError for none."""
+    if labels is not None or (root / CSV_NAME).is_file():
+        return "csv"
+    parts = [path.split("/") for path in paths]
+    tops = {p[0].lower() for p in parts if len(p) > 1}
+    below_train = [p for p in parts if len(p) > 1 and SPLIT_NAMES.get(p[0].lower()) == "train"]
+    split_folders = tops & SPLIT_NAMES.keys()
+    if below_train and (tops == split_folders or len(split_folders) > 1):
+        if any(len(p) > 2 for p in below_train):
+            return "splits"
+        if any(_label_of_name(p[-1]) for p in below_train):
+            return "names"
+    if any(len(p) == 1 and _label_of_name(p[0]) for p in parts) and not tops - SPLIT_NAMES.keys():
+        return "names"
+    if tops:
+        if split_folders:
+            raise DataError(
+                f"{root}: found folders named like splits ({', '.join(sorted(split_folders))}) beside others "
+                f"({', '.join(sorted(tops - split_folders)[:3]) or 'none'}); expected train/, validation/, test/ and no others, "
+                'or set data.layout = "classes" if these are classes'
+            )
+        return "classes"
+    raise DataError(
+        f"{root}: expected one of the layouts {DESCRIPTION}; found {len(paths)} images that no layout labels, "
+        f"such as {paths[0]}; sort them into one folder per class, or add a {CSV_NAME}"
+    )
+
+
+def place(
+    layout: str, paths: Sequence[str], root: Path, labels: Path | None, skipped: Collection[str] = ()
+) -> list[Placed]:
+    """Label and declared split of every image. Raises DataError where the layout does not fit the files.
+
+    ``skipped`` are images that are there and cannot be used; a CSV may name them.
+    """
+    if layout == "csv":
+        return _from_csv(paths, root, labels or root / CSV_NAME, skipped)
+    function = {"splits": _from_splits, "classes": _from_classes, "names": _from_name}[layout]
+    return [function(path) for path in paths]
+
+
+def _from_splits(path: str) -> Placed:
+    parts = path.split("/")
+    split = SPLIT_NAMES.get(parts[0].lower())
+    if split is None or len(parts) < 3:
+        return Placed(path, None, None)
+    return Placed(path, parts[1], split)
+
+
+def _from_classes(path: str) -> Placed:
+    parts = path.split("/")
+    return Placed(path, parts[0] if len(parts) > 1 else None, None)
+
+
+def _from_name(path: str) -> Placed:
+    parts = path.split("/")
+    in_train = len(parts) == 1 or SPLIT_NAMES.get(parts[0].lower()) != "test"
+    return Placed(path, _label_of_name(parts[-1]) if in_train else None, None)
+
+
+def _label_of_name(name: str) -> str | None:
+    match = LABELLED_NAME.fullmatch(PurePosixPath(name).stem)
+    return match["label"] if match else None
+
+
+def _from_csv(paths: Sequence[str], root: Path, labels: Path, skipped: Collection[str]) -> list[Placed]:
+    found = _read_csv(labels)
+    known = {*paths, *skipped}
+    if missing := [name for name in found if name not in known]:
+        listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise DataError(
+            f"{labels}: names {len(missing)} of {len(found)} files that are not images under {root}: {listed}; "
+            "names are relative to data.root, with their extension"
+        )
+    return [Placed(path, *found.get(path, (None, None))) for path in paths]
+
+
+def _read_csv(labels: Path) -> dict[str, tuple[str | None, str | None]]:
+    try:
+        with open(labels, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip().lower() for name in reader.fieldnames or []]
+            if not {"filename", "label"} <= set(columns):
+                raise DataError(
+                    f"{labels}: expected a first line with the columns filename, label and optionally split, "
+                    f"found {', '.join(columns) or 'an empty file'}"
+                )
+            reader.fieldnames = columns
+            found: dict[str, tuple[str | None, str | None]] = {}
+            for row in reader:
+                where = f"{labels}, line {reader.line_num}"
+                name = PurePosixPath((row["filename"] or "").strip()).as_posix()
+                entry = ((row["label"] or "").strip() or None, _split(where, row.get("split")))
+                if found.setdefault(name, entry) != entry:
+                    raise DataError(f"{where}: {name} is named twice with different labels or splits; keep one line")
+            return found
+    except FileNotFoundError:
+        raise DataError(f"{labels}: no such file, expected a CSV of filename and label; mend data.labels") from None
+
+
+def _split(where: str, value: str | None) -> str | None:
+    value = (value or "").strip()
+    if not value:
+        return None
+    if value.lower() not in SPLIT_NAMES:
+        raise DataError(f"{where}: expected a split of {', '.join(SPLITS)}, found {value!r}{nearest(value, SPLITS)}")
+    return SPLIT_NAMES[value.lower()]

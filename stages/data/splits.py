@@ -1,0 +1,72 @@
+"""Train, validation and test: as the layout declares them, or drawn from each image's content."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+
+from cache.manifest import SPLITS, ImageRecord
+from stages.data.spec import DataSpec
+
+
+def assign_splits(
+    data: DataSpec, rows: Iterable[tuple[str, str, str, str | None]]
+) -> tuple[list[ImageRecord], list[str]]:
+    """The split of each (path, sha256, label, declared split), and what is to be said about it.
+
+    Declared splits stand. Where the layout declares none, all three are drawn; where it declares train but no
+    validation, validation is drawn from train, as heads cannot be chosen without it; images without a split beside
+    images with one are drawn into train or validation. A test split is never taken from declared training images.
+    """
+    rows = list(rows)
+    declared = {split for *_, split in rows if split}
+    test = 0.0 if declared else data.test
+
+    def split_of(sha256: str, split: str | None) -> str:
+        if split and not (split == "train" and "validation" not in declared):
+            return split
+        u = position(sha256, data.seed)
+        return "test" if u < (0.0 if split else test) else "validation" if u < test + data.validation else "train"
+
+    records = [ImageRecord(path, sha, label, split_of(sha, split), split) for path, sha, label, split in rows]
+    records, notes = _train_every_class(records, data.seed)
+    counts = {split: Counter(r.label for r in records if r.split == split) for split in SPLITS}
+    if declared and "validation" not in declared:
+        notes.append(f"no validation split in the folder: {data.validation:.0%} of train is drawn for it")
+    if not counts["test"]:
+        why = "in the folder" if declared or not data.test else "drawn from so few images"
+        notes.append(f"no test split {why}: scores are validation scores, and nothing is tested")
+    for split in ("validation", "test"):
+        absent = sorted({r.label for r in records} - counts[split].keys())
+        if absent and counts[split]:
+            names = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
+            notes.append(f"{len(absent)} classes have no image in {split}: {names}")
+    return records, notes
+
+
+def position(sha256: str, seed: int) -> float:
+    """Where an image stands in 0…1, by its content and the seed alone: test is drawn from the low end, then validation.
+
+    So adding images moves none of the others, and identical copies stay together.
+    """
+    digest = hashlib.sha256(f"{seed}:{sha256}".encode("ascii")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _train_every_class(records: list[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[str]]:
+    """In a class too small for its draw to have left a training image, the image that came nearest becomes one.
+
+    This is the only way in which another image can move one that is drawn: by being the nearer one.
+    """
+    trained = {record.label for record in records if record.split == "train"}
+    nearest: dict[str, tuple[float, str]] = {}
+    for record in records:
+        if record.label not in trained and record.declared is None:
+            mine = (position(record.sha256, seed), record.sha256)
+            nearest[record.label] = max(mine, nearest.get(record.label, mine))
+    promoted = {sha256 for _, sha256 in nearest.values()}
+    if not promoted:
+        return records, []
+    moved = [r._replace(split="train") if r.sha256 in promoted and r.declared is None else r for r in records]
+    return moved, [
+        f"{len(promoted)} images were drawn into train, as their classes had none: {', '.join(sorted(nearest)[:5])}"
+    ]

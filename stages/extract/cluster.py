@@ -1,0 +1,296 @@
+"""Stage one on several machines: Dask workers extract, a shard at a time, into the folder that all of them share.
+
+The unit of work is a shard: a worker decodes its images, runs the base (which it loads once), and writes the shard under the
+number that it was given. A worker that dies costs the shard it was at, which Dask gives to another; a shard that was written
+but not reported is written again with the same content. This process holds the stores' locks all
+the while; what a worker still computes for a run that is over is not written.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cache.errors import CacheError, DataError, HeadstartError
+from cache.files import TEMPORARY_PREFIX
+from cache.manifest import ImageRecord, Manifest
+from cache.shard import ShardInfo, ShardTable, write_shard
+from cache.store import FeatureStore
+from stages.bases.frozen import FrozenBase
+from stages.bases.quantise import base_digest
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
+from stages.data.scan import bad_image
+from stages.extract import drift, precision
+from stages.extract.decoding import Rejected, decoded_batches
+from stages.extract.features import Extraction, Stage, check_finite
+from stages.extract.spec import CacheSpec
+from stages.extract.writing import as_stored
+from stages.progress import SILENT, Progress
+
+SECONDS_TO_CONNECT = 10
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard's worth of images, for every layer the path of its shard and which of the images it lacks."""
+
+    root: Path
+    records: tuple[ImageRecord, ...]
+    spec: BaseSpec
+    weights: Path
+    paths: Mapping[str, Path]
+    lacking: Mapping[str, frozenset[str]]
+    keys: Mapping[str, tuple[str, dict[str, Any]]]
+    classes: tuple[str, ...]
+    cache: CacheSpec
+    allow_drift: bool
+    lease: Path
+    # Where the precision is to be measured: the same images for every worker, so that like machines decide alike.
+    sample: tuple[ImageRecord, ...]
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """What a worker did: images extracted, those that gave no row, and lines for the person who waits."""
+
+    extracted: int
+    rejected: Rejected
+    said: tuple[str, ...] = ()
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Any]:
+    """Connect to a Dask scheduler; within, joblib runs there. Raises HeadstartError where there is none."""
+    try:
+        import joblib
+        from dask.distributed import Client
+    except ImportError as error:
+        raise HeadstartError(
+            f"--on {address}: expected the package distributed, found none ({error}); install headstart[cluster]"
+        ) from error
+    try:
+        client = Client(address, timeout=SECONDS_TO_CONNECT)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise HeadstartError(
+            f"--on {address}: expected a Dask scheduler, found none ({reason}); start one there"
+        ) from error
+    with client, joblib.parallel_config(backend="dask"):
+        if not client.scheduler_info()["workers"]:
+            raise HeadstartError(f"--on {address}: expected workers, found a scheduler without any; start some")
+        yield client
+
+
+def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> Extraction:
+    """As ``stages.extract.features.extract``, by the workers of the Dask scheduler at ``address``.
+
+    Through Dask itself and not through joblib, whose backend works here where the cluster has a single worker, and
+    waits for ever for a task that was given up.
+    """
+    from dask.distributed import as_completed
+
+    done = Extraction()
+    said: set[str] = set()
+    start = perf_counter()
+    jobs = _jobs(stage, spec, wanted)
+    with cluster(address) as client, _lease(jobs), stage.progress.task("Extracting features", len(wanted)) as advance:
+        workers = len(client.scheduler_info()["workers"])
+        stage.progress.say(f"features: {len(jobs)} shards to extract on {workers} workers of {address}")
+        # Not pure: a shard that is asked for again is to be written again.
+        futures = client.map(extract_shard, jobs, pure=False)
+        try:
+            for future in as_completed(futures):
+                found: ShardDone = _result(future, address)
+                done.extracted += found.extracted
+                done.rejected.skipped.update(found.rejected.skipped)
+                done.rejected.changed.extend(found.rejected.changed)
+                for line in found.said:
+                    if line not in said:  # each worker says what it found, and like ones find the same
+                        said.add(line)
+                        stage.progress.say(line)
+                advance(found.extracted + len(found.rejected.skipped) + len(found.rejected.changed))
+                if done.rejected.skipped and stage.data.on_bad_image == "fail":
+                    sha, reason = next(iter(done.rejected.skipped.items()))
+                    raise bad_image(stage.data, stage.manifest.by_digest[sha].path, reason)
+        finally:
+            client.cancel(futures)
+            stage.skipped.reasons |= done.rejected.skipped
+            stage.skipped.save()
+            for each in stage.layers.values():
+                each.store.refresh()
+    done.seconds = perf_counter() - start
+    return done
+
+
+def _result(future: Any, address: str) -> ShardDone:
+    """What a worker did. Raises HeadstartError in one line where Dask gave the shard up."""
+    from dask.distributed import KilledWorker
+
+    try:
+        found: ShardDone = future.result()
+    except KilledWorker as error:
+        raise HeadstartError(
+            f"--on {address}: a shard was given up, as each worker that had it died ({error})"
+        ) from None
+    except ImportError as error:
+        raise HeadstartError(f"--on {address}: the workers need headstart and its extras, found {error}") from None
+    return found
+
+
+@contextmanager
+def _lease(jobs: Sequence[ShardJob]) -> Iterator[None]:
+    """The file without which a worker writes nothing: gone when this run is over, however it ended.
+
+    It is named as temporary files are, so that the next writer of the store removes that of a killed run.
+    """
+    lease = jobs[0].lease
+    lease.touch()
+    try:
+        yield
+    finally:
+        lease.unlink(missing_ok=True)
+
+
+def _jobs(stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> list[ShardJob]:
+    size = stage.cache.shard_images
+    chunks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    paths = {layer: each.store.new_shards(len(chunks)) for layer, each in stage.layers.items()}
+    folder = next(iter(stage.layers.values())).store.folder
+    sample = tuple(stage.manifest.by_digest[digest] for digest in wanted[: 2 * precision.IMAGES])
+    lease = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-lease"
+    return [
+        ShardJob(
+            root=stage.data.root,
+            records=tuple(stage.manifest.by_digest[digest] for digest in chunk),
+            spec=spec,
+            weights=folder.parents[1] / "weights",
+            paths={layer: paths[layer][i] for layer in stage.layers},
+            lacking={layer: frozenset(each.store.missing(chunk)) for layer, each in stage.layers.items()},
+            keys={layer: (each.key, each.identity) for layer, each in stage.layers.items()},
+            classes=stage.manifest.classes,
+            cache=stage.cache,
+            allow_drift=stage.allow_drift,
+            lease=lease,
+            sample=sample,
+        )
+        for i, chunk in enumerate(chunks)
+    ]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A base that a worker has loaded, and how far its features are from those stored, by layer."""
+
+    base: FrozenBase
+    compared: Mapping[str, dict[str, Any]]
+
+
+# A worker keeps the base that it was last asked for. One shard at a time, however many threads it has: a base uses all cores.
+_LOADED: dict[str, _Loaded] = {}
+_LOCK = Lock()
+
+
+class _Lines:
+    """A progress that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    task = SILENT.task
+    show = SILENT.show
+
+
+def extract_shard(job: ShardJob) -> ShardDone:
+    """What a worker does. Raises DataError where it does not see the images or the weights, CacheError for drift."""
+    if not job.root.is_dir():
+        raise DataError(
+            f"{job.root}: expected the images there on every worker, found no such folder on {os.uname().nodename}"
+        )
+    with _LOCK:
+        rejected, said = Rejected(), _Lines()
+        loaded = _load(job, said)
+        base = loaded.base
+        rows: list[dict[str, np.ndarray]] = []
+        records: list[ImageRecord] = []
+        start = perf_counter()
+        for batch in decoded_batches(job.root, job.records, base.spec, base.batch_size, rejected):
+            if batch.records:
+                features = base(batch.images)
+                check_finite(features, batch.records, base)
+                rows.append(features)
+                records += batch.records
+        if not job.lease.exists():
+            raise HeadstartError(f"{job.lease.parent}: the run that asked for this shard is over; nothing is written")
+        for layer in job.paths:
+            _write(job, layer, loaded, rows, records, perf_counter() - start, said)
+    return ShardDone(len(records), rejected, tuple(said.lines))
+
+
+def _write(
+    job: ShardJob,
+    layer: str,
+    loaded: _Loaded,
+    rows: list[dict[str, np.ndarray]],
+    records: list[ImageRecord],
+    seconds: float,
+    said: Progress,
+) -> None:
+    kept = [i for i, record in enumerate(records) if record.sha256 in job.lacking[layer]]
+    if not kept:
+        return
+    ids = {name: i for i, name in enumerate(job.classes)}
+    table = ShardTable(
+        sha256=[records[i].sha256 for i in kept],
+        labels=[ids[records[i].label] for i in kept],
+        paths=[records[i].path for i in kept],
+        class_names=list(job.classes),
+    )
+    base = loaded.base
+    # The worker says what really computed and how far that is from what is stored: its hardware may be another than the client's.
+    drifted = loaded.compared.get(layer, {})
+    key, identity = job.keys[layer]
+    info = ShardInfo(key, identity, base.precision, base.device, base.versions, drifted, round(seconds, 3))
+    features = np.concatenate([each[layer] for each in rows])[kept]
+    write_shard(job.paths[layer], as_stored(features, job.cache.dtype, said), table, info, job.cache.compression)
+
+
+def _load(job: ShardJob, said: Progress) -> _Loaded:
+    name = f"{job.spec.model_dump_json()} {[key for key, _ in job.keys.values()]} {job.weights}"
+    if name not in _LOADED:
+        _LOADED.clear()
+        weights = Weights(job.spec, job.weights)
+        _, identity = next(iter(job.keys.values()))
+        expected = identity["weights"]
+        if (found := base_digest(job.spec, weights)) != expected:
+            raise DataError(
+                f"weights of {job.spec.name}: expected {expected[:12]} on every worker, "
+                f"found {str(found)[:12]} on {os.uname().nodename}; copy the file there"
+            )
+        stores = [FeatureStore(path.parent) for path in job.paths.values()]
+        base = precision.suitable_base(job.spec, weights, tuple(job.paths), stores, job.sample, job.root, said)
+        _LOADED[name] = _Loaded(base, _compare(job, base))
+    return _LOADED[name]
+
+
+def _compare(job: ShardJob, base: FrozenBase) -> dict[str, dict[str, Any]]:
+    compared = {}
+    for layer, path in job.paths.items():
+        store = FeatureStore(path.parent)
+        known = tuple(ImageRecord(name, digest, "", "") for digest, name in store.paths().items())
+        found = drift.measure(store, Manifest("", (), known), job.root, base, layer) if len(store) else None
+        if found is not None:
+            if not (found.acceptable or job.allow_drift):
+                raise CacheError(drift.words(found, store, base))
+            compared[layer] = found.as_json(allowed=not found.acceptable)
+    return compared

@@ -1,0 +1,154 @@
+"""Stage one: every image that a store lacks goes through the frozen base, once for all layers, and lands in shards."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cache.errors import BaseError, CacheError, DamageError, DataError
+from cache.manifest import ImageRecord, Manifest
+from cache.shard import ShardInfo
+from cache.skipped import SkippedImages
+from cache.store import FeatureStore
+from stages.bases.frozen import FrozenBase
+from stages.data.scan import bad_image
+from stages.data.spec import DataSpec
+from stages.extract import drift
+from stages.extract.decoding import Rejected, decoded_batches
+from stages.extract.spec import CacheSpec
+from stages.extract.writing import Rows, ShardWriter, Target
+from stages.progress import SILENT, Progress
+
+
+@dataclass
+class Extraction:
+    """What a run of stage one did."""
+
+    extracted: int = 0
+    rejected: Rejected = field(default_factory=Rejected)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class LayerStore:
+    """The store of one layer of a base, its key, and the identity that the key was made of."""
+
+    store: FeatureStore
+    key: str
+    identity: dict[str, Any]
+
+
+@dataclass
+class Stage:
+    """Everything that one extraction needs: where images are, where features of each layer go, and what to tell.
+
+    ``allow_drift`` adds to a store even where features computed here differ from those it has.
+    """
+
+    data: DataSpec
+    manifest: Manifest
+    layers: Mapping[str, LayerStore]
+    skipped: SkippedImages
+    cache: CacheSpec
+    progress: Progress = SILENT
+    allow_drift: bool = False
+
+    def wanted(self) -> list[str]:
+        """The contents (SHA-256) that one of the stores lacks, and that can be decoded as far as is known."""
+        missing = {digest for each in self.layers.values() for digest in each.store.missing(self.manifest.by_digest)}
+        missing -= self.skipped.reasons.keys()
+        return [digest for digest in self.manifest.by_digest if digest in missing]
+
+    def lacks(self, layer: str) -> bool:
+        """Whether the store of a layer lacks an image that may be decodable."""
+        missing = self.layers[layer].store.missing(self.manifest.by_digest)
+        return any(digest not in self.skipped.reasons for digest in missing)
+
+    def least_rows(self) -> int:
+        """The images whose features all layers have."""
+        return min(len(each.store) for each in self.layers.values())
+
+
+def extract(
+    stage: Stage, base: FrozenBase, wanted: Sequence[str], compared: Mapping[str, dict[str, Any]]
+) -> Extraction:
+    """Run ``base`` over the contents ``wanted`` (SHA-256) and write the features of its layers as shards.
+
+    Images that cannot be decoded are recorded in ``stage.skipped`` with the reason. On Ctrl-C the rows that are ready are
+    written as a shard of their own before KeyboardInterrupt goes on. ``compared`` is what ``compare`` found.
+    Raises BaseError for features that are not finite, and DataError for a bad image where the data spec says to fail.
+    """
+    computed = (base.precision, base.device, base.versions)
+    targets = {
+        layer: Target(each.store, ShardInfo(each.key, each.identity, *computed, compared.get(layer, {})))
+        for layer, each in stage.layers.items()
+    }
+    writer = ShardWriter(targets, stage.manifest.classes, stage.cache, base.batch_size, stage.progress)
+    done = Extraction()
+    start = perf_counter()
+    records = [stage.manifest.by_digest[digest] for digest in wanted]
+    try:
+        with stage.progress.task("Extracting features", len(records)) as advance:
+            for batch in decoded_batches(stage.data.root, records, base.spec, base.batch_size, done.rejected):
+                if batch.records:
+                    writer.make_room(len(batch.records))
+                    features = base(batch.images)
+                    check_finite(features, batch.records, base)
+                    writer.add(features, batch.records)
+                    done.extracted += len(batch.records)
+                advance(batch.seen)
+                if done.rejected.skipped and stage.data.on_bad_image == "fail":
+                    sha, reason = next(iter(done.rejected.skipped.items()))
+                    raise bad_image(stage.data, stage.manifest.by_digest[sha].path, reason)
+            writer.flush()
+    except (KeyboardInterrupt, BaseError, DataError):
+        writer.flush()
+        raise
+    finally:
+        writer.close()
+        stage.skipped.reasons |= done.rejected.skipped
+        stage.skipped.save()
+    done.seconds = perf_counter() - start
+    return done
+
+
+def compare(stage: Stage, base: FrozenBase) -> dict[str, dict[str, Any]]:
+    """Compare with what is stored before adding to it; what shards record of it, by layer.
+
+    A shard that turns out to be damaged is removed, and its images are missing then. Raises CacheError where features
+    computed here differ from those stored, unless drift is allowed.
+    """
+    return {layer: found for layer, each in stage.layers.items() if (found := _compare(stage, base, layer, each.store))}
+
+
+def _compare(stage: Stage, base: FrozenBase, layer: str, store: FeatureStore) -> dict[str, Any]:
+    while True:
+        if not len(store):
+            return {}
+        try:
+            found = drift.measure(store, stage.manifest, stage.data.root, base, layer)
+            break
+        except DamageError:
+            store.discard_damaged()
+    if found is None:
+        stage.progress.say("features: none of the images that are stored is here, so nothing can be compared")
+        return {}
+    if not found.acceptable:
+        if not stage.allow_drift:
+            raise CacheError(drift.words(found, store, base))
+        stage.progress.say(f"warning: features differ from those stored by {found.largest:.2%}; added all the same")
+    return found.as_json(allowed=not found.acceptable)
+
+
+def check_finite(features: Rows, records: Sequence[ImageRecord], base: FrozenBase) -> None:
+    """Raise BaseError for features that are not finite, with the name of the first such image."""
+    for layer, rows in features.items():
+        finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+        if not finite.all():
+            name = records[int(np.argmin(finite))].path
+            remedy = "check the weights" if base.precision == "float32" else 'set precision = "float32"'
+            raise BaseError(
+                f"{name}: expected finite features, found NaN or infinity in {base.precision} ({layer}); {remedy}"
+            )

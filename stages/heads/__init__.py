@@ -1,0 +1,1 @@
+"""Stage two: what is trained on cached features, scored, and left behind."""

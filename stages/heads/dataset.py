@@ -1,0 +1,127 @@
+"""Manifest and store → arrays: the rows that heads are trained and scored on."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import DataError
+from cache.manifest import ImageRecord, Manifest
+from cache.store import FeatureStore
+from stages.bases.backend import load_keras
+from stages.heads.pooling import pool_features
+from stages.heads.stream import Streamed
+from stages.training.spec import Pool
+from stages.training.together import InMemory, Source
+
+# Of an array, while heads are trained on it: as it was read, what is gathered of it, and that again in the backend (bench/stream.py).
+COPIES = 4.0
+
+
+def in_words(size: int) -> str:
+    """Bytes in MB or GB."""
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+
+
+@dataclass
+class Dataset:
+    """The images of a manifest, in an order that depends on their contents alone, with the features of a base's layers.
+
+    ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each layer and pooling, and kept; those that would take more
+    than ``memory`` bytes (left out: half of the machine's) while a head is trained are streamed.
+    """
+
+    manifest: Manifest
+    stores: Mapping[str, FeatureStore]
+    memory: int | None = None
+    records: Sequence[ImageRecord] = field(init=False)
+    y: NDArray[np.int64] = field(init=False)
+    _arrays: dict[tuple[str, Pool], NDArray[np.float32]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # By content: a file that is renamed in its class changes nothing, not even the order of batches.
+        self.records = sorted(self.manifest.records, key=lambda record: (record.sha256, record.label, record.path))
+        ids = {name: i for i, name in enumerate(self.classes)}
+        self.y = np.array([ids[record.label] for record in self.records], np.int64)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of their ids."""
+        return self.manifest.classes
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """The positions of a split's images."""
+        return np.array([i for i, record in enumerate(self.records) if record.split == split], np.int64)
+
+    def X(self, pool: Pool, layers: Sequence[str] = ()) -> NDArray[np.float32]:
+        """Pooled features (n, d) float32 of some layers side by side; of the last one where none is named.
+
+        Raises CacheError where a store lacks an image or is damaged, DataError where memory would not hold them, or where those
+        of several layers are to stay as they are.
+        """
+        if pool == "none" and len(layers) > 1:
+            raise DataError(
+                f'a head of kind "keras" takes the features of one layer, found {len(layers)} ({", ".join(layers)}); '
+                f'set layers = ["{layers[-1]}"] for it, or train one head for each'
+            )
+        if not self.fits(pool, layers):
+            need, limit = in_words(self._bytes(pool, layers)), in_words(self.limit)
+            remedy = 'set pool = "avg", or ' if pool == "flatten" else ""
+            raise DataError(
+                f"{len(self.records):,} rows of features, pool {pool!r}, take {need} while they are trained on, expected at most "
+                f"{limit}, and dense heads alone can be streamed; {remedy}raise memory in [cache]"
+            )
+        found = [self._pooled(layer, pool) for layer in layers or list(self.stores)[-1:]]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+    @property
+    def limit(self) -> int:
+        """Bytes that features may take."""
+        if self.memory is not None:
+            return self.memory
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+    def fits(self, pool: Pool, layers: Sequence[str] = ()) -> bool:
+        """Whether memory holds the features while a head is trained on them."""
+        return self._bytes(pool, layers) <= self.limit
+
+    def width(self, pool: Pool, layers: Sequence[str] = ()) -> int:
+        """Features of one image, pooled: d."""
+        shapes = [shape for shape in self.feature_shapes(layers or list(self.stores)[-1:]).values() if shape]
+        return sum(math.prod(shape) if pool in ("flatten", "none") else shape[-1] for shape in shapes)
+
+    def _bytes(self, pool: Pool, layers: Sequence[str]) -> int:
+        return int(COPIES * 4 * len(self.records) * self.width(pool, layers))
+
+    def source(self, pool: Pool, layers: Sequence[str]) -> Source:
+        """Rows to train dense heads on: in memory where they fit, else streamed from the shards."""
+        if self.fits(pool, layers):
+            return InMemory(self.X(pool, layers), self.y)
+        return Streamed(self.records, self.y, {layer: self.stores[layer] for layer in layers}, pool, self.limit)
+
+    def parts(self, pool: Pool, layers: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """All rows, a part at a time: positions (m,) and features (m, d) float32."""
+        everything = np.arange(len(self.records))
+        if self.fits(pool, layers):
+            yield everything, self.X(pool, layers)
+            return
+        for block in self.source(pool, layers).blocks(everything, None):
+            rows = load_keras().ops.convert_to_numpy(block.X)
+            yield block.positions, rows[: len(block.positions)].astype(np.float32)
+
+    def _pooled(self, layer: str, pool: Pool) -> NDArray[np.float32]:
+        if (layer, pool) not in self._arrays:
+            # What was read before for another pooling goes, where both would be too much.
+            if sum(each.nbytes for each in self._arrays.values()) * COPIES > self.limit / 2:
+                self._arrays.clear()
+            digests = [record.sha256 for record in self.records]
+            read = self.stores[layer].read(digests, lambda features: pool_features(features, pool))
+            self._arrays[layer, pool] = read
+        return self._arrays[layer, pool]
+
+    def feature_shapes(self, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Shape of one image's features, as the base gives them, by layer."""
+        return {layer: tuple(self.stores[layer].read(()).shape[1:]) for layer in layers}

@@ -1,0 +1,47 @@
+"""scikit-learn's classifiers, by name."""
+
+from importlib import import_module
+from typing import Any
+
+from cache.errors import HeadError
+from stages.fields import nearest
+from stages.heads.spec import SklearnSpec
+
+# Where most classifiers live, the likeliest first: importing all of scikit-learn to find one costs a second.
+MODULES = ("linear_model", "svm", "neighbors", "discriminant_analysis", "naive_bayes", "neural_network", "ensemble")
+
+
+def classifier(spec: SklearnSpec) -> Any:
+    """The estimator that the spec names, with its parameters. Raises HeadError that lists what there is."""
+    kind = _class_named(spec.estimator)
+    try:
+        estimator = kind()
+    except TypeError as error:
+        raise HeadError(
+            f"estimator {spec.estimator!r}: cannot be made from params alone ({error}); choose another"
+        ) from error
+    params = estimator.get_params(deep=False)
+    for name in spec.params:
+        if name not in params:
+            raise HeadError(
+                f"params.{name}: {spec.estimator} has no such parameter{nearest(name, params)}; there are {', '.join(params)}"
+            )
+    seed = {"random_state": spec.seed} if "random_state" in params else {}
+    return estimator.set_params(**seed | spec.params)
+
+
+def _class_named(name: str) -> Any:
+    from sklearn.base import ClassifierMixin
+
+    for module in MODULES:
+        found = getattr(import_module(f"sklearn.{module}"), name, None)
+        if isinstance(found, type) and issubclass(found, ClassifierMixin):
+            return found
+    from sklearn.utils import all_estimators
+
+    known = dict(all_estimators(type_filter="classifier"))
+    if name not in known:
+        raise HeadError(
+            f"estimator {name!r}: scikit-learn has no such classifier{nearest(name, known)}; there are {', '.join(known)}"
+        )
+    return known[name]

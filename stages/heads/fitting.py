@@ -1,0 +1,102 @@
+"""Baselines fitted on the same rows: along a path where they share one, over the cores where that takes long."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.heads.estimators import classifier
+from stages.heads.spec import SklearnSpec
+from stages.heads.strengths import STRENGTH, Shared, fit_path, on_path
+
+# Starting processes and importing scikit-learn in them takes about as long.
+SECONDS_WORTH_A_PROCESS = 2.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted pipeline with its warnings and seconds; or the problem, where it could not be fitted."""
+
+    pipeline: Any
+    warnings: list[str]
+    seconds: float
+    problem: str = ""
+
+
+def fit_all(specs: Sequence[SklearnSpec], shared: Shared) -> list[Fit]:
+    """Fit baselines on the same rows. Those that differ in their strength alone share a decomposition or a path; of the
+    others, once one has taken long, the rest go over the cores through joblib, which maps the features into memory.
+
+    A fit is the same alone and in any company.
+    """
+    found: dict[int, Fit] = {}
+    paths: dict[str, list[int]] = {}
+    for i, spec in enumerate(specs):
+        if on_path(spec):
+            try:
+                classifier(spec)._validate_params()  # what ``fit`` begins with
+            except ValueError as error:
+                found[i] = _failed(spec, error)
+                continue
+            others = {name: value for name, value in spec.params.items() if name != STRENGTH[spec.estimator]}
+            paths.setdefault(repr((spec.estimator, spec.scale, sorted(others.items()))), []).append(i)
+    for places in paths.values():
+        start = perf_counter()
+        try:
+            fitted = fit_path([specs[i] for i in places], shared)
+        except ValueError:
+            continue  # about the rows: scikit-learn says what is wrong with them
+        seconds = (perf_counter() - start) / len(places)
+        found |= {i: Fit(*each, seconds) for i, each in zip(places, fitted, strict=True)}
+    return [found[i] for i in range(len(specs))] if len(found) == len(specs) else _others(specs, shared, found)
+
+
+def _others(specs: Sequence[SklearnSpec], shared: Shared, found: dict[int, Fit]) -> list[Fit]:
+    import joblib
+
+    todo = [i for i in range(len(specs)) if i not in found]
+    while todo:
+        i = todo.pop(0)
+        found[i] = _with_steps(_fit_one(specs[i], shared.rows(specs[i].scale)[1], shared.y), specs[i], shared)
+        if found[i].seconds > SECONDS_WORTH_A_PROCESS and len(todo) > 1:
+            jobs = [joblib.delayed(_fit_one)(specs[j], shared.rows(specs[j].scale)[1], shared.y, 1) for j in todo]
+            fitted = joblib.Parallel(n_jobs=-1)(jobs)
+            found |= {j: _with_steps(each, specs[j], shared) for j, each in zip(todo, fitted, strict=True)}
+            break
+    return [found[i] for i in range(len(specs))]
+
+
+def _with_steps(fit: Fit, spec: SklearnSpec, shared: Shared) -> Fit:
+    from sklearn.pipeline import make_pipeline
+
+    steps, _ = shared.rows(spec.scale)
+    return fit if fit.problem else replace(fit, pipeline=make_pipeline(*steps, fit.pipeline))
+
+
+def _fit_one(spec: SklearnSpec, rows: NDArray[np.float32], y: NDArray[np.int64], n_jobs: int = -1) -> Fit:
+    """A fitted classifier."""
+    import joblib
+
+    start = perf_counter()
+    with joblib.parallel_config(n_jobs=n_jobs), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            fitted = classifier(spec).fit(rows, y)
+        except (ValueError, TypeError) as error:  # InvalidParameterError is a ValueError
+            return _failed(spec, error)
+    return Fit(fitted, told(caught), perf_counter() - start)
+
+
+def _failed(spec: SklearnSpec, error: Exception) -> Fit:
+    return Fit(None, [], 0.0, f"{spec.estimator}: cannot be fitted: {' '.join(str(error).split())}")
+
+
+def told(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """Warnings in words, each once. What later versions of a library will change is no news to who trains a head."""
+    ignored = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
+    kept = [w for w in caught if not issubclass(w.category, ignored)]
+    return sorted({f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in kept})

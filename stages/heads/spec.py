@@ -1,0 +1,46 @@
+"""The specs of heads, and the key of a trained head.
+
+``HEAD_SCHEMA`` is raised by hand when heads are trained or scored otherwise, which leaves features as they are. 2: calibrated
+by logits.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cache.files import digest_json
+from stages.training.spec import CommonSpec, DenseSpec, TrainedSpec
+
+HEAD_SCHEMA = 2
+
+
+class KerasSpec(TrainedSpec):
+    """``kind = "keras"``: a head of the user's own, made by a function in a Python file: ``build = "my_heads.py:build"``.
+
+    The function takes the shape of one image's features and the number of classes, and gives a Keras model that ends
+    in probabilities, or a list of layers, to which the last one is added. ``code`` is the SHA-256 of the file.
+    """
+
+    kind: Literal["keras"]
+    pool: Literal["none"] = "none"
+    build: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
+    code: str = ""
+
+
+class SklearnSpec(CommonSpec):
+    """``kind = "sklearn"``: any scikit-learn classifier by name, on pooled features."""
+
+    kind: Literal["sklearn"]
+    pool: Literal["flatten", "avg", "max"] = "avg"
+    estimator: str
+    params: dict[str, Any] = {}
+    scale: bool = True
+
+
+AnyHead = DenseSpec | KerasSpec | SklearnSpec
+HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
+
+
+def head_key(spec: AnyHead, base_key: str, rows_digest: str) -> str:
+    """SHA-256 of the head's own slice of the configuration, its features, and the labels and splits it is trained on."""
+    return digest_json({"schema": HEAD_SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest})

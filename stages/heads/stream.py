@@ -1,0 +1,99 @@
+"""Rows from the shards, a block at a time: for features that memory does not hold.
+
+An epoch goes through the shards in an order of its own and takes as many at once as the limit allows; within such a block
+each head shuffles for itself. While one block is trained on, the next is read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.manifest import ImageRecord
+from cache.store import FeatureStore
+from stages.bases.backend import load_keras
+from stages.heads.pooling import pool_features
+from stages.training.spec import Pool
+from stages.training.together import Block
+
+# Fewer rows than this at once would read each shard many times over, and split batches.
+LEAST_ROWS = 512
+# What is in memory at once, in blocks: one that is trained on, its copy in the backend, one that is read, and what reading takes.
+BLOCKS_AT_ONCE = 5
+
+
+class Streamed:
+    """Features of some layers, pooled, in blocks of a bounded size. See ``stages.training.together.Source``.
+
+    A block has ``LEAST_ROWS`` at least. Blocks are float16 where the shards are and nothing is pooled. All have the same number of
+    rows, the last ones of them zeros where there are fewer, so that one compiled function serves them all.
+    """
+
+    whole = False
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        y: NDArray[np.int64],
+        stores: Mapping[str, FeatureStore],
+        pool: Pool,
+        memory: int,
+    ) -> None:
+        self.y = y
+        self._records, self._stores, self._pool = records, stores, pool
+        example = self._read(np.arange(1))
+        self.inputs = example.shape[1]
+        self.rows_at_once = max(LEAST_ROWS, memory // (BLOCKS_AT_ONCE * example.nbytes))
+        self._shard_of = _shards(records, next(iter(stores.values())))
+
+    def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
+        """Blocks of ``rows``, shard by shard, in an order of this epoch, or in that of the shards where it is None."""
+        parts = self._parts(rows, epoch)
+        size = max(map(len, parts))
+        tensor = load_keras().ops.convert_to_tensor
+        with ThreadPoolExecutor(1, thread_name_prefix="stream") as reader:
+            ahead = reader.submit(self._read, parts[0])
+            for number, (part, following) in enumerate(pairwise([*parts, None])):
+                assert part is not None
+                found = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(self._read, following)
+                X = np.zeros((size, self.inputs), found.dtype)
+                X[: len(part)] = found
+                y = np.zeros(size, np.int32)
+                y[: len(part)] = self.y[part]
+                del found
+                yield Block(number, part, tensor(X), tensor(y))
+
+    def _parts(self, rows: NDArray[np.int64], epoch: int | None) -> list[NDArray[np.int64]]:
+        """Positions of each block. Shards are dealt out so that all blocks come to about as many rows."""
+        by_shard: dict[str, list[int]] = {}
+        for row in rows:
+            by_shard.setdefault(self._shard_of[int(row)], []).append(int(row))
+        names = sorted(by_shard)
+        if epoch is not None:
+            names = [names[i] for i in np.random.default_rng([len(rows), epoch]).permutation(len(names))]
+        ordered = np.array([row for name in names for row in by_shard[name]], np.int64)
+        return np.array_split(ordered, -(-len(ordered) // self.rows_at_once))
+
+    def _read(self, part: NDArray[np.int64]) -> NDArray[Any]:
+        digests = [self._records[int(row)].sha256 for row in part]
+        (store, *others) = self._stores.values()
+        if not others and self._pool == "flatten" and _stored_as_float16(store):
+            halves: NDArray[np.float16] = store.read(digests, dtype="float16")
+            return halves.reshape(len(part), -1)
+        # Pooled shard by shard: maps of a whole block may be many times what is kept of them.
+        pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in self._stores.values()]
+        return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+
+
+def _stored_as_float16(store: FeatureStore) -> bool:
+    return bool(store.spec.get("dtype") == "float16")
+
+
+def _shards(records: Sequence[ImageRecord], store: FeatureStore) -> list[str]:
+    """The shard that holds each record's features."""
+    return [store.shard_of(record.sha256) for record in records]

@@ -1,0 +1,1 @@
+"""A head put to use."""

@@ -1,0 +1,168 @@
+"""A trained head put to use on image files."""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import DataError
+from cache.files import atomic_path, sha256_file
+from cache.manifest import ImageRecord
+from cache.store import FeatureStore
+from stages.data.walk import EXTENSIONS, walk
+from stages.heads.metrics import cooled
+from stages.heads.pooling import pool_layers
+from stages.heads.train import Head
+from stages.progress import Progress
+from stages.training.spec import Pool
+
+if TYPE_CHECKING:
+    from stages.bases.frozen import FrozenBase
+
+# Images whose features are held at a time.
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image file: its classes' names and probabilities, or the reason why it could not be read."""
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(np.argmax(self.probabilities))]
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The files named and the images in the folders named, in order. Raises DataError for a path that is not there."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            walked = walk(path)
+            inside = sorted([*walked.files, *walked.skipped])
+            if not inside:
+                raise DataError(f"{path}: expected images ({' '.join(sorted(EXTENSIONS))}), found none in this folder")
+            found += [path / name for name in inside]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: expected an image or a folder of images, found nothing; check the path")
+    return found
+
+
+def predict_images(
+    files: Sequence[Path],
+    head: Head,
+    stores: Mapping[str, FeatureStore],
+    make_base: Callable[[], "FrozenBase"],
+    progress: Progress,
+    temperature: float = 1.0,
+) -> list[Prediction]:
+    """Predictions in the order of ``files``. Features that the stores have are read, the rest are extracted and not kept.
+
+    Probabilities are calibrated by ``temperature``, which leaves labels as they are.
+
+    ``stores`` are those of the layers that the head was trained on, in its order.
+    """
+    base: FrozenBase | None = None
+    out: list[Prediction] = []
+    remaining = iter(files)
+    with progress.task("Predicting", len(files)) as advance:
+        while chunk := list(islice(remaining, CHUNK)):
+            digests, reasons = _digests(chunk)
+            features: dict[Path, NDArray[np.float32]] = {}
+            if cached := [path for path in digests if all(digests[path] in store for store in stores.values())]:
+                rows = [store.read(digests[path] for path in cached) for store in stores.values()]
+                features |= zip(cached, pool_layers(rows, head.spec.pool), strict=True)
+            if new := [path for path in digests if path not in features]:
+                base = base or make_base()
+                features |= _extract(new, digests, base, head.spec.pool, reasons)
+            out += _predict(chunk, features, head, reasons, temperature)
+            advance(len(chunk))
+    return out
+
+
+def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+    digests, reasons = {}, {}
+    for path in files:
+        if not path.is_file():  # a broken link, or a pipe that would never end
+            reasons[path] = "not a regular file" if path.exists() else "a link to a file that does not exist"
+            continue
+        try:
+            digests[path] = sha256_file(path)
+        except OSError as error:
+            reasons[path] = f"cannot be read: {error.strerror}"
+    return digests, reasons
+
+
+def _extract(
+    files: Sequence[Path], digests: dict[Path, str], base: "FrozenBase", pool: Pool, reasons: dict[Path, str]
+) -> dict[Path, NDArray[np.float32]]:
+    from stages.extract.decoding import Rejected, decoded_batches
+
+    records = [ImageRecord(str(path.absolute()), digests[path], "", "") for path in files]
+    rejected = Rejected()
+    by_digest: dict[str, NDArray[np.float32]] = {}
+    for batch in decoded_batches(Path("/"), records, base.spec, base.batch_size, rejected):
+        if batch.records:
+            rows = pool_layers(list(base(batch.images).values()), pool)
+            by_digest |= {record.sha256: row for record, row in zip(batch.records, rows, strict=True)}
+    for path in files:
+        if digests[path] not in by_digest:
+            reasons[path] = rejected.skipped.get(digests[path], "changed while it was read")
+    return {path: by_digest[digests[path]] for path in files if digests[path] in by_digest}
+
+
+def _predict(
+    files: Sequence[Path],
+    features: dict[Path, NDArray[np.float32]],
+    head: Head,
+    reasons: dict[Path, str],
+    temperature: float,
+) -> list[Prediction]:
+    classes = tuple(str(name) for name in head.classes_)
+    readable = [path for path in files if path in features]
+    found: dict[Path, tuple[float, ...]] = {}
+    if readable:
+        logs = head.predict_log_proba(np.stack([features[path] for path in readable]))
+        rows = np.exp(cooled(logs, temperature))
+        found = {path: tuple(float(p) for p in row) for path, row in zip(readable, rows, strict=True)}
+    return [Prediction(path, classes, found.get(path, ()), reasons.get(path)) for path in files]
+
+
+def write_submission(path: Path, predictions: Sequence[Prediction]) -> int:
+    """Write ``id,label`` in the order of the ids, for two classes with the probability of the second; says how many.
+
+    An id is the file's stem, or its whole path where two files share a stem. Ids that are all numbers are ordered as
+    numbers, as the cats-and-dogs competition wants them. Files that could not be read have no line.
+    """
+    read = [p for p in predictions if not p.reason]
+    stems = Counter(p.path.stem for p in read)
+    rows = [
+        (
+            p.path.stem if stems[p.path.stem] == 1 else str(p.path),
+            f"{p.probabilities[1]:.6f}" if len(p.classes) == 2 else p.label,
+        )
+        for p in read
+    ]
+    numbers = all(name.isdecimal() for name, _ in rows)
+    rows.sort(key=lambda row: (int(row[0]) if numbers else 0, row[0]))
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(("id", "label"))
+        writer.writerows(rows)
+    return len(rows)

@@ -1,0 +1,1 @@
+"""Which variants of a head are tried, and what came of each."""

@@ -1,0 +1,187 @@
+"""The variants that a sweep tries: which there are, and what their scores say of each parameter."""
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from cache.errors import HeadError
+from stages.fields import Range
+from stages.heads.spec import AnyHead
+from stages.sweeps.ledger import Record
+from stages.sweeps.spec import SweepSpec
+
+# Effects are told of so many parts of a range, and of a list that has more numbers than this.
+PARTS, LISTED = 4, 12
+# Combinations of lists that are shuffled whole to draw from.
+MOST_SHUFFLED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant: the parameters that it differs by, the base and layers that it is trained on, its spec and its key.
+
+    A parameter that it does not take, such as the momentum of another optimizer, is None.
+    """
+
+    params: Mapping[str, Any]
+    base: str
+    layers: tuple[str, ...]
+    spec: AnyHead
+    key: str
+
+
+def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
+    """The trials of a sweep whose strategy knows them beforehand, each key once."""
+    found = [variant({name: _plain(params[name], spec.grid[name]) for name in spec.grid}) for params in _chosen(spec)]
+    return list({trial.key: trial for trial in found}.values())
+
+
+def suggested(asked: Any, name: str, values: list[Any] | Range) -> Any:
+    if not isinstance(values, Range):
+        # By its place: Optuna takes no lists for choices.
+        return values[asked.suggest_categorical(name, list(range(len(values))))]
+    suggest = asked.suggest_int if values.whole else asked.suggest_float
+    return suggest(name, values.low, values.high, log=values.log)
+
+
+def _chosen(spec: SweepSpec) -> list[dict[str, Any]]:
+    """The parameters of each trial. More trials of the same draw begin with those of fewer."""
+    from sklearn.model_selection import ParameterGrid, ParameterSampler
+
+    if any(isinstance(values, Range) for values in spec.grid.values()):
+        space = {name: _distribution(values) for name, values in spec.grid.items()}
+        return list(ParameterSampler(space, spec.trials or 0, random_state=spec.seed))
+    every = ParameterGrid(dict(spec.grid))
+    if spec.trials is None:
+        return list(every)
+    # The sampler would draw from lists by another method when more are asked for, and begin with others.
+    rng = np.random.default_rng(spec.seed)
+    if len(every) <= MOST_SHUFFLED:
+        return [every[int(i)] for i in rng.permutation(len(every))[: spec.trials]]
+    places: dict[int, None] = {}
+    while len(places) < min(spec.trials, len(every)):
+        places[int(rng.integers(len(every)))] = None
+    return [every[i] for i in places]
+
+
+def _distribution(values: list[Any] | Range) -> Any:
+    from scipy import stats
+
+    if not isinstance(values, Range):
+        return values
+    if values.whole and values.log:
+        return stats.loguniform(values.low, values.high + 1)
+    if values.whole:
+        return stats.randint(int(values.low), int(values.high) + 1)
+    kind = stats.loguniform if values.log else stats.uniform
+    return kind(values.low, values.high) if values.log else kind(values.low, values.high - values.low)
+
+
+def _plain(value: Any, values: list[Any] | Range) -> Any:
+    """As TOML would have it; what was drawn from a range of whole numbers, rounded down to one."""
+    if isinstance(values, Range):
+        return int(value) if values.whole else float(value)
+    return value
+
+
+def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
+    """Trials with their accuracy, how it differs between seeds, and its 95% interval, a line each."""
+    lines = []
+    for trial, record in ranked:
+        if not record.scores or record.problem:
+            continue
+        score = record.scores[-1]
+        low, high = score.interval
+        words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items() if value is not None)
+        epochs = len(record.scores)
+        after = "" if record.complete else f" after {epochs} epoch{'s' * (epochs > 1)}"
+        spread = f" ±{score.spread:.3f}" if score.spread else ""
+        lines.append(f"{score.accuracy:.3f}{spread} [{low:.3f}, {high:.3f}]{after}  {words}".rstrip())
+    return lines
+
+
+def counted(n: int, what: str) -> str:
+    """``n`` things, in words: 1 trial, 2 trials."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
+
+
+def effects(
+    ranked: Sequence[tuple[Trial, Record]], grid: Mapping[str, list[Any] | Range], epochs: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """For each parameter and each of its values: how many trials had it, and their mean and best validation accuracy.
+
+    Where trials were dropped on the way, all are compared after as many ``epochs`` as all of them had. A value that no trial with
+    a result had has 0 trials and None. Numbers stand in ascending order, other values in that of the grid. A range is told in
+    four parts, each an equal share of it on its own scale; a long list of numbers in four of equal length.
+    """
+    done = [
+        (trial, (record.after(epochs) if epochs else record.scores[-1]).accuracy)
+        for trial, record in ranked
+        if (epochs or record.complete) and record.scores and not record.problem
+    ]
+    found = {}
+    for name, values in grid.items():
+        labels, place = _labels(values)
+        groups: list[list[float]] = [[] for _ in labels]
+        for trial, accuracy in done:
+            if trial.params[name] is None:
+                continue
+            groups[place(trial.params[name])].append(accuracy)
+        found[name] = [
+            {
+                "value": label,
+                "trials": len(group),
+                "mean": float(np.mean(group)) if group else None,
+                "best": max(group, default=None),
+            }
+            for label, group in zip(labels, groups, strict=True)
+        ]
+    return found
+
+
+def _labels(values: list[Any] | Range) -> tuple[list[str], Callable[[Any], int]]:
+    """What the rows of a parameter are called, and which of them a value belongs to."""
+    if isinstance(values, Range):
+        edges = _edges(values)
+        pairs = [(low, high - 1 if values.whole else high) for low, high in pairwise(edges)]
+        return [_span(*pair) for pair in pairs], lambda value: bisect_right(edges, value, 1, len(edges) - 1) - 1
+    ordered = list({json.dumps(value): value for value in values}.values())
+    parts = [[value] for value in ordered]
+    if all(type(value) in (int, float) for value in ordered):
+        ordered.sort()
+        n, rows = len(ordered), len(ordered) if len(ordered) <= LISTED else PARTS
+        parts = [ordered[n * i // rows : n * (i + 1) // rows] for i in range(rows)]
+    part_of = {json.dumps(value): i for i, part in enumerate(parts) for value in part}
+    return [_span(part[0], part[-1]) for part in parts], lambda value: part_of[json.dumps(value)]
+
+
+def _edges(values: Range) -> list[Any]:
+    """The ends of a range's parts; of whole numbers, the first of each part and the one after the last."""
+    space = np.geomspace if values.log else np.linspace
+    if not values.whole:
+        return list(map(float, space(values.low, values.high, PARTS + 1)))
+    # Rounded first: a power may fall just short of the whole number that it is.
+    return sorted({math.floor(edge) for edge in np.round(space(values.low, values.high + 1, PARTS + 1), 6)})
+
+
+def _span(first: Any, last: Any) -> str:
+    return _short(first) if first == last else f"{_short(first)} to {_short(last)}"
+
+
+def winner(ranked: Sequence[tuple[Trial, Record]], name: str, file: str) -> tuple[Trial, Record]:
+    """The best trial that was trained to its end. Raises HeadError where none came to anything."""
+    for trial, record in ranked:
+        if record.complete and record.scores and not record.problem:
+            return trial, record
+    problem = next((record.problem for _, record in ranked if record.problem), "no trial was trained")
+    raise HeadError(f"{name}: expected a trial with a result, found none ({problem}); mend it in {file}")

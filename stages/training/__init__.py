@@ -1,0 +1,1 @@
+"""How dense heads are trained, many at once."""

@@ -1,0 +1,211 @@
+"""What trains and scores stacked heads: one epoch is one loop inside one function that XLA compiles.
+
+One matrix product serves all heads of a stack, and nothing is launched, copied or traced between two batches. Losses and
+optimizers are those of Keras 3, written for stacked weights; tests hold them to ``keras.Model.fit``. Linear heads on frozen
+features, trained together at many rates: M. Oquab et al., "DINOv2" (2023), appendix B.3.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stages.bases import compiling
+from stages.bases.backend import load_keras
+from stages.training.stack import Rates, Shape, State, Sums
+
+# Keras's defaults.
+RHO, EPSILON = 0.9, 1e-7
+BETA_1, BETA_2 = 0.9, 0.999
+BN_MOMENTUM, BN_EPSILON = 0.99, 1e-3
+
+
+class Program(NamedTuple):
+    """The two functions for heads of one shape, of which the first is compiled.
+
+    ``train(state, rates, X, y, orders, seeds) → (State, Sums)`` is one pass over ``orders`` (steps, K, batch size), which hold
+    positions in ``X`` (n, d) and ``y`` (n,) int32; ``seeds`` (layers, K) are those of dropout.
+    ``evaluate(state, rates, X, y, member) → Sums`` is without dropout, over the rows where ``member`` (K, n) is 1.
+    """
+
+    train: Callable[..., tuple[State, Sums]]
+    evaluate: Callable[..., Sums]
+
+
+@lru_cache(maxsize=64)
+def program(shape: Shape, drops: bool, ragged: bool) -> Program:
+    """The program for heads of a shape; of which some drop units, or not.
+
+    ``ragged`` heads have different numbers of rows: one that has no row left in a step is not changed by it.
+    """
+    ops = load_keras().ops
+
+    def train(state: State, rates: Rates, X: Any, y: Any, orders: Any, seeds: Any) -> tuple[State, Sums]:
+        def step(i: Any, carried: tuple[State, Sums]) -> tuple[State, Sums]:
+            before, sums = carried
+            order = orders[i]
+            valid = ops.cast(order >= 0, "float32")
+            order = ops.maximum(order, 0)
+            inputs, labels = ops.cast(ops.take(X, order, axis=0), "float32"), ops.take(y, order, axis=0)
+
+            def loss_of(weights: Sequence[Any]) -> tuple[Any, Any]:
+                dropped = _Dropout(seeds, i, rates.drop) if drops else None
+                logits, moving = forward(shape, weights, before.moving, inputs, valid, dropped)
+                loss = _loss(logits, labels, rates, shape) * valid * _row_weights(rates.class_weight, labels)
+                loss = ops.sum(loss, axis=1)
+                rows = ops.sum(valid, axis=1)
+                correct = ops.sum(_correct(logits, labels) * valid, axis=1)
+                return ops.sum(loss / ops.maximum(rows, 1.0)), (Sums(loss, correct, rows), moving)
+
+            (found, moving), grads = compiling.gradients(loss_of, list(before.weights))
+            after = _updated(shape.optimizer, before, grads, rates)._replace(moving=list(moving))
+            if ragged:
+                here = ops.max(valid, axis=1)[:, None, None] > 0
+                weights, slots, moving = (_where(here, *pair) for pair in zip(after[:3], before[:3], strict=True))
+                after = State(weights, slots, moving, ops.where(here, after.steps, before.steps))
+            return after, Sums(*(total + part for total, part in zip(sums, found, strict=True)))
+
+        zeros = ops.zeros((orders.shape[1],))
+        return ops.fori_loop(0, orders.shape[0], step, (state, Sums(zeros, zeros, zeros)))  # type: ignore[no-any-return]
+
+    def evaluate(state: State, rates: Rates, X: Any, y: Any, member: Any) -> Sums:
+        logits, _ = forward(shape, state.weights, state.moving, ops.cast(X, "float32"), None, None)
+        labels = ops.broadcast_to(y[None], (logits.shape[0], X.shape[0]))
+        loss = _loss(logits, labels, rates, shape)
+        sums = (ops.sum(each * member, axis=1) for each in (loss, _correct(logits, labels), ops.ones_like(member)))
+        return Sums(*sums)
+
+    # Scoring is a few operations a head and epoch: less than compiling it would take.
+    return Program(compiling.compiled(train), evaluate)
+
+
+def _where(here: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
+    ops = load_keras().ops
+    return [ops.where(here, each, before) for each, before in zip(new, old, strict=True)]
+
+
+class _Dropout(NamedTuple):
+    """Which units are kept: a hash of the layer's seed, the step and the place in the batch.
+
+    A generator of the backend would be drawn from for the whole stack, and give a head other masks in another stack. The hash
+    is "lowbias32" of C. Wellons' hash prospector, in 32-bit integers that wrap around, as every backend has them.
+    """
+
+    seeds: Any
+    step: Any
+    drop: Any
+
+    def __call__(self, values: Any, layer: int) -> Any:
+        ops = load_keras().ops
+        _, rows, units = values.shape
+        place = ops.convert_to_tensor(np.arange(rows * units, dtype=np.int32).reshape(1, rows, units))
+        step = ops.cast(ops.convert_to_tensor(self.step), "int32") * (rows * units)
+        x = (place + step) * _int32(0x9E3779B9) + self.seeds[layer][:, None, None]
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = ops.bitwise_xor(x, _shifted(x, shift)) * _int32(factor)
+        x = ops.bitwise_xor(x, _shifted(x, 16))
+        uniform = ops.cast(_shifted(x, 8), "float32") * np.float32(2**-24)
+        return ops.where(uniform >= self.drop, values / (1.0 - self.drop), ops.zeros_like(values))
+
+
+def _int32(value: int) -> np.int32:
+    return np.int32(value - 2**32 if value >= 2**31 else value)
+
+
+def _shifted(x: Any, by: int) -> Any:
+    """To the right, zeros from the left: the shift of signed integers would bring in the sign."""
+    ops = load_keras().ops
+    return ops.bitwise_and(ops.right_shift(x, np.int32(by)), np.int32(2 ** (32 - by) - 1))
+
+
+def forward(
+    shape: Shape, weights: Sequence[Any], moving: Sequence[Any], inputs: Any, valid: Any, dropout: _Dropout | None
+) -> tuple[Any, list[Any]]:
+    """Logits (K, n, outputs) of K heads, and their moving averages after it.
+
+    ``inputs`` are (n, d) for all heads or (K, n, d); ``valid`` (K, n) is 1 for rows that count in training, None at
+    inference.
+    """
+    keras = load_keras()
+    activation = keras.activations.get(shape.activation)
+    after = list(moving)
+    hidden, given = inputs, iter(weights)
+    for layer in range(len(shape.units)):
+        hidden = _product(hidden, next(given))
+        if shape.batch_norm:
+            averages = moving[2 * layer : 2 * layer + 2]
+            hidden, after[2 * layer : 2 * layer + 2] = _normalised(hidden, next(given), next(given), averages, valid)
+        else:
+            hidden = hidden + next(given)
+        hidden = activation(hidden)
+        if dropout is not None:
+            hidden = dropout(hidden, layer)
+    if not shape.units and dropout is not None:
+        hidden = dropout(hidden, 0)
+    return _product(hidden, next(given)) + next(given), after
+
+
+def _product(hidden: Any, kernel: Any) -> Any:
+    ops = load_keras().ops
+    return ops.einsum("nd,kdu->knu", hidden, kernel) if len(hidden.shape) == 2 else ops.matmul(hidden, kernel)
+
+
+def _normalised(x: Any, gamma: Any, beta: Any, moving: Sequence[Any], valid: Any) -> tuple[Any, list[Any]]:
+    """Batch normalisation with the statistics of the rows that count, or with the moving averages at inference."""
+    ops = load_keras().ops
+    mean, variance = moving
+    after = list(moving)
+    if valid is not None:
+        share = (valid / ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1.0))[:, :, None]
+        mean = ops.sum(x * share, axis=1, keepdims=True)
+        variance = ops.sum(ops.square(x - mean) * share, axis=1, keepdims=True)
+        after = [old * BN_MOMENTUM + new * (1 - BN_MOMENTUM) for old, new in zip(moving, (mean, variance), strict=True)]
+    return (x - mean) * (gamma * ops.rsqrt(variance + BN_EPSILON)) + beta, after
+
+
+def _loss(logits: Any, labels: Any, rates: Rates, shape: Shape) -> Any:
+    """Cross-entropy of each row (K, n), in nats, with each head's label smoothing."""
+    keras = load_keras()
+    ops = keras.ops
+    if shape.outputs == 1:
+        target = ops.cast(labels, "float32") * (1.0 - rates.smoothing[:, 0]) + 0.5 * rates.smoothing[:, 0]
+        z = logits[..., 0]
+        # max(z, 0) − z·target + log(1 + e^−|z|): stable for any logit.
+        return ops.maximum(z, 0.0) - z * target + ops.log1p(ops.exp(-ops.abs(z)))
+    target = ops.one_hot(labels, shape.outputs) * (1.0 - rates.smoothing) + rates.smoothing / shape.outputs
+    return -ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
+
+
+def _correct(logits: Any, labels: Any) -> Any:
+    """1 for each row (K, n) whose most probable class is the label."""
+    ops = load_keras().ops
+    found = logits[..., 0] > 0 if logits.shape[-1] == 1 else ops.argmax(logits, axis=-1)
+    return ops.cast(ops.equal(ops.cast(found, "int32"), labels), "float32")
+
+
+def _row_weights(class_weight: Any, labels: Any) -> Any:
+    ops = load_keras().ops
+    return ops.sum(ops.one_hot(labels, class_weight.shape[1]) * class_weight[:, None, :], axis=-1)
+
+
+def _updated(optimizer: str, state: State, grads: Sequence[Any], rates: Rates) -> State:
+    """The state after one step. As in Keras, weights decay before the step and in proportion to the rate."""
+    ops = load_keras().ops
+    steps = state.steps + 1.0
+    decay = 1.0 - rates.weight_decay * rates.learning_rate
+    weights = [each * decay for each in state.weights]
+    n = len(weights)
+    if optimizer == "sgd":
+        slots = [m * rates.momentum - g * rates.learning_rate for m, g in zip(state.slots, grads, strict=True)]
+        return State([w + m for w, m in zip(weights, slots, strict=True)], slots, state.moving, steps)
+    if optimizer == "rmsprop":
+        slots = [RHO * v + (1 - RHO) * ops.square(g) for v, g in zip(state.slots, grads, strict=True)]
+        changes = [g * rates.learning_rate * ops.rsqrt(v + EPSILON) for g, v in zip(grads, slots, strict=True)]
+    else:
+        first = [m + (g - m) * (1 - BETA_1) for m, g in zip(state.slots[:n], grads, strict=True)]
+        second = [v + (ops.square(g) - v) * (1 - BETA_2) for v, g in zip(state.slots[n:], grads, strict=True)]
+        rate = rates.learning_rate * ops.sqrt(1.0 - BETA_2**steps) / (1.0 - BETA_1**steps)
+        changes = [m * rate / (ops.sqrt(v) + EPSILON) for m, v in zip(first, second, strict=True)]
+        slots = [*first, *second]
+    return State([w - change for w, change in zip(weights, changes, strict=True)], slots, state.moving, steps)

@@ -1,0 +1,71 @@
+"""``[heads.NAME]`` of a head that is trained by gradient descent, in epochs; and what every head has.
+
+The specs of heads stand where their work is: what dense heads are and how any head is trained here, the others in
+``stages.heads.spec``.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from stages.fields import Fraction, Layers, PositiveInt, Seed, Spec, off
+
+Pool = Literal["flatten", "avg", "max", "none"]  # the last for heads that take feature maps as they are
+# Wide enough for any head; one of a thousand million would end where memory does.
+Units = Annotated[int, Field(gt=0, le=65_536)]
+
+
+class CommonSpec(Spec):
+    """What every head has: the features it is trained on, how they are pooled, its seed."""
+
+    base: str | list[str] | None = None
+    layers: Layers | None = None
+    pool: Pool
+    seed: Seed = 0
+    refit: bool = False
+
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter of the head, whether it was set or is a default; not the base and layers it is trained on."""
+        return self.model_dump(mode="json", exclude={"base", "layers"})
+
+    def slice(self) -> dict[str, Any]:
+        """The part of the configuration that the head's key is made of: what differs from the defaults.
+
+        So a new parameter leaves the heads that do not use it as they are. Whoever changes a default raises ``HEAD_SCHEMA``.
+        """
+        return {"kind": self.parameters()["kind"]} | self.model_dump(
+            mode="json", exclude={"base", "layers"}, exclude_defaults=True
+        )
+
+
+class TrainedSpec(CommonSpec):
+    """What heads have in common that are trained by gradient descent, in epochs."""
+
+    optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = "rmsprop"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 20
+    patience: Annotated[PositiveInt | None, BeforeValidator(off)] = None
+    class_weight: Annotated[Literal["balanced"] | None, BeforeValidator(off)] = None
+    label_smoothing: Fraction = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _momentum_is_of_sgd(cls, table: Any) -> Any:
+        """Variants that differ only in a momentum that their optimizer does not take have one key, and are one trial."""
+        if not isinstance(table, dict) or table.get("optimizer") == "sgd":
+            return table
+        return {name: value for name, value in table.items() if name != "momentum"}
+
+
+class DenseSpec(TrainedSpec):
+    """``kind = "dense"``: fully connected layers on pooled features, trained by Keras's rules."""
+
+    kind: Literal["dense"]
+    pool: Literal["flatten", "avg", "max"] = "flatten"
+    units: list[Units] = [256]
+    activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"] = "relu"
+    dropout: Fraction = 0.5
+    batch_norm: bool = False

@@ -1,0 +1,350 @@
+"""Many dense heads at once: those of one shape are stacked, epoch by epoch, each with its own early stopping."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.bases.backend import load_keras
+from stages.training import stack
+from stages.training.program import program
+from stages.training.spec import DenseSpec, TrainedSpec
+
+# Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
+STACK_BYTES = 8_000_000
+# What the weights and slots of stopped heads would be read and written in the epochs that are left, when it takes as long as
+# compiling a function for a smaller stack: about half a second.
+BYTES_WORTH_COMPILING = 10_000_000_000
+# Rows that are scored at once, so that what hidden layers hold for all heads stays bounded.
+SCORED_ROWS = 1024
+
+
+class Block(NamedTuple):
+    """Rows that are in memory together: their positions (m,), features (m or more, d) and labels int32, both as the backend's.
+
+    What stands beyond the first m rows is there to fill up, and is no row.
+    """
+
+    number: int
+    positions: NDArray[np.int64]
+    X: Any
+    y: Any
+
+
+class Source(Protocol):
+    """Where rows come from. ``inputs`` is d, ``y`` (n,) holds all labels; ``whole`` where all rows come in one block."""
+
+    inputs: int
+    y: NDArray[np.int64]
+    whole: bool
+
+    def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
+        """Blocks that hold all of ``rows`` between them; in an order of this epoch, or in a fixed one where it is None."""
+
+
+class InMemory:
+    """All features (n, d) in one block."""
+
+    whole = True
+
+    def __init__(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+        self.inputs = X.shape[1]
+        self.y = y
+        self._X = X
+        self._kept: dict[bytes, Block] = {}
+
+    def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
+        """One block. It is kept, so that rows that are asked for in every epoch are gathered once."""
+        name = rows.tobytes()
+        if name not in self._kept:
+            tensor = load_keras().ops.convert_to_tensor
+            self._kept[name] = Block(0, rows, tensor(self._X[rows]), tensor(self.y[rows].astype(np.int32)))
+        yield self._kept[name]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One head to train: its spec, and the positions of the rows that it is trained and validated on.
+
+    The weights of its best epoch are kept, or those of its ``last``.
+    """
+
+    spec: DenseSpec
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    last: bool = False
+
+
+@dataclass
+class Fitted:
+    """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss
+    or, where that was asked for, the last.
+
+    ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took. A head has ``stopped``
+    when its epochs are done, when its patience is at an end, or when it was ``dropped``.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    weights: list[NDArray[np.float32]] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: bool = False
+    dropped: bool = False
+
+    def after(self, epoch: int) -> tuple[float, float]:
+        """Accuracy and loss on validation of the best of the first ``epoch`` epochs; 0 and infinity where none was finite."""
+        rows = [row for row in self.history[:epoch] if np.isfinite(row["val_loss"])]
+        best = min(rows, key=lambda row: row["val_loss"], default={"val_accuracy": 0.0, "val_loss": float("inf")})
+        return best["val_accuracy"], best["val_loss"]
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest validation loss so far; infinity where none was finite."""
+        return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else float("inf")
+
+
+class Begun(NamedTuple):
+    """A head that was trained in part: how far it has come, and what it goes on with; nothing where it has stopped."""
+
+    fitted: Fitted
+    state: list[NDArray[np.float32]]
+
+
+class Training:
+    """Heads of one shape in training. ``fitted[i]`` says how far ``members[i]`` has come.
+
+    Without ``keep_weights`` scores are all that is kept, and heads may be ``begun``, all of them at the same epoch. Stacks are
+    made by the order of the members, and made anew without those that have stopped as soon as going on with them would cost
+    more than compiling does; by counts and never by the clock, so that the same members give the same numbers.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        source: Source,
+        n_classes: int,
+        keep_weights: bool = True,
+        begun: Sequence[Begun] = (),
+    ) -> None:
+        self._keep_weights = keep_weights
+        self.members = list(members)
+        self.source = source
+        self.n_classes = n_classes
+        (self.shape,) = {stack.Shape.of(member.spec, source.inputs, n_classes) for member in members}
+        self.fitted = [each.fitted for each in begun] or [Fitted() for _ in members]
+        self.epoch = max(len(each.history) for each in self.fitted)
+        self._rows = _union([member.train for member in members])
+        self._scored = np.sort(_union([member.validation for member in members]))
+        self._found: dict[int, NDArray[np.int32]] = {}
+        drops = any(member.spec.dropout for member in members)
+        # A batch is no longer than there are rows, however large it was asked for.
+        self._batch = min(self.shape.batch_size, max(len(member.train) for member in members))
+        self._validates = [np.isin(self._scored, member.validation) for member in members]
+        self._everything = [np.array_equal(member.train, self._rows) for member in members]
+        steps = {-(-len(member.train) // self._batch) for member in members}
+        ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
+        self._program = program(self.shape, drops, ragged)
+        # Stacks of about the same size, as each size is compiled for itself.
+        active = self.active
+        count = -(-len(active) // max(1, STACK_BYTES // self.shape.bytes))
+        parts = [list(map(int, part)) for part in np.array_split(active, count)] if active else []
+        self._stacks = [self._new_stack(heads, [begun[i].state for i in heads] if begun else []) for heads in parts]
+
+    def advance(self, epoch: int, tick: Callable[[int], None] = lambda heads: None) -> None:
+        """Train until ``epoch`` epochs are done, or every head has stopped. ``tick`` is told of epochs of single heads."""
+        while self.epoch < epoch and self._stacks:
+            self._one_epoch(tick)
+
+    def drop(self, heads: Sequence[int]) -> None:
+        """Train these members no further."""
+        for i in heads:
+            if not self.fitted[i].stopped:
+                self.fitted[i].stopped = self.fitted[i].dropped = True
+        self._restack()
+
+    @property
+    def active(self) -> list[int]:
+        """The members that are still trained."""
+        return [i for i, fitted in enumerate(self.fitted) if not fitted.stopped]
+
+    def snapshot(self) -> list[Begun]:
+        """All heads as they are now, for another training to go on with."""
+        states = {i: state for each in self._stacks for i, state in zip(each.heads, each.state.split(), strict=True)}
+        return [Begun(fitted, [] if fitted.stopped else states[i]) for i, fitted in enumerate(self.fitted)]
+
+    def _new_stack(self, heads: list[int], begun: list[list[NDArray[np.float32]]]) -> "_Stack":
+        specs = [self.members[i].spec for i in heads]
+        labels = [self.source.y[self.members[i].train] for i in heads]
+        weight = np.stack([class_weights(*pair, self.n_classes) for pair in zip(specs, labels, strict=True)])
+        state = stack.State.joined(begun, self.shape) if begun else stack.initial_state(specs, self.shape)
+        return _Stack(heads, state, stack.Rates.of(specs, weight))
+
+    def _one_epoch(self, tick: Callable[[int], None]) -> None:
+        sums = [_Totals() for _ in self._stacks]
+        spent = [0.0] * len(self._stacks)
+        for block in self.source.blocks(self._rows, self.epoch):
+            for number, each in enumerate(self._stacks):
+                start = perf_counter()
+                orders, seeds = self._draws(each.heads, block)
+                if orders.shape[0]:
+                    each.state, found = self._program.train(each.state, each.rates, block.X, block.y, orders, seeds)
+                    sums[number].add(found)
+                spent[number] += perf_counter() - start
+        scored = [_Totals() for _ in self._stacks]
+        for block in self.source.blocks(self._scored, None):
+            for number, each in enumerate(self._stacks):
+                start = perf_counter()
+                self._score(each, block, scored[number])
+                spent[number] += perf_counter() - start
+        self.epoch += 1
+        for each, trained, validated, seconds in zip(self._stacks, sums, scored, spent, strict=True):
+            self._note(each, trained.means(), validated.means(), seconds)
+            tick(sum(not self.fitted[i].stopped or len(self.fitted[i].history) == self.epoch for i in each.heads))
+        self._restack()
+
+    def _draws(self, heads: Sequence[int], block: Block) -> tuple[Any, Any]:
+        """Orders (steps, K, batch size) of a block's rows, and the seeds of dropout (layers, K)."""
+        size = self._batch
+        here = [self._places(i, block.positions) for i in heads]
+        steps = -(-max(map(len, here)) // size)
+        orders = np.empty((steps, len(heads), size), np.int32)
+        seeds = np.empty((max(1, len(self.shape.units)), len(heads)), np.int32)
+        for k, (i, rows) in enumerate(zip(heads, here, strict=True)):
+            draw = stack.Draw(self.members[i].spec.seed, self.epoch, block.number)
+            orders[:, k] = draw.order(rows, size, steps)
+            seeds[:, k] = draw.dropout(len(seeds))
+        tensor = load_keras().ops.convert_to_tensor
+        return tensor(orders), tensor(seeds)
+
+    def _places(self, i: int, positions: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Where a member's training rows stand in a block. None for a head that has stopped."""
+        if self.fitted[i].stopped:
+            return np.empty(0, np.int32)
+        if self._everything[i]:
+            return np.arange(len(positions), dtype=np.int32)
+        if not self.source.whole:
+            return _places(positions, self.members[i].train)
+        if i not in self._found:
+            self._found[i] = _places(positions, self.members[i].train)
+        return self._found[i]
+
+    def _score(self, each: "_Stack", block: Block, totals: "_Totals") -> None:
+        member = np.zeros((len(each.heads), block.X.shape[0]), np.float32)
+        places = np.searchsorted(self._scored, block.positions)
+        for k, i in enumerate(each.heads):
+            member[k, : len(block.positions)] = self._validates[i][places]
+        for start in range(0, block.X.shape[0], SCORED_ROWS):
+            part = slice(start, start + SCORED_ROWS)
+            here = load_keras().ops.convert_to_tensor(member[:, part])
+            totals.add(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], here))
+
+    def _note(self, each: "_Stack", trained: "_Means", validated: "_Means", seconds: float) -> None:
+        active = [(k, i) for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
+        better = []
+        for k, i in active:
+            fitted = self.fitted[i]
+            loss = float(validated.loss[k])
+            if np.isfinite(loss) and (loss < fitted.best_loss or self.members[i].last):
+                better.append((k, i))
+            row = {"loss": float(trained.loss[k]), "accuracy": float(trained.accuracy[k])}
+            fitted.history.append(row | {"val_loss": loss, "val_accuracy": float(validated.accuracy[k])})
+            fitted.seconds += seconds / len(active)
+        for _, i in better:
+            self.fitted[i].best_epoch = self.epoch
+        if better and self._keep_weights:
+            found = each.state.heads([k for k, _ in better], self.shape)
+            for (_, i), weights in zip(better, found, strict=True):
+                self.fitted[i].weights = weights
+        for _, i in active:
+            fitted, spec = self.fitted[i], self.members[i].spec
+            waited = self.epoch - (fitted.best_epoch or 0)
+            fitted.stopped = self.epoch >= spec.epochs or waited >= (spec.patience or spec.epochs)
+
+    def _restack(self) -> None:
+        kept = []
+        for each in self._stacks:
+            places = [k for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
+            left = max((self.members[each.heads[k]].spec.epochs - self.epoch for k in places), default=0)
+            steps = -(-len(self._rows) // self._batch) * left
+            if (len(each.heads) - len(places)) * self.shape.bytes * steps > BYTES_WORTH_COMPILING:
+                each = each.take(places)
+            if places:
+                kept.append(each)
+        self._stacks = kept
+
+
+@dataclass
+class _Stack:
+    heads: list[int]
+    state: stack.State
+    rates: stack.Rates
+
+    def take(self, places: Sequence[int]) -> "_Stack":
+        return _Stack([self.heads[k] for k in places], self.state.take(places), self.rates.take(places))
+
+
+class _Means(NamedTuple):
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+class _Totals:
+    """Sums over the blocks of an epoch."""
+
+    def __init__(self) -> None:
+        self._sums: list[NDArray[np.float64]] = []
+
+    def add(self, found: stack.Sums) -> None:
+        values = [load_keras().ops.convert_to_numpy(each).astype(np.float64) for each in found]
+        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
+
+    def means(self) -> _Means:
+        loss, correct, rows = self._sums
+        rows = np.maximum(rows, 1)
+        return _Means(loss / rows, correct / rows)
+
+
+def _union(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """All positions that occur, sorted; the very array where all heads have the same."""
+    first = rows[0]
+    if all(each is first or np.array_equal(each, first) for each in rows):
+        return first
+    return np.unique(np.concatenate(rows))
+
+
+def _places(positions: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    return np.flatnonzero(np.isin(positions, rows)).astype(np.int32)
+
+
+def class_weights(spec: TrainedSpec, y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """What a training row of each class counts (classes,): 1, or inversely to its frequency, as scikit-learn's "balanced"."""
+    if spec.class_weight is None:
+        return np.ones(n_classes, np.float32)
+    counts = np.bincount(y, minlength=n_classes)
+    return (len(y) / (n_classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def train_all(
+    members: Sequence[Member],
+    source: Source,
+    n_classes: int,
+    tick: Callable[[int], None] = lambda heads: None,
+) -> list[Fitted]:
+    """Train every member to its end, those of one shape together; what became of each, in their order."""
+    out: dict[int, Fitted] = {}
+    for group in by_shape([member.spec for member in members], source.inputs, n_classes):
+        training = Training([members[i] for i in group], source, n_classes)
+        training.advance(max(members[i].spec.epochs for i in group), tick)
+        out |= dict(zip(group, training.fitted, strict=True))
+    return [out[i] for i in range(len(members))]
+
+
+def by_shape(specs: Sequence[DenseSpec], inputs: int, n_classes: int) -> list[list[int]]:
+    """Positions of the specs that can be stacked with one another."""
+    groups: dict[stack.Shape, list[int]] = {}
+    for i, spec in enumerate(specs):
+        groups.setdefault(stack.Shape.of(spec, inputs, n_classes), []).append(i)
+    return list(groups.values())

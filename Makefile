@@ -80,15 +80,21 @@ lock: $(SETUP) ## resolve requirements.in into requirements.lock (needs uv)
 clean: ## remove what make keeps of its graphs; the cache stays
 	rm -rf artifacts/make
 
-ifneq ($(filter $(PIPELINE),$(MAKECMDGOALS)),)
+GOALS := $(filter $(PIPELINE),$(MAKECMDGOALS))
+FLAGS := $(filter-out --%,$(firstword -$(MAKEFLAGS)))
+ONLY_LOOKS := $(findstring n,$(FLAGS))$(findstring q,$(FLAGS))
+ifneq ($(GOALS),)
+ifneq ($(HEADSTART_ERROR)$(if $(wildcard $(SETUP)),$(ONLY_LOOKS)),)
 ifneq ($(wildcard $(SETUP)),)
 # The graph of the configuration is written by headstart and included, so that it is brought up to date first, under -n
 # and -q too; it says which targets are stale. Its folder bears a name that make can read, and a checksum of the real one.
 GRAPH := artifacts/make/$(shell printf %s $(CONFIG_FILE) | tr -c 'A-Za-z0-9._-' _)-$(shell printf %s $(CONFIG_FILE) | cksum | cut -d' ' -f1)
+# Standard error of the outer make, where there is one.
+TOLD := $(if $(HEADSTART_ERROR),2>&9)
 include $(GRAPH).mk
 $(GRAPH).mk: FORCE
-	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" >&2
-	@"$(HEADSTART)" graph "$@" --config $(CONFIG_FILE)
+	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" >&2 $(TOLD)
+	@$(TOLD) "$(HEADSTART)" graph "$@" --config $(CONFIG_FILE) $(if $(filter sweep,$(GOALS)),--sweeps)
 
 features: $(GRAPH)/features.stamp
 heads: $(GRAPH)/heads.stamp
@@ -96,24 +102,34 @@ sweep: $(GRAPH)/sweeps.stamp
 report: $(GRAPH)/report.stamp
 
 $(GRAPH)/features.stamp:
-	@"$(HEADSTART)" features --config $(CONFIG_FILE)
+	@$(TOLD) "$(HEADSTART)" features --config $(CONFIG_FILE)
 	@touch "$@"
 
 # $? are the keys that are newer than the stamp: one process trains all of those heads.
 $(GRAPH)/heads.stamp:
-	@"$(HEADSTART)" heads --config $(CONFIG_FILE) $(patsubst $(GRAPH)/heads/%.key,%,$?)
+	@$(TOLD) "$(HEADSTART)" heads --config $(CONFIG_FILE) $(patsubst $(GRAPH)/heads/%.key,%,$?)
 	@touch "$@"
 
 $(GRAPH)/sweeps.stamp:
-	@"$(HEADSTART)" sweep --config $(CONFIG_FILE) $(patsubst $(GRAPH)/sweeps/%.key,%,$?)
+	@$(TOLD) "$(HEADSTART)" sweep --config $(CONFIG_FILE) $(patsubst $(GRAPH)/sweeps/%.key,%,$?)
 	@touch "$@"
 
 $(GRAPH)/report.stamp:
-	@"$(HEADSTART)" report --config $(CONFIG_FILE)
+	@$(TOLD) "$(HEADSTART)" report --config $(CONFIG_FILE)
 	@touch "$@"
-else ifndef HEADSTART_SET_UP
-# Nothing is installed yet: set up first, then start over with the graph. Under -n nothing gets installed, and once is enough.
-$(PIPELINE): $(SETUP)
-	@HEADSTART_SET_UP=1 $(MAKE) --no-print-directory $@
+endif
+else
+# Make adds lines of its own below the error of a recipe. So the graph is made by an inner make, which is not heard; headstart
+# leaves its error in a file, and this make says it, last and alone.
+ERROR := artifacts/make/$(shell echo $$PPID).error
+end = $(if $(1),$(error $(1)))
+failure = $(shell cat $(ERROR) 2>/dev/null; rm -f $(ERROR) $(ERROR).make)
+.PHONY: pipeline
+$(GOALS): pipeline
+	@:$(call end,$(failure))
+pipeline: $(SETUP)
+	@mkdir -p artifacts/make
+	@HEADSTART_ERROR=$(ERROR) MAKELEVEL=0 $(MAKE) --no-print-directory $(GOALS) 9>&2 2>$(ERROR).make || \
+	  { [ -s $(ERROR) ] || tail -n 1 $(ERROR).make >$(ERROR); }
 endif
 endif

@@ -1,11 +1,12 @@
 """Digests, canonical JSON, atomic replacement and locks: what everything else in the cache stands on."""
 
+import csv
 import fcntl
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,17 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by a file that holds ``text`` in UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Replace ``path`` by a table in UTF-8, atomically; file names that are not UTF-8 stay as they are."""
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def write_if_changed(path: Path, text: str) -> bool:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.errors import DataError
-from pipeline.graph import BaseTarget, Graph
+from pipeline.graph import Graph
+from pipeline.targets import BaseTarget
 from stages.progress import Progress
 
 if TYPE_CHECKING:

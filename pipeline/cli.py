@@ -1,16 +1,21 @@
-"""The command line: parse, one call, print."""
+"""The command line: parse, one call, print. What a command does stands in the file with the command's name."""
 
 import functools
 import gc
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cache.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.console import Terminal
 
 CONFIG = Path("headstart.toml")
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration.")]
@@ -22,6 +27,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 app = typer.Typer(
     name="headstart",
     help="Transfer learning for images: the frozen base runs once, everything after it takes seconds.",
+    epilog="The documentation is in docs/, beginning with README.md.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,36 +52,47 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., Non
             except HeadstartError as error:
                 _stop(str(error), 1, debug)
             except Exception as error:
-                if isinstance(error, OSError) and error.errno:
-                    _stop(_os_error(error), 1, debug)
-                reason = " ".join(str(error).split())
-                _stop(f"unexpected {type(error).__name__}: {reason}; --debug shows where, please report it", 1, debug)
+                _stop(_unforeseen(error), 1, debug)
 
         # Typer reads the signature, and --debug belongs to every command.
+        signature = inspect.signature(function)
+        last = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
         guarded.__annotations__ = function.__annotations__ | {"debug": DebugOption}
-        guarded.__signature__ = _with_debug(function)  # type: ignore[attr-defined]
+        guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), last])  # type: ignore[attr-defined]
         return app.command(**options)(guarded)
 
     return register
 
 
-def _with_debug(function: Callable[..., None]) -> Any:
-    import inspect
-
-    signature = inspect.signature(function)
-    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
-    return signature.replace(parameters=[*signature.parameters.values(), debug])
+def _unforeseen(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; nothing that was there is lost"
+    reason = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {reason}; --debug shows where, please report it"
 
 
 def _stop(message: str, code: int, debug: bool) -> None:
+    from pipeline.console import visible
+
     if debug:
         import traceback
 
         traceback.print_exc()
-    from pipeline.console import visible
-
-    print(visible(f"headstart: {message}"), file=sys.stderr)
+    line = visible(f"headstart: {message}")
+    if said_by_make := os.environ.get("HEADSTART_ERROR"):
+        # Make, which would add lines of its own below, says it at its end.
+        Path(said_by_make).write_text(line + "\n", encoding="utf-8", errors="backslashreplace")
+    else:
+        print(line, file=sys.stderr)
     raise typer.Exit(code)
+
+
+def _open(config: Path) -> "tuple[Config, Terminal]":
+    from pipeline.config import load_config
+    from pipeline.console import Terminal
+
+    return load_config(config), Terminal()
 
 
 def _rehash() -> bool:
@@ -83,12 +100,7 @@ def _rehash() -> bool:
     return os.environ.get("REHASH", "0") not in ("", "0")
 
 
-def _os_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}; nothing that was there is lost"
-
-
-def _print(lines: list[str]) -> None:
+def _print(lines: Iterable[str]) -> None:
     from pipeline.console import visible
 
     try:
@@ -122,14 +134,12 @@ def features(
     on: OnOption = None,
 ) -> None:
     """Stage one: extract what the cache lacks."""
-    from pipeline import run
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
+    from pipeline.features import extract_missing, plan
 
     if dry_run:
-        _print(run.plan(load_config(config), Terminal()))
+        _print(plan(*_open(config)))
     else:
-        run.features(load_config(config), Terminal(), rehash or _rehash(), allow_drift, on)
+        extract_missing(*_open(config), rehash or _rehash(), allow_drift, on)
 
 
 @command()
@@ -143,7 +153,7 @@ def layers(
     ] = None,
 ) -> None:
     """List where a base can be cut: layers, the shape of their output, and bytes for one image."""
-    from pipeline.summary import layer_lines
+    from pipeline.layers import layer_lines
 
     _print(layer_lines(name, input_size))
 
@@ -155,11 +165,9 @@ def heads(
     on: OnOption = None,
 ) -> None:
     """Stage two: train the heads that are stale."""
-    from pipeline import run
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
+    from pipeline.heads import train_stale
 
-    run.heads(load_config(config), Terminal(), names or (), on)
+    train_stale(*_open(config), names or (), on)
 
 
 @command()
@@ -168,46 +176,36 @@ def sweep(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Try many variants of a head, and train the best of them."""
-    from pipeline import sweeps
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
+    from pipeline.sweep import run_stale
 
-    sweeps.sweep(load_config(config), Terminal(), names or ())
+    run_stale(*_open(config), names or ())
 
 
 @command()
 def report(config: ConfigOption = CONFIG) -> None:
     """Write the report, and print the leaderboard."""
-    from pipeline import run
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
-    from pipeline.summary import leaderboard_lines
+    from pipeline.leaderboard import leaderboard_lines
+    from pipeline.report import write_stale
 
-    _print(leaderboard_lines(run.report(load_config(config), Terminal())))
+    _print(leaderboard_lines(write_stale(*_open(config))))
 
 
 @command()
 def status(config: ConfigOption = CONFIG) -> None:
     """Say for each target whether it is stale, and why."""
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
-    from pipeline.graph import load_graph
-    from pipeline.summary import status_lines
+    from pipeline.status import status_lines
 
-    _print(status_lines(load_graph(load_config(config), progress=Terminal())))
+    _print(status_lines(*_open(config)))
 
 
 @command()
 def leaderboard(config: ConfigOption = CONFIG) -> None:
     """Print the trained heads, best on validation first, and where the report is."""
-    from pipeline.config import load_config
     from pipeline.graph import load_graph
-    from pipeline.summary import leaderboard_lines, stale_targets
+    from pipeline.leaderboard import leaderboard_lines, up_to_date_line
 
-    graph = load_graph(load_config(config))
-    stale = stale_targets(graph)
-    _print([f"stale: {', '.join(stale)}" if stale else "Everything is up to date.", *leaderboard_lines(graph)])
-    print(f"report: {graph.report_path}")
+    graph = load_graph(_open(config)[0])
+    _print([up_to_date_line(graph), *leaderboard_lines(graph), f"report: {graph.report_path}"])
 
 
 @command()
@@ -220,20 +218,10 @@ def predict(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Label images, with the probability of each class."""
-    from pipeline import run
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
-    from pipeline.summary import prediction_lines
-    from stages.predict.predict import write_submission
+    from pipeline.predict import predict_files, prediction_lines, written_lines
 
-    terminal = Terminal()
-    predictions = run.predict(load_config(config), paths or [], head, terminal)
-    if csv:
-        written = write_submission(csv, predictions)
-        _print(prediction_lines([each for each in predictions if each.reason]))
-        terminal.say(f"{csv}: {written} of {len(predictions)} predictions written")
-    else:
-        _print(prediction_lines(predictions))
+    predictions = predict_files(*_open(config), paths or [], head)
+    _print(written_lines(csv, predictions) if csv else prediction_lines(predictions))
     if any(each.reason for each in predictions):
         raise typer.Exit(1)
 
@@ -241,11 +229,9 @@ def predict(
 @command()
 def verify(config: ConfigOption = CONFIG) -> None:
     """Check everything in the cache, and say what is wrong."""
-    from pipeline import care
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
+    from pipeline.verify import problems
 
-    if wrong := care.verify(load_config(config), Terminal()):
+    if wrong := problems(*_open(config)):
         _print(wrong)
         raise typer.Exit(1)
 
@@ -256,16 +242,9 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown.")] = False,
 ) -> None:
     """Show what no configuration in the folder refers to, and with --yes remove it."""
-    from pipeline import care
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
-    from pipeline.summary import garbage_lines
+    from pipeline.prune import pruned_lines
 
-    found = care.garbage(load_config(config), Terminal())
-    if yes:
-        for each in found:
-            each.remove()
-    _print(garbage_lines(found, removed=yes))
+    _print(pruned_lines(*_open(config), remove=yes))
 
 
 @command()
@@ -277,14 +256,17 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where the demo goes.")] = 
 
 
 @command(hidden=True)
-def graph(fragment: Path, config: ConfigOption = CONFIG) -> None:
+def graph(
+    fragment: Path,
+    config: ConfigOption = CONFIG,
+    sweeps: Annotated[bool, typer.Option("--sweeps", help="Sweeps are run, too, before the report.")] = False,
+) -> None:
     """Write the graph for make: FRAGMENT, and key files beside it."""
-    from pipeline.config import load_config
-    from pipeline.console import Terminal
     from pipeline.graph import load_graph
     from pipeline.makefile import write_fragment
 
-    write_fragment(load_graph(load_config(config), _rehash(), Terminal()), fragment)
+    opened, terminal = _open(config)
+    write_fragment(load_graph(opened, _rehash(), terminal), fragment, sweeps)
 
 
 def main() -> None:

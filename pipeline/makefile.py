@@ -16,36 +16,43 @@ from pipeline.graph import Graph
 SECOND = 1_000_000_000
 
 
-def write_fragment(graph: Graph, fragment: Path) -> None:
-    """Write ``fragment`` where it changed, and the key files and stamps into the folder beside it that bears its stem."""
+def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
+    """Write ``fragment`` where it changed, and the key files and stamps into the folder beside it that bears its stem.
+
+    Where ``sweeps`` are asked for, too, they are run before the report, which shows what came of them.
+    """
     folder = fragment.with_suffix("")
-    features = {"features": any(base.stale for base in graph.bases.values())}
     keys = {
         "features": " ".join(str(base.key()) for base in graph.bases.values()),
+        **{f"heads/{name}": str(head.key) for name, head in graph.heads.items()},
+        **{f"sweeps/{name}": sweep.key for name, sweep in graph.sweeps.items()},
         "report": digest_json(graph.report_parts),
     }
-    heads = {f"heads/{name}": head.stale for name, head in graph.heads.items()}
-    keys |= {f"heads/{name}": str(head.key) for name, head in graph.heads.items()}
-    sweeps = {f"sweeps/{name}": sweep.stale for name, sweep in graph.sweeps.items()}
-    keys |= {f"sweeps/{name}": sweep.key for name, sweep in graph.sweeps.items()}
-    for name in ("features", "report", *heads, *sweeps):
-        write_if_changed(folder / f"{name}.key", keys[name] + "\n")
+    to_sweep = any(sweep.stale for sweep in graph.sweeps.values())
+    stale = {
+        "features": {"features": any(base.stale for base in graph.bases.values())},
+        "heads": {f"heads/{name}": head.stale for name, head in graph.heads.items()},
+        "sweeps": {f"sweeps/{name}": sweep.stale for name, sweep in graph.sweeps.items()},
+        "report": {"report": bool(graph.report_reasons) or (sweeps and to_sweep)},
+    }
+    for name, key in keys.items():
+        write_if_changed(folder / f"{name}.key", key + "\n")
     for leftover in (*folder.glob("heads/*.key"), *folder.glob("sweeps/*.key")):
         if f"{leftover.parent.name}/{leftover.name.removesuffix('.key')}" not in keys:
             leftover.unlink()
-    _settle(folder, "features", features)
-    _settle(folder, "heads", heads)
-    _settle(folder, "sweeps", sweeps)
-    _settle(folder, "report", {"report": bool(graph.report_reasons)})
-    names = [f"{folder}/{name}.key" for name in heads]
-    sweep_names = [f"{folder}/{name}.key" for name in sweeps]
+    before = {
+        "features": "",
+        "heads": "features",
+        "sweeps": "features",
+        "report": "heads sweeps" if sweeps else "heads",
+    }
+    rules = []
+    for stamp, targets in stale.items():
+        _settle(folder, stamp, targets)
+        order = " ".join(f"{folder}/{name}.stamp" for name in before[stamp].split())
+        rules.append(f"{folder}/{stamp}.stamp: {' '.join(f'{folder}/{name}.key' for name in targets)} | {order}\n")
     write_if_changed(
-        fragment,
-        "# Written by headstart: what depends on what. Make it anew with any target.\n"
-        f"{folder}/features.stamp: {folder}/features.key\n"
-        f"{folder}/heads.stamp: {' '.join(names)} | {folder}/features.stamp\n"
-        f"{folder}/sweeps.stamp: {' '.join(sweep_names)} | {folder}/features.stamp\n"
-        f"{folder}/report.stamp: {folder}/report.key | {folder}/heads.stamp\n",
+        fragment, "# Written by headstart: what depends on what. Make it anew with any target.\n" + "".join(rules)
     )
 
 

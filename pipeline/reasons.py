@@ -12,9 +12,7 @@ from stages.bases.spec import SCHEMA
 from stages.heads.spec import AnyHead
 
 
-def feature_reasons(
-    store: FeatureStore, manifest: Manifest, missing: tuple[str, ...], outdated: int
-) -> tuple[str, ...]:
+def feature_reasons(store: FeatureStore, manifest: Manifest, missing: tuple[str, ...]) -> tuple[str, ...]:
     """What a store lacks, or has otherwise than the manifest."""
     damaged = [*store.damaged, *store.set_aside()]
     if missing and not len(store) and not damaged:
@@ -31,7 +29,7 @@ def feature_reasons(
         reasons.append(f"{', '.join(damaged)} is damaged, and not needed")
     if len(store) and not store.spec_is_whole:
         reasons.append("spec.json is damaged (nothing to extract)")
-    if outdated:
+    if outdated := len(store.outdated(manifest)):
         reasons.append(f"labels or names changed in {_count(outdated, 'shard')} (nothing to extract)")
     return tuple(reasons)
 
@@ -49,14 +47,80 @@ def _older_schemas(store: FeatureStore) -> list[str]:
     return found
 
 
-def spec_changes(before: dict[str, Any], spec: AnyHead) -> str:
+def head_reasons(
+    folder: Path,
+    result: dict[str, Any] | None,
+    key: str,
+    base_key: str,
+    where: str,
+    spec: AnyHead,
+    manifest: Manifest,
+) -> tuple[str, ...]:
+    """Why the head in a folder, with this ``result``, is not the one with this ``key``; ``where`` names base and layers."""
+    if result is None:
+        return ("never trained",)
+    if result["key"] == key:
+        return ()
+    reasons = []
+    if result["base_key"] != base_key:
+        reasons.append(f"the base changed ({where})")
+    if result["spec"] != spec.parameters():
+        reasons.append(_spec_changes(result["spec"], spec.parameters()))
+    if result["rows_digest"] != manifest.rows_digest:
+        reasons.append(_data_changes(folder, manifest))
+    return tuple(reasons) or ("trained by a headstart with other keys",)
+
+
+def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, Any], head: str) -> tuple[str, ...]:
+    """Why the sweep in a folder, with this ``result``, is not the one that is made of these ``parts``."""
+    if result is None:
+        return ("never run",)
+    if not (folder / "trials.csv").exists():
+        return ("its trials.csv is gone",)
+    why = {
+        "sweep": "its settings changed",
+        "head": f"head {head} changed",
+        "bases": "the base changed",
+        "rows": "images, labels or splits changed",
+        "schema": "run by a headstart with other keys",
+    }
+    reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts[part]]
+    if not reasons and (failed := result.get("failed")):
+        reasons = [f"{failed} of {result['trials']} trials failed, and will be tried again"]
+    return tuple(reasons)
+
+
+def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tuple[str, ...]:
+    """Why a page that was ``written`` of other parts, or not at all, is not the one of these ``parts``."""
+    if written is None:
+        return ("never written",)
+    why = {
+        "page": "this headstart writes another page",
+        "data": "images, names, labels, splits or what is skipped changed",
+        "bases": "the base changed",
+        "sweeps": "a sweep has another result",
+    }
+    reasons = [reason for part, reason in why.items() if written.get(part) != parts[part]]
+    if parts["images"] and not written.get("images"):
+        reasons.append("the images are here again")  # without them a page is written without thumbnails
+    before, now = written.get("heads", {}), parts["heads"]
+    reasons += [f"head {name} was removed" for name in before if name not in now]
+    reasons += [f"head {name} was added" for name in now if name not in before]
+    reasons += [
+        f"head {name} is trained anew"
+        for name, result in now.items()
+        if result is None or before.get(name, result) != result
+    ]
+    return tuple(reasons)
+
+
+def _spec_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The parameters of a head that are others than those that it was trained with."""
-    now = spec.parameters()
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {json.dumps(before.get(name))} → {json.dumps(now.get(name))}" for name in names)
 
 
-def data_changes(folder: Path, manifest: Manifest) -> str:
+def _data_changes(folder: Path, manifest: Manifest) -> str:
     """What happened to the images since the head was trained, from the predictions that it left behind."""
     with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.reader(file)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import run
+from pipeline.features import extract_missing
 from pipeline.config import load_config
 
 
@@ -30,4 +30,4 @@ class Counting:
 
 
 if __name__ == "__main__":
-    run.features(load_config(Path(sys.argv[1])), Counting(sys.argv[2]))
+    extract_missing(load_config(Path(sys.argv[1])), Counting(sys.argv[2]))

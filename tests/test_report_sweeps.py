@@ -12,7 +12,7 @@ from pages import Seen, see
 
 from pipeline.config import load_config
 from pipeline.graph import load_graph
-from pipeline.summary import report_data
+from pipeline.report import report_data
 from stages.heads.spec import SklearnSpec
 from stages.report.render import write_report
 from stages.sweeps.ledger import Record, Score

@@ -1,6 +1,5 @@
 """Stage two: train a head, score it, and write what it leaves behind."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DataError, HeadError, HeadstartError
-from cache.files import atomic_path, seal, sha256_file, write_text
+from cache.files import atomic_path, seal, sha256_file, write_csv, write_text
 from cache.manifest import SPLITS
 from stages.heads.baselines import SklearnHead
 from stages.heads.dataset import Dataset, in_words
@@ -247,9 +246,9 @@ def _write_folder(
         head.save(temporary, {layer: tuple(shape) for layer, shape in result["feature_shapes"].items()})
     columns = dict.fromkeys(name for row in head.history_ for name in row if name != "epoch")
     rows = [[i, *(row[name] for name in columns)] for i, row in enumerate(head.history_, 1)]
-    _write_csv(folder / "history.csv", ["epoch", *columns], rows)
+    write_csv(folder / "history.csv", ["epoch", *columns], rows)
     names = data.classes
-    _write_csv(
+    write_csv(
         folder / "predictions.csv",
         [*PREDICTION_COLUMNS, *(f"p_{name}" for name in names)],
         sorted(
@@ -266,16 +265,6 @@ def _write_folder(
     )
     result["files"] = {name: sha256_file(folder / name) for name in FILES if (folder / name).exists()}
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
-
-
-def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def load_head(folder: Path, spec: AnyHead, classes: tuple[str, ...]) -> Head:

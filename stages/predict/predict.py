@@ -1,6 +1,5 @@
 """A trained head put to use on image files."""
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DataError
-from cache.files import atomic_path, sha256_file
+from cache.files import sha256_file, write_csv
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.data.walk import EXTENSIONS, walk
@@ -158,11 +157,5 @@ def write_submission(path: Path, predictions: Sequence[Prediction]) -> int:
     ]
     numbers = all(name.isdecimal() for name, _ in rows)
     rows.sort(key=lambda row: (int(row[0]) if numbers else 0, row[0]))
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(("id", "label"))
-        writer.writerows(rows)
+    write_csv(path, ("id", "label"), rows)
     return len(rows)

@@ -49,6 +49,11 @@ class Record:
     problem: str = ""
 
     @property
+    def scored(self) -> bool:
+        """Whether it came to something."""
+        return bool(self.scores) and not self.problem
+
+    @property
     def failed(self) -> bool:
         """Whether it could not be trained, and is to be tried again; one that diverged was trained."""
         return bool(self.problem) and not self.scores and not self.complete
@@ -64,7 +69,7 @@ class Record:
     @property
     def ranking(self) -> tuple[float, float]:
         """That of the last score; a trial that came to nothing is last."""
-        return self.scores[-1].ranking if self.scores and not self.problem else (1.0, float("inf"))
+        return self.scores[-1].ranking if self.scored else (1.0, float("inf"))
 
 
 class Ledger:

@@ -35,6 +35,10 @@ class Trial:
     spec: AnyHead
     key: str
 
+    def __str__(self) -> str:
+        said = [f"{name} = {json.dumps(value)}" for name, value in self.params.items() if value is not None]
+        return ", ".join(said) or "the head as it is"
+
 
 def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
     """The trials of a sweep whose strategy knows them beforehand, each key once."""
@@ -94,7 +98,7 @@ def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
     """Trials with their accuracy, how it differs between seeds, and its 95% interval, a line each."""
     lines = []
     for trial, record in ranked:
-        if not record.scores or record.problem:
+        if not record.scored:
             continue
         score = record.scores[-1]
         low, high = score.interval
@@ -127,7 +131,7 @@ def effects(
     done = [
         (trial, (record.after(epochs) if epochs else record.scores[-1]).accuracy)
         for trial, record in ranked
-        if (epochs or record.complete) and record.scores and not record.problem
+        if (epochs or record.complete) and record.scored
     ]
     found = {}
     for name, values in grid.items():
@@ -181,7 +185,7 @@ def _span(first: Any, last: Any) -> str:
 def winner(ranked: Sequence[tuple[Trial, Record]], name: str, file: str) -> tuple[Trial, Record]:
     """The best trial that was trained to its end. Raises HeadError where none came to anything."""
     for trial, record in ranked:
-        if record.complete and record.scores and not record.problem:
+        if record.complete and record.scored:
             return trial, record
     problem = next((record.problem for _, record in ranked if record.problem), "no trial was trained")
     raise HeadError(f"{name}: expected a trial with a result, found none ({problem}); mend it in {file}")

@@ -1,51 +1,16 @@
-"""Looking after a cache: check everything in it, and remove what nothing refers to."""
+"""``headstart prune``: what nothing refers to, and how it is removed."""
 
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import CacheError, ConfigError
+from cache.errors import ConfigError
 from cache.files import TEMPORARY_PREFIX, is_alive, lock
-from cache.manifest import Manifest
 from cache.store import FeatureStore
 from pipeline.config import Config, load_config
 from pipeline.graph import Graph, load_graph
-from stages.heads.results import damaged_files, read_result, read_sweep
 from stages.progress import Progress
-
-
-def verify(config: Config, progress: Progress) -> list[str]:
-    """Read every store, every head and the manifest, and check them; returns what is wrong, a line each."""
-    folder = config.cache.dir
-    wrong: list[str] = []
-    shards = rows = 0
-    for path in sorted((folder / "features").glob("*/")):
-        store = FeatureStore(path)
-        before = store.set_aside()
-        wrong += [f"damaged: {reason}" for reason in store.verify().values()]
-        wrong += [f"damaged: {path / name}: set aside before; run `make features`" for name in before]
-        shards, rows = shards + len(store.shards()), rows + len(store)
-    heads = sorted((folder / "heads").glob("*/"))
-    for path in heads:
-        wrong += [f"damaged: {problem}; delete {path} and run `make heads`" for problem in _head_problems(path)]
-    for path in sorted((folder / "sweeps").glob("*/result.json")):
-        if read_sweep(path.parent) is None:
-            wrong.append(f"damaged: {path}: expected the result of a sweep, found it changed; run `make sweep`")
-    if (folder / "manifest.json").exists():
-        try:
-            Manifest.load(folder / "manifest.json")
-        except CacheError as error:
-            wrong.append(f"damaged: {error}; it is written anew where the images are")
-    progress.say(f"verify: {shards} shards with {rows:,} rows, {len(heads)} heads: {len(wrong)} problems")
-    return wrong
-
-
-def _head_problems(folder: Path) -> list[str]:
-    result = read_result(folder)
-    if result is None:
-        return [f"{folder}: expected a whole head, found none or a damaged result.json"]
-    return [f"{folder / name}: its digest does not match" for name in damaged_files(folder, result)]
 
 
 @dataclass(frozen=True)
@@ -141,3 +106,16 @@ def _rows(folder: Path, stores: set[str], graphs: list[Graph], progress: Progres
 def _drop(store: FeatureStore, rows: list[str], progress: Progress) -> None:
     with store.writing(progress.say):
         store.drop(rows)
+
+
+def pruned_lines(config: Config, progress: Progress, remove: bool) -> list[str]:
+    """What is found, with sizes; with ``remove`` it is gone afterwards."""
+    found = garbage(config, progress)
+    if remove:
+        for each in found:
+            each.remove()
+    if not found:
+        return ["prune: nothing to remove; the configurations in the folder refer to everything"]
+    total = sum(each.size for each in found) / 1e6
+    end = "removed" if remove else "can be removed: headstart prune --yes"
+    return [f"{each.what} ({each.size / 1e6:,.1f} MB)" for each in found] + [f"prune: {total:,.1f} MB {end}"]

@@ -1,31 +1,29 @@
-"""Run sweeps: try the variants of a head, write what came out, and train the winner as a head."""
+"""``headstart sweep``: the sweeps that are stale, what came of them, and their winners as heads."""
 
-import csv
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from cache.errors import CacheError, ConfigError, HeadError, HeadstartError
-from cache.files import atomic_path, digest_json, lock, seal, write_text
-from pipeline import run
+from cache.files import digest_json, lock
 from pipeline.config import Config
-from pipeline.graph import Graph, SweepTarget, load_graph
+from pipeline.graph import Graph, load_graph
+from pipeline.heads import train_stale
+from pipeline.targets import SweepTarget
 from pipeline.words import scored_on
 from stages.fields import nearest
 from stages.heads.spec import head_key
 from stages.heads.train import check_spec
 from stages.progress import Progress
-from stages.sweeps.ledger import Ledger, Record
+from stages.sweeps.ledger import Ledger
+from stages.sweeps.results import write_sweep
 from stages.sweeps.sweep import Sweep
-from stages.sweeps.trials import Trial, counted, effects, leader_lines, trials_of, winner
+from stages.sweeps.trials import Trial, counted, leader_lines, trials_of, winner
 
-LEADERS = 10  # in the result; fewer are printed
-PRINTED = 5
-COLUMNS = ("rank", "accuracy", "low", "high", "loss", "spread", "trained_epochs", "complete", "seconds", "problem")
+PRINTED = 5  # leaders
 
 
-def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
+def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
     """Run the sweeps that are stale, and train their winners. Returns how many were run."""
     if not config.sweeps:
         raise ConfigError(f"{config.path}: expected at least one [sweeps.NAME], found none; add one")
@@ -53,7 +51,7 @@ def sweep(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
         progress.say("sweeps: up to date")
     done = [name for name, each in load_graph(config).sweeps.items() if each.done and (not names or name in names)]
     if done:
-        run.heads(config, progress, done)
+        train_stale(config, progress, done)
     if problems:
         raise HeadError(f"{len(problems)} of {len(stale)} sweeps failed" if stale[1:] else str(problems[0]))
     return len(stale)
@@ -71,10 +69,7 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         spec = target.entry.spec
         bases = target.parts["bases"]
         for base in bases:
-            features = graph.bases[base]
-            if features.stale:
-                why = "; ".join(features.reasons)
-                raise CacheError(f"features of {features.spec.name} are not up to date: {why}; run `make features`")
+            graph.bases[base].require()
         memory = graph.config.cache.memory
         data = {base: Dataset(graph.manifest, graph.bases[base].stores, memory) for base in bases}
         work = Sweep(spec, data, Ledger(target.folder / "trials.jsonl"), progress, name, config.path.parent)
@@ -88,7 +83,7 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         # A trial that was dropped may stand above it by what it had after fewer epochs, but was not chosen.
         best, record = winner(ranked, f"sweep {name!r}", config.path.name)
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
-        _write(target, ranked)
+        write_sweep(target.folder, name, target.key, target.parts, spec, ranked)
         work.checkpoints.close()
     for line in leader_lines([pair for pair in ranked if pair[1].complete][:PRINTED]):
         progress.say(f"  {line}")
@@ -97,18 +92,14 @@ def _run(config: Config, name: str, progress: Progress) -> None:
     spread = f", ±{score.spread:.3f} between seeds" if spec.repeats > 1 else ""
     progress.say(
         f"sweep {name}: {counted(len(ranked), 'trial')}, best {scored_on(spec.cv)} {score.accuracy:.3f} "
-        f"({low:.3f} to {high:.3f}{spread}) with {_words(best) or 'the head as it is'} → {target.folder}"
+        f"({low:.3f} to {high:.3f}{spread}) with {best} → {target.folder}"
     )
     if failed := [(trial, record) for trial, record in ranked if record.failed]:
         first, problem = failed[0][0], failed[0][1].problem
         raise HeadError(
-            f"sweep {name!r}: {len(failed)} of {counted(len(ranked), 'trial')} failed: {_words(first)}: {problem}; mend or "
+            f"sweep {name!r}: {len(failed)} of {counted(len(ranked), 'trial')} failed: {first}: {problem}; mend or "
             f"remove it in {config.path.name}"
         )
-
-
-def _words(trial: Trial) -> str:
-    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in trial.params.items() if value is not None)
 
 
 def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
@@ -121,66 +112,3 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
     key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest), protocol])
     return Trial(params, entry.base, entry.layers, entry.spec, key)
-
-
-def _write(target: SweepTarget, ranked: Sequence[tuple[Trial, Record]]) -> None:
-    spec = target.entry.spec
-    names, repeats = list(spec.grid), spec.repeats
-    first_rung = spec.min_epochs if spec.strategy == "halving" else None
-    with (
-        atomic_path(target.folder / "trials.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS[:1], *names, *COLUMNS[1:], "key"])
-        for rank, (trial, record) in enumerate(ranked, 1):
-            writer.writerow([rank, *map(_cell, trial.params.values()), *_cells(record, repeats), trial.key])
-    leaders = [_described(*each) for each in ranked[:LEADERS] if each[1].scores and not each[1].problem]
-    result = {
-        "sweep": target.entry.name,
-        "key": target.key,
-        "parts": target.parts,
-        "strategy": spec.strategy,
-        "trials": len(ranked),
-        "complete": sum(record.complete and not record.problem for _, record in ranked),
-        "winner": _described(*ranked[0]),
-        "leaders": leaders,
-        "effects": effects(ranked, spec.grid, first_rung),
-        "effects_after": first_rung,
-        "failed": sum(record.failed for _, record in ranked),
-        "failures": [
-            {"params": dict(trial.params), "problem": record.problem} for trial, record in ranked if record.problem
-        ],
-        "seconds": round(sum(record.seconds for _, record in ranked), 3),
-    }
-    write_text(target.folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
-
-
-def _described(trial: Trial, record: Record) -> dict[str, Any]:
-    score = record.scores[-1]
-    return {
-        "params": dict(trial.params),
-        "key": trial.key,
-        "accuracy": score.accuracy,
-        "accuracy_interval": list(score.interval),
-        "log_loss": score.loss,
-        "spread": score.spread,
-        "epochs": len(record.scores),
-        "complete": record.complete,
-    }
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
-
-
-def _cells(record: Record, repeats: int) -> list[Any]:
-    if not record.scores or record.problem:
-        return ["", "", "", "", "", len(record.scores), record.complete, record.seconds, record.problem]
-    score = record.scores[-1]
-    low, high = score.interval
-    return [
-        *(f"{value:.6f}" for value in (score.accuracy, low, high, score.loss)),
-        f"{score.spread:.6f}" if repeats > 1 else "",
-        len(record.scores), record.complete, record.seconds, record.problem,
-    ]  # fmt: skip

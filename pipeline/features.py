@@ -1,0 +1,133 @@
+"""``headstart features``: stage one, what the cache lacks; with ``--dry-run``, what that would take."""
+
+import gc
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import DataError
+from cache.manifest import Manifest
+from pipeline.build import frozen_base
+from pipeline.config import Config
+from pipeline.graph import Graph, load_graph
+from pipeline.heads import check_heads
+from pipeline.targets import BaseTarget, base_target
+from pipeline.words import data_lines
+from stages.progress import Progress
+
+if TYPE_CHECKING:
+    from stages.bases.frozen import FrozenBase
+    from stages.extract.features import LayerStore, Stage
+
+
+def extract_missing(
+    config: Config, progress: Progress, rehash: bool = False, allow_drift: bool = False, on: str | None = None
+) -> int:
+    """Stage one: extract what the cache lacks, bring labels in the shards up to date. Returns the images extracted.
+
+    ``on`` is the address of a Dask scheduler whose workers extract; without it this process does.
+    """
+    graph = load_graph(config, rehash, progress)
+    for line in data_lines(graph):
+        progress.say(line)
+    undecodable = dict(graph.skipped.reasons)
+    stale = [base for base in graph.bases.values() if base.stale]
+    if any(base.missing for base in stale):
+        gc.set_threshold(700, 10, 10)  # what the command line raised for commands that only look
+        check_heads(graph)
+    # All are built before the first runs, so that a mistake in the last is not found an hour later.
+    built = {target.name: frozen_base(graph, target, progress) for target in stale if target.missing}
+    extracted = 0
+    for target in stale:
+        extracted += _bring_up_to_date(graph, target, built.get(target.name), progress, allow_drift, on)
+    if not stale:
+        progress.say("features: up to date")
+    elif graph.skipped.reasons != undecodable:
+        # The manifest without what cannot be decoded; raises where the rest is too little to train on.
+        load_graph(config)
+    return extracted
+
+
+def _bring_up_to_date(
+    graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool, on: str | None
+) -> int:
+    from stages.extract.features import LayerStore, Stage, compare
+
+    if not target.key():  # the weights have just been fetched or quantised
+        target = base_target(graph.config, target.name, target.spec, graph.manifest)
+    layers = {
+        layer.layer: LayerStore(layer.store, layer.key, layer.identity)
+        for layer in target.layers
+        if layer.store is not None and layer.key is not None
+    }
+    stage = Stage(graph.config.data, graph.manifest, layers, graph.skipped, graph.config.cache, progress, allow_drift)
+    with ExitStack() as held:
+        # Each process takes the locks in the same order, so that two of them never wait for one another.
+        for each in sorted(layers.values(), key=lambda each: each.store.folder):
+            held.enter_context(each.store.writing(progress.say))
+        graph.skipped.refresh()
+        if rewritten := sum(_mend(each, graph.manifest) for each in layers.values()):
+            progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
+        # Another process may have worked on the stores since the graph was made, so look again under the lock.
+        stage.layers = {layer: each for layer, each in layers.items() if stage.lacks(layer)}
+        if not stage.layers:
+            return 0
+        if base is None or not set(stage.layers) <= set(base.layers):
+            base = frozen_base(graph, target, progress, list(stage.layers))
+        return _extract(stage, base, compare(stage, base), on)
+
+
+def _mend(each: "LayerStore", manifest: Manifest) -> int:
+    """Bring a store to what its spec and the manifest say; what is damaged goes. Returns the shards rewritten."""
+    each.store.create(each.identity)
+    each.store.discard_damaged()
+    rewritten = each.store.relabel(manifest)
+    each.store.discard_damaged()  # what relabelling found
+    return rewritten
+
+
+def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, Any]], on: str | None) -> int:
+    from stages.extract.features import extract
+
+    progress, wanted = stage.progress, stage.wanted()
+    before = stage.least_rows()
+    try:
+        if on is None:
+            done = extract(stage, base, wanted, compared)
+        else:
+            from stages.extract.cluster import extract_on
+
+            done = extract_on(on, stage, base.spec, wanted)
+    except KeyboardInterrupt:
+        kept = stage.least_rows() - before
+        progress.say(f"features: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")
+        raise
+    for sha, reason in done.rejected.skipped.items():
+        progress.say(f"skipped: {stage.manifest.by_digest[sha].path}: {reason}")
+    rate = done.extracted / done.seconds if done.seconds else 0.0
+    folders = ", ".join(str(each.store.folder) for each in stage.layers.values())
+    progress.say(
+        f"features: {done.extracted} images extracted in {done.seconds:.1f} s ({rate:.0f} images/s), "
+        f"{len(done.rejected.skipped)} skipped → {folders}"
+    )
+    if changed := done.rejected.changed:
+        raise DataError(f"{changed[0]}: {len(changed)} images changed or went away while they were read; run again")
+    return done.extracted
+
+
+def plan(config: Config, progress: Progress) -> list[str]:
+    """What `features` would do, in words: images, bytes and the time they take by a timed batch or two. Writes no feature."""
+    from stages.extract.plan import measure, plan_lines
+
+    graph = load_graph(config, progress=progress)
+    lines = data_lines(graph)[:1]
+    copies = len(graph.manifest.records) - len(graph.manifest.by_digest)
+    for target in graph.bases.values():
+        wanted = [sha for sha in target.missing if sha not in graph.skipped.reasons]
+        if not wanted:
+            lines.append(f"{target.name}: nothing to extract")
+            continue
+        base = frozen_base(graph, target, progress)
+        records = [graph.manifest.by_digest[sha] for sha in wanted]
+        found = measure(base, records, config.data.root, config.cache)
+        lines += plan_lines(target.name, found, len(wanted), copies, config.cache.dir)
+    return lines

@@ -1,0 +1,114 @@
+"""``headstart heads``: stage two, the heads that are stale."""
+
+from collections.abc import Sequence
+from time import perf_counter
+
+from cache.errors import HeadError
+from cache.files import lock
+from pipeline.config import Config
+from pipeline.graph import Graph, load_graph
+from pipeline.targets import HeadTarget
+from pipeline.words import first
+from stages.fields import nearest
+from stages.progress import Progress
+
+
+def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> int:
+    """Stage two: train the heads that are stale. Returns how many were trained.
+
+    All are trained in this process; with the address of a Dask scheduler in ``on``, what scikit-learn does in parallel goes there.
+
+    A head that cannot be trained does not keep the others from it; HeadError is raised at the end.
+    """
+    if not config.heads:
+        example = '[heads.linear] kind = "dense" units = []'
+        raise HeadError(f"{config.path}: expected at least one [heads.NAME], found none; add one, such as {example}")
+    graph = load_graph(config, progress=progress)
+    for name in names:
+        known_head(graph, name)
+    if not _wanted(graph, names):
+        progress.say("heads: up to date")
+        return 0
+    with lock(config.cache.dir / "heads", progress.say):
+        # Another process may have trained some of them while this one waited.
+        graph = load_graph(config)
+        stale = _wanted(graph, names)
+        if not stale:
+            progress.say("heads: up to date")
+            return 0
+        for base in dict.fromkeys(head.entry.base for head in stale):
+            graph.bases[base].require()
+        for line in first([f"data: {note}" for note in graph.manifest.notes], 5):
+            progress.say(line)
+        check_heads(graph)
+        if on is None:
+            return _train(graph, stale, progress)
+        from stages.extract.cluster import cluster
+
+        with cluster(on):
+            return _train(graph, stale, progress)
+
+
+def _wanted(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
+    return [head for head in graph.heads.values() if head.stale and (not names or head.name in names)]
+
+
+def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int:
+    from stages.bases.backend import LOADING
+    from stages.heads.dataset import Dataset
+    from stages.heads.train import HeadTask, train_heads
+
+    start, before = perf_counter(), len(LOADING)
+    failures: list[HeadError] = []
+    for name in dict.fromkeys(head.entry.base for head in stale):
+        base = graph.bases[name]
+        tasks = []
+        for head in stale:
+            entry = head.entry
+            if entry.base == name and (base_key := base.key(entry.layers)) is not None and head.key is not None:
+                rows = graph.manifest.rows_digest
+                home = graph.config.path.parent
+                tasks.append(
+                    HeadTask(head.name, entry.spec, head.key, name, entry.layers, base_key, rows, head.folder, home)
+                )
+        for task, outcome in train_heads(
+            tasks, Dataset(graph.manifest, base.stores, graph.config.cache.memory), progress
+        ):
+            if isinstance(outcome, HeadError):
+                progress.say(f"failed: {outcome}")
+                failures.append(outcome)
+                continue
+            found = outcome["metrics"]["validation"]
+            low, high = found["accuracy_interval"]
+            score = f"validation accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+            progress.say(f"trained: {task.name} in {outcome['seconds']:.1f} s, {score}")
+            for warning in outcome["warnings"]:
+                progress.say(f"warning: {task.name}: {warning}")
+    trained = len(stale) - len(failures)
+    loading = f", of which loading TensorFlow took {LOADING[0]:.1f} s" if len(LOADING) > before else ""
+    progress.say(f"heads: {trained} trained of {len(graph.heads)} in {perf_counter() - start:.1f} s{loading}")
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
+        raise HeadError(f"{failures[0]}{more}; mend or remove it in {graph.config.path.name}")
+    return trained
+
+
+def check_heads(graph: Graph) -> None:
+    """Find a misspelt estimator now, and not after an hour of extraction."""
+    from stages.heads.train import check_spec
+
+    for head in graph.heads.values():
+        if head.stale:
+            check_spec(head.name, head.entry.spec)
+
+
+def known_head(graph: Graph, name: str) -> HeadTarget:
+    if name in graph.sweeps and name not in graph.heads:
+        raise HeadError(
+            f"the winner of sweep {name!r} is not known: {'; '.join(graph.sweeps[name].reasons)}; run `make sweep`"
+        )
+    if name not in graph.heads:
+        raise HeadError(
+            f"no head {name!r} in the configuration{nearest(name, graph.heads)}; there are {', '.join(graph.heads) or 'none'}"
+        )
+    return graph.heads[name]

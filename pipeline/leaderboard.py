@@ -1,0 +1,35 @@
+"""``headstart leaderboard``: the trained heads, best on validation first."""
+
+from typing import Any
+
+from pipeline.graph import Graph
+from stages.heads.results import ranking
+
+
+def up_to_date_line(graph: Graph) -> str:
+    """That everything is up to date, or the names of what is not."""
+    stale = [f"features of {name}" for name, base in graph.bases.items() if base.stale]
+    stale += [f"head {name}" for name, head in graph.heads.items() if head.stale]
+    stale += [f"sweep {name}" for name, sweep in graph.sweeps.items() if sweep.stale]
+    stale += ["report"] if graph.report_reasons else []
+    return f"stale: {', '.join(stale)}" if stale else "Everything is up to date."
+
+
+def leaderboard_lines(graph: Graph) -> list[str]:
+    """The trained heads, best on validation first, with 95% intervals."""
+    results = sorted((head.result for head in graph.heads.values() if head.result and not head.stale), key=ranking)
+    if not results:
+        return ["no head is trained yet; run `make report`"]
+    width = max(len("head"), *(len(result["head"]) for result in results))
+    lines = [f"{'head':{width}}  {'validation (chooses)':>22}  {'test':>22}  {'seconds':>8}"]
+    for result in results:
+        scores = [_interval(result["metrics"].get(split)) for split in ("validation", "test")]
+        lines.append(f"{result['head']:{width}}  {scores[0]:>22}  {scores[1]:>22}  {result['seconds']:8.1f}")
+    return lines
+
+
+def _interval(metrics: dict[str, Any] | None) -> str:
+    if metrics is None:
+        return "–"
+    low, high = metrics["accuracy_interval"]
+    return f"{metrics['accuracy']:.3f} [{low:.3f}, {high:.3f}]"

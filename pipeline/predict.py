@@ -1,0 +1,76 @@
+"""``headstart predict``: labels for image files, by a trained head."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.errors import DataError, HeadError
+from pipeline.build import base_as_stored
+from pipeline.config import Config
+from pipeline.graph import Graph, load_graph
+from pipeline.heads import known_head
+from pipeline.targets import HeadTarget
+from stages.progress import Progress
+
+if TYPE_CHECKING:
+    from stages.predict.predict import Prediction
+
+
+def predict_files(config: Config, progress: Progress, paths: Sequence[Path], head: str | None) -> list["Prediction"]:
+    """Labels and probabilities for image files, by the head named or the best on validation."""
+    from stages.heads.results import best_on_validation
+    from stages.heads.train import load_head
+    from stages.predict.predict import find_images, predict_images
+
+    graph = load_graph(config, progress=progress)
+    usable = {h.name: h.result for h in graph.heads.values() if h.result and _predicts(graph, h)}
+    if head is None and not usable:
+        raise HeadError("no head is trained for this configuration; run `make heads`")
+    chosen = known_head(graph, head or best_on_validation(list(usable.values()))["head"])
+    result, target = chosen.result, graph.bases[chosen.entry.base]
+    if result is None:
+        raise HeadError(f"head {chosen.name!r} is not trained yet; run `make heads`")
+    if not _predicts(graph, chosen):
+        why = "; ".join(chosen.reasons)
+        raise HeadError(f"head {chosen.name!r} was trained with another configuration: {why}; run `make heads`")
+    if chosen.stale:
+        progress.say(f"warning: head {chosen.name} is not up to date: {'; '.join(chosen.reasons)}")
+    files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
+    if not files:
+        raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
+    progress.say(f"head: {chosen.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
+    model = load_head(chosen.folder, chosen.entry.spec, tuple(result["classes"]))
+    stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
+    temperature = result.get("temperature", 1.0)
+    make_base = partial(base_as_stored, target, progress, list(stores))
+    return predict_images(files, model, stores, make_base, progress, temperature)
+
+
+def _predicts(graph: Graph, head: HeadTarget) -> bool:
+    """Whether a trained head is of the base and the parameters that the configuration has now."""
+    result, base = head.result, graph.bases[head.entry.base]
+    key = base.key(head.entry.layers)
+    return bool(result and result["base_key"] == key and result["spec"] == head.entry.spec.parameters())
+
+
+def prediction_lines(predictions: Sequence["Prediction"]) -> list[str]:
+    """One line a file: the label, and the probability of each class (of the three most probable, where there are many)."""
+    lines = []
+    for prediction in predictions:
+        if prediction.reason:
+            lines.append(f"{prediction.path}: skipped: {prediction.reason}")
+            continue
+        ranked = sorted(zip(prediction.classes, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+        shown = ", ".join(f"{name} {p:.3f}" for name, p in (ranked if len(ranked) <= 5 else ranked[:3]))
+        lines.append(f"{prediction.path}: {prediction.label} ({shown})")
+    return lines
+
+
+def written_lines(csv: Path, predictions: Sequence["Prediction"]) -> list[str]:
+    """Write the predictions to a file; a line for each that could not be read, and how many were written."""
+    from stages.predict.predict import write_submission
+
+    written = write_submission(csv, predictions)
+    unread = [prediction for prediction in predictions if prediction.reason]
+    return [*prediction_lines(unread), f"{csv}: {written} of {len(predictions)} predictions written"]

@@ -1,0 +1,60 @@
+"""``headstart report``: the page of what was trained."""
+
+from cache.errors import HeadError
+from pipeline.config import Config
+from pipeline.graph import Graph, load_graph
+from pipeline.targets import BaseTarget
+from stages.bases.weights import NOTES
+from stages.progress import Progress
+from stages.report.data import BaseSummary, HeadSummary, ReportData
+
+
+def write_stale(config: Config, progress: Progress) -> Graph:
+    """Write the report where it is stale. Raises HeadError while a head is not trained."""
+    graph = load_graph(config, progress=progress)
+    stale = [head for head in graph.heads.values() if head.stale]
+    if stale:
+        raise HeadError(f"head {stale[0].name!r} is not up to date: {'; '.join(stale[0].reasons)}; run `make heads`")
+    for name, sweep in graph.sweeps.items():
+        if not sweep.done:
+            progress.say(f"report: sweep {name} is not in it: {'; '.join(sweep.reasons)}; run `make sweep`")
+    if graph.report_reasons:
+        from stages.report.render import write_report
+
+        write_report(graph.report_path, report_data(graph))
+        progress.say(f"report: written → {graph.report_path}")
+    else:
+        progress.say("report: up to date")
+    return graph
+
+
+def report_data(graph: Graph) -> ReportData:
+    """Everything that the page shows."""
+    return ReportData(
+        title=graph.config.data.root.name,
+        manifest=graph.manifest,
+        skipped=graph.manifest.skipped,
+        root=graph.config.data.root if graph.images_here else None,
+        bases=[_base_summary(base, layer) for base in graph.bases.values() for layer in base.stores],
+        heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
+        parts=graph.report_parts,
+        sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
+    )
+
+
+def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
+    store = base.stores[layer]
+    infos = store.info()
+    return BaseSummary(
+        name=base.name,
+        spec=base.spec,
+        layer=layer,
+        folder=store.folder.name,
+        rows=len(store),
+        feature_shape=tuple(store.read(()).shape[1:]),
+        bytes_on_disk=store.size(),
+        seconds=sum(info.seconds for info in infos),
+        precisions=sorted({info.precision for info in infos}),
+        devices=sorted({info.device for info in infos}),
+        note=NOTES.get(base.spec.weights),
+    )

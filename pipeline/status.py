@@ -1,0 +1,70 @@
+"""``headstart status``: each target, up to date or stale and why."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.graph import Graph, load_graph
+from pipeline.targets import LayerTarget
+from pipeline.words import data_lines, scored_on
+from stages.progress import Progress
+from stages.sweeps.trials import counted
+
+
+def status_lines(config: Config, progress: Progress) -> list[str]:
+    """Each target: up to date, or stale and why."""
+    graph = load_graph(config, progress=progress)
+    lines = [*data_lines(graph), _size_line(graph)]
+    rows = []
+    for name, base in graph.bases.items():
+        for layer in base.layers:
+            words = ["features", *([name] if len(graph.bases) > 1 else []), *([layer.layer] if base.layers[1:] else [])]
+            rows.append((" ".join(words), layer.reasons, _store_words(layer)))
+    rows += [(f"head {name}", head.reasons, _score_words(head.result)) for name, head in graph.heads.items()]
+    rows += [(f"sweep {name}", sweep.reasons, _sweep_words(sweep.result)) for name, sweep in graph.sweeps.items()]
+    rows.append(("report", _report_reasons(graph), str(graph.report_path)))
+    width = max(len(name) for name, *_ in rows)
+    lines += [
+        f"{name:{width}}  {'stale: ' + '; '.join(why) if why else 'up to date  ' + what}" for name, why, what in rows
+    ]
+    return lines
+
+
+def _report_reasons(graph: Graph) -> tuple[str, ...]:
+    stale = [name for name, head in graph.heads.items() if head.stale]
+    if len(stale) > 3:
+        others = tuple(reason for reason in graph.report_reasons if not reason.endswith("is trained anew"))
+        return (*others, f"{len(stale)} heads are trained anew")
+    return graph.report_reasons
+
+
+def _store_words(layer: LayerTarget) -> str:
+    if layer.store is None:
+        return ""
+    return f"{len(layer.store):,} images, {layer.store.size() / 1e6:,.1f} MB in {layer.store.folder}"
+
+
+def _score_words(result: dict[str, Any] | None) -> str:
+    return f"validation accuracy {result['metrics']['validation']['accuracy']:.3f}" if result else ""
+
+
+def _sweep_words(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    best = f"best {scored_on(result['parts']['sweep']['cv'])} {result['winner']['accuracy']:.3f}"
+    return f"{counted(result['trials'], 'trial')}, {best}"
+
+
+def _size_line(graph: Graph) -> str:
+    """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
+    folder = graph.config.cache.dir
+    sizes = {name: _bytes(folder / name) for name in ("features", "heads", "sweeps", "weights", "report")}
+    used = sum(_bytes(store.folder) for base in graph.bases.values() for store in base.stores.values())
+    used += sum(_bytes(head.folder) for head in graph.heads.values())
+    other = sizes["features"] + sizes["heads"] - used
+    words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items() if size)
+    return f"cache: {folder}: {words or 'empty'}" + (f"; {other / 1e6:,.1f} MB not in use, see prune" if other else "")
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

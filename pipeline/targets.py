@@ -1,0 +1,192 @@
+"""What can be stale: the features of a base, a head, a sweep; each with its key, what is on disk, and why it is stale.
+
+Everything here looks at small files only: the stores' indices, the heads' and sweeps' results. Nothing heavy is imported.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cache.errors import CacheError
+from cache.files import digest_json
+from cache.manifest import Manifest
+from cache.store import FeatureStore
+from pipeline.config import Config
+from pipeline.config_heads import HeadEntry
+from pipeline.config_sweeps import SweepEntry
+from pipeline.reasons import feature_reasons, head_reasons, sweep_reasons
+from stages.bases.quantise import base_digest
+from stages.bases.spec import BaseSpec, joint_key
+from stages.bases.weights import Weights
+from stages.heads.results import read_result, read_sweep
+from stages.heads.spec import HEAD_SCHEMA, head_key
+
+
+@dataclass(frozen=True)
+class LayerTarget:
+    """The features of one layer of a base: their key and store, and why they are stale.
+
+    Key and store are None while the weights were not fetched or quantised, as the key is not known then.
+    """
+
+    layer: str
+    key: str | None
+    identity: dict[str, Any]
+    store: FeatureStore | None
+    missing: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BaseTarget:
+    """One base, and the features of each of its layers."""
+
+    name: str
+    spec: BaseSpec
+    weights: Weights
+    layers: tuple[LayerTarget, ...]
+
+    @property
+    def stale(self) -> bool:
+        """Whether a store lacks something or has something otherwise."""
+        return any(layer.reasons for layer in self.layers)
+
+    def require(self) -> None:
+        """Raise CacheError where the features are stale, as heads cannot be trained on them."""
+        if self.stale:
+            what = f"features of {self.spec.name} are not up to date" if self.key() else "features"
+            raise CacheError(f"{what}: {'; '.join(self.reasons)}; run `make features`")
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is stale; layers are named where they differ."""
+        if len({layer.reasons for layer in self.layers}) == 1:
+            return self.layers[0].reasons
+        return tuple(f"{layer.layer}: {reason}" for layer in self.layers for reason in layer.reasons)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The contents that one of the layers lacks."""
+        return tuple(dict.fromkeys(digest for layer in self.layers for digest in layer.missing))
+
+    @property
+    def stores(self) -> dict[str, FeatureStore]:
+        """The stores that are known, by layer."""
+        return {layer.layer: layer.store for layer in self.layers if layer.store is not None}
+
+    def key(self, layers: Sequence[str] = ()) -> str | None:
+        """The key of the features of some of the layers together, of all of them where none is named."""
+        keys = {layer.layer: layer.key for layer in self.layers}
+        found = [keys[layer] for layer in layers or keys]
+        return joint_key([key for key in found if key]) if all(found) else None
+
+
+@dataclass(frozen=True)
+class HeadTarget:
+    """One head: its folder, the key that it should have, its result if it is whole, and why it is stale."""
+
+    entry: HeadEntry
+    folder: Path
+    key: str | None
+    result: dict[str, Any] | None
+    reasons: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def stale(self) -> bool:
+        return bool(self.reasons)
+
+
+@dataclass(frozen=True)
+class SweepTarget:
+    """One sweep: its folder, what its key is made of, its result if it is whole, and why it is stale."""
+
+    entry: SweepEntry
+    folder: Path
+    parts: dict[str, Any]
+    result: dict[str, Any] | None
+    reasons: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return digest_json(self.parts)
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """Its result, where that is of the configuration as it is, though a trial may have failed."""
+        return self.result if self.result and self.result["parts"] == self.parts else None
+
+    @property
+    def stale(self) -> bool:
+        return bool(self.reasons)
+
+
+def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
+    """A base, what its stores hold, and what they lack."""
+    weights = Weights(spec, config.cache.dir / "weights")
+    digest = base_digest(spec, weights)
+    layers = tuple(_layer_target(config, spec, digest, layer, manifest) for layer in spec.cuts)
+    return BaseTarget(name, spec, weights, layers)
+
+
+def _layer_target(config: Config, spec: BaseSpec, digest: str | None, layer: str, manifest: Manifest) -> LayerTarget:
+    if digest is None:
+        what = "is not quantised" if spec.precision == "int8" else f"has its {spec.weights} weights not fetched"
+        return LayerTarget(layer, None, {}, None, tuple(manifest.by_digest), (f"{spec.name} {what} yet",))
+    identity = spec.identity(digest, config.cache.dtype, layer)
+    key = digest_json(identity)
+    store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key, layer))
+    missing = tuple(store.missing(manifest.by_digest))
+    return LayerTarget(layer, key, identity, store, missing, feature_reasons(store, manifest, missing))
+
+
+def head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest) -> HeadTarget:
+    """A head, its result, and why that is not the one that the configuration asks for."""
+    folder = config.cache.dir / "heads" / entry.name
+    result = read_result(folder)
+    base_key = base.key(entry.layers)
+    if base_key is None:
+        return HeadTarget(entry, folder, None, result, base.reasons if result else ("never trained",))
+    key = head_key(entry.spec, base_key, manifest.rows_digest)
+    where = f"{base.spec.name}, {' + '.join(entry.layers)}"
+    reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest)
+    return HeadTarget(entry, folder, key, result, reasons)
+
+
+def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarget], manifest: Manifest) -> SweepTarget:
+    """A sweep, its result, and why that is not the one that the configuration asks for."""
+    folder = config.cache.dir / "sweeps" / entry.name
+    named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
+    keys = {name: bases[name].key() for name in named if name in bases} if isinstance(named, list) else {}
+    head = config.variant(entry, {}).spec.model_dump(mode="json")
+    if isinstance(builds := entry.spec.grid.get("build"), list):
+        head["code"] = [getattr(config.variant(entry, {"build": build}).spec, "code", "") for build in builds]
+    parts = {
+        "schema": HEAD_SCHEMA,
+        "sweep": entry.spec.model_dump(mode="json", exclude={"refit"}),
+        "head": head,
+        "bases": keys,
+        "rows": manifest.rows_digest,
+    }
+    result = read_sweep(folder)
+    if not all(keys.values()):
+        reasons = tuple(reason for name in keys for reason in bases[name].reasons)
+    else:
+        reasons = sweep_reasons(folder, result, parts, entry.spec.head)
+    return SweepTarget(entry, folder, parts, result, reasons)
+
+
+def winner_target(
+    config: Config, sweep: SweepTarget, bases: Mapping[str, BaseTarget], manifest: Manifest
+) -> HeadTarget:
+    """The winner of a sweep that is done, as a head under the sweep's name."""
+    assert sweep.done is not None
+    params = {name: value for name, value in sweep.done["winner"]["params"].items() if value is not None}
+    entry = config.variant(sweep.entry, params)
+    if sweep.entry.spec.refit:
+        entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
+    return head_target(config, entry, bases[entry.base], manifest)

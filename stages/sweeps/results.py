@@ -1,0 +1,69 @@
+"""What a sweep leaves behind: ``trials.csv`` with a row for each trial, and ``result.json``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.files import seal, write_csv, write_text
+from stages.sweeps.ledger import Record
+from stages.sweeps.spec import SweepSpec
+from stages.sweeps.trials import Trial, effects
+
+LEADERS = 10
+COLUMNS = ("accuracy", "low", "high", "loss", "spread", "trained_epochs", "complete", "seconds", "problem", "key")
+
+
+def write_sweep(
+    folder: Path, name: str, key: str, parts: dict[str, Any], spec: SweepSpec, ranked: Sequence[tuple[Trial, Record]]
+) -> None:
+    """Write the trials, ``ranked`` with the winner first; ``parts`` are what the sweep's ``key`` is made of."""
+    rows = [[rank, *_cells(trial, record, spec.repeats)] for rank, (trial, record) in enumerate(ranked, 1)]
+    write_csv(folder / "trials.csv", ["rank", *spec.grid, *COLUMNS], rows)
+    first_rung = spec.min_epochs if spec.strategy == "halving" else None
+    result = {
+        "sweep": name,
+        "key": key,
+        "parts": parts,
+        "strategy": spec.strategy,
+        "trials": len(ranked),
+        "complete": sum(record.complete and not record.problem for _, record in ranked),
+        "winner": _described(*ranked[0]),
+        "leaders": [_described(*each) for each in ranked[:LEADERS] if each[1].scored],
+        "effects": effects(ranked, spec.grid, first_rung),
+        "effects_after": first_rung,
+        "failed": sum(record.failed for _, record in ranked),
+        "failures": [
+            {"params": dict(trial.params), "problem": record.problem} for trial, record in ranked if record.problem
+        ],
+        "seconds": round(sum(record.seconds for _, record in ranked), 3),
+    }
+    write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
+
+
+def _described(trial: Trial, record: Record) -> dict[str, Any]:
+    score = record.scores[-1]
+    return {
+        "params": dict(trial.params),
+        "key": trial.key,
+        "accuracy": score.accuracy,
+        "accuracy_interval": list(score.interval),
+        "log_loss": score.loss,
+        "spread": score.spread,
+        "epochs": len(record.scores),
+        "complete": record.complete,
+    }
+
+
+def _cells(trial: Trial, record: Record, repeats: int) -> list[Any]:
+    numbers = [""] * 5
+    if record.scored:
+        score = record.scores[-1]
+        numbers = [f"{value:.6f}" for value in (score.accuracy, *score.interval, score.loss)]
+        numbers.append(f"{score.spread:.6f}" if repeats > 1 else "")
+    end = [len(record.scores), record.complete, record.seconds, record.problem, trial.key]
+    return [*map(_cell, trial.params.values()), *numbers, *end]
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)

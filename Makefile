@@ -93,7 +93,7 @@ GRAPH := artifacts/make/$(shell printf %s $(CONFIG_FILE) | tr -c 'A-Za-z0-9._-' 
 TOLD := $(if $(HEADSTART_ERROR),2>&9)
 include $(GRAPH).mk
 $(GRAPH).mk: FORCE
-	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" >&2 $(TOLD)
+	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" $(TOLD) >&2
 	@$(TOLD) "$(HEADSTART)" graph "$@" --config $(CONFIG_FILE) $(if $(filter sweep,$(GOALS)),--sweeps)
 
 features: $(GRAPH)/features.stamp

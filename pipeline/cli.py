@@ -80,7 +80,7 @@ def _stop(message: str, code: int, debug: bool) -> None:
 
         traceback.print_exc()
     line = visible(f"headstart: {message}")
-    if said_by_make := os.environ.get("HEADSTART_ERROR"):
+    if code == 1 and (said_by_make := os.environ.get("HEADSTART_ERROR")):
         # Make, which would add lines of its own below, says it at its end.
         Path(said_by_make).write_text(line + "\n", encoding="utf-8", errors="backslashreplace")
     else:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.features import extract_missing
 from pipeline.config import load_config
+from pipeline.features import extract_missing
 
 
 class Counting:

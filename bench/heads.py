@@ -25,10 +25,12 @@ import keras
 import numpy as np
 
 from stages.heads.dense import build_core, loss, optimizer
+from stages.training.member import Member
 from stages.training.program import program
+from stages.training.source import InMemory
 from stages.training.spec import DenseSpec
 from stages.training.stack import Shape
-from stages.training.together import InMemory, Member, train_all
+from stages.training.together import train_all
 
 GROUPS = [
     ("64 linear heads, 512 features", 64, 512, []),

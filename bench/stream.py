@@ -17,9 +17,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from bench.sweep import write_features
 from stages.heads.dataset import Dataset
+from stages.training.member import Fitted, Member
 from stages.training.program import program
 from stages.training.spec import DenseSpec
-from stages.training.together import Fitted, Member, train_all
+from stages.training.together import train_all
 
 
 def peak() -> float:

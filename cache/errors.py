@@ -45,3 +45,8 @@ class HeadError(HeadstartError):
 
 class DivergedError(HeadError):
     """A head was trained, and came to nothing."""
+
+    @classmethod
+    def at(cls, learning_rate: float) -> "DivergedError":
+        """The error of a head that was trained at this rate."""
+        return cls(f"training diverged: the validation loss is never finite; lower learning_rate ({learning_rate})")

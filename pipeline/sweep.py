@@ -15,8 +15,10 @@ from stages.fields import nearest
 from stages.heads.spec import head_key
 from stages.heads.train import check_spec
 from stages.progress import Progress
+from stages.sweeps.halving import halve
 from stages.sweeps.ledger import Ledger
 from stages.sweeps.results import write_sweep
+from stages.sweeps.search import search
 from stages.sweeps.sweep import Sweep
 from stages.sweeps.trials import Trial, counted, leader_lines, trials_of, winner
 
@@ -75,10 +77,14 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         work = Sweep(spec, data, Ledger(target.folder / "trials.jsonl"), progress, name, config.path.parent)
         variant = partial(_trial, graph, target)
         if spec.strategy == "tpe":
-            trials = work.search(variant)
+            trials = search(work, variant)
         else:
             trials = trials_of(spec, variant)
-            work.run(trials)
+            work.announce(trials)
+            if spec.strategy == "halving":
+                halve(work, trials)
+            else:
+                work.run(trials)
         ranked = work.ranked(trials)
         # A trial that was dropped may stand above it by what it had after fewer epochs, but was not chosen.
         best, record = winner(ranked, f"sweep {name!r}", config.path.name)

@@ -22,8 +22,10 @@ from stages.sweeps.folds import Fold
 from stages.sweeps.group import Group
 from stages.sweeps.ledger import Record
 from stages.sweeps.trials import Trial
+from stages.training.member import Member
+from stages.training.source import InMemory
 from stages.training.spec import DenseSpec
-from stages.training.together import InMemory, Member, train_all
+from stages.training.together import train_all
 
 
 def trial(key: str, **options: object) -> Trial:

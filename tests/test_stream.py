@@ -16,8 +16,9 @@ from cache.errors import DataError
 from cache.shard import ShardInfo
 from stages.heads import stream
 from stages.heads.dataset import Dataset
+from stages.training.member import Member
 from stages.training.spec import DenseSpec
-from stages.training.together import Member, train_all
+from stages.training.together import train_all
 
 SHAPE = (2, 2, 32)
 CLASSES = ("cat", "dog", "cow")

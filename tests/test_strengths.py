@@ -7,10 +7,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stages.heads import fitting, strengths
-from stages.heads.baselines import score_all
 from stages.heads.fitting import fit_all
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import Shared, on_path
+from stages.sweeps.scoring import mean_score, score_all
 
 STRENGTHS = [1e-3, 1e-1, 1.0, 30.0, 1000.0]
 
@@ -126,7 +126,7 @@ def test_probabilities_that_are_not_finite_are_a_problem() -> None:
     X[:, 3] = 1.0
     fold = np.arange(40), np.arange(40, 60)
     with np.errstate(all="ignore"):
-        bad, good = score_all(
+        (bad,), (good,) = score_all(
             [spec("GaussianNB", var_smoothing=0.0), spec("GaussianNB")], X, y, [fold], ["a", "b", "c"]
         )
     assert bad.problem.startswith("GaussianNB: expected finite probabilities, found others in 20 of 20 rows")
@@ -143,8 +143,8 @@ def test_what_differs_in_a_seed_that_changes_nothing_is_fitted_once() -> None:
         spec("ExtraTreesClassifier", n_estimators=3),
     ]
     specs = [each.model_copy(update={"seed": seed}) for each in kinds for seed in range(3)]
-    found = score_all(specs, X, y, [fold], ["a", "b", "c"])
-    (alone,) = zip(*[score_all([each], X, y, [fold], ["a", "b", "c"]) for each in specs], strict=True)
+    found = [each for (each,) in score_all(specs, X, y, [fold], ["a", "b", "c"])]
+    alone = [each for spec in specs for ((each,),) in [score_all([spec], X, y, [fold], ["a", "b", "c"])]]
     assert [(each.accuracy, each.loss) for each in found] == [(each.accuracy, each.loss) for each in alone]
     assert [each.seconds > 0 for each in found] == [True, False, False] * 3 + [True] * 3
     assert len({each.loss for each in found[-3:]}) > 1
@@ -182,4 +182,5 @@ def test_scores_over_folds_are_those_of_plain_fits() -> None:
     specs = [spec("RidgeClassifier", alpha=alpha) for alpha in STRENGTHS]
     for alpha, scored in zip(STRENGTHS, score_all(specs, X, y, folds, ["a", "b", "c"]), strict=True):
         right = [plain(RidgeClassifier(alpha=alpha), True).fit(X[t], y[t]).predict(X[v]) == y[v] for t, v in folds]
-        assert scored.accuracy == pytest.approx(np.concatenate(right).mean(), abs=0.02)
+        score = mean_score([(fold.accuracy, fold.loss) for fold in scored], folds)
+        assert score.accuracy == pytest.approx(np.concatenate(right).mean(), abs=0.02)

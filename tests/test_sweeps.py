@@ -97,7 +97,7 @@ def test_the_same_sweep_gives_the_same_numbers(swept: Project) -> None:
 def test_what_waits_on_disk_from_rung_to_rung_comes_to_the_same(swept: Project) -> None:
     kept = trials(swept, "fast")
     shutil.rmtree(swept.artifacts / "sweeps" / "fast")
-    nothing_held = "import stages.sweeps.sweep as s; s.HELD_BYTES = 0; from pipeline.cli import main; main()"
+    nothing_held = "import stages.sweeps.halving as s; s.HELD_BYTES = 0; from pipeline.cli import main; main()"
     command = [sys.executable, "-c", nothing_held, "sweep", "fast"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=swept.folder, env=environment, capture_output=True, text=True)

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.heads.dense import build_core, loss, optimizer
+from stages.heads.dense import build_core
+from stages.heads.own import loss, optimizer
 from stages.training import program, stack, together
+from stages.training.member import Member
+from stages.training.source import InMemory
 from stages.training.spec import DenseSpec
-from stages.training.together import InMemory, Member, Training, train_all
+from stages.training.together import Training, train_all
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -61,7 +64,7 @@ def test_a_stack_trains_what_plain_keras_trains(classes: int, options: dict[str,
         shape = stack.Shape.of(spec, X.shape[1], classes)
         model = build_core(spec, X.shape[1], classes)
         model.set_weights(stack.initial_state([spec], shape).heads([0], shape)[0])
-        model.compile(optimizer=optimizer(spec), loss=loss(spec, classes), metrics=["accuracy"])
+        model.compile(optimizer=optimizer(spec), loss=loss(spec, classes == 2), metrics=["accuracy"])
         targets = y.astype(np.float32)[:, None] if classes == 2 else np.eye(classes, dtype=np.float32)[y]
         weight = None
         if spec.class_weight:

@@ -13,9 +13,9 @@ from cache.errors import DataError
 from pipeline.config import load_config
 from stages.heads.dataset import Dataset
 from stages.sweeps.folds import cross_validation
+from stages.sweeps.halving import rungs
 from stages.sweeps.ledger import Ledger, Record, Score
 from stages.sweeps.spec import SweepSpec
-from stages.sweeps.sweep import rungs
 from stages.sweeps.trials import Trial, trials_of
 from stages.training.spec import DenseSpec
 

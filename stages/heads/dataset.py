@@ -14,8 +14,8 @@ from cache.store import FeatureStore
 from stages.bases.backend import load_keras
 from stages.heads.pooling import pool_features
 from stages.heads.stream import Streamed
+from stages.training.source import InMemory, Source
 from stages.training.spec import Pool
-from stages.training.together import InMemory, Source
 
 # Of an array, while heads are trained on it: as it was read, what is gathered of it, and that again in the backend (bench/stream.py).
 COPIES = 4.0
@@ -52,9 +52,9 @@ class Dataset:
         """Class names, in the order of their ids."""
         return self.manifest.classes
 
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """The positions of a split's images."""
-        return np.array([i for i, record in enumerate(self.records) if record.split == split], np.int64)
+    def rows(self, *splits: str) -> NDArray[np.int64]:
+        """The positions of the images of some splits."""
+        return np.array([i for i, record in enumerate(self.records) if record.split in splits], np.int64)
 
     def X(self, pool: Pool, layers: Sequence[str] = ()) -> NDArray[np.float32]:
         """Pooled features (n, d) float32 of some layers side by side; of the last one where none is named.

@@ -1,53 +1,26 @@
 """Heads of the user's own: built by a function of theirs, trained by ``keras.Model.fit``, one at a time."""
 
-import re
-import runpy
-import sys
-import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DivergedError, HeadError
 from stages.bases.backend import load_keras
-from stages.heads.dense import PREDICT_BATCH, Predicts, loss, optimizer
+from stages.heads.head import PREDICT_BATCH, KerasModelHead
 from stages.heads.metrics import log_probabilities, log_softmax
+from stages.heads.own_build import build_model, in_one_line
 from stages.heads.spec import KerasSpec
 from stages.progress import SILENT, Progress
-from stages.training.together import class_weights
-
-# What TensorFlow colours its messages with.
-ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-REASON = 300  # characters
-SHOWN = 4  # probabilities
+from stages.training.member import class_weights
+from stages.training.spec import TrainedSpec
 
 
-def in_one_line(error: BaseException) -> str:
-    """The error's type and message, for a line in a terminal."""
-    return f"{type(error).__name__}: {' '.join(ESCAPES.sub('', str(error)).split())[:REASON]}"
-
-
-def _can_be_loaded(layer: Any) -> bool:
-    saving = load_keras().saving
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            saving.deserialize_keras_object(saving.serialize_keras_object(layer), safe_mode=True)
-    except Exception:
-        return False
-    return True
-
-
-class KerasHead(Predicts):
-    """A head that somebody else's function builds. ``home`` is the folder that ``build`` is relative to.
-
-    After ``fit``: ``history_``, ``best_epoch_`` and ``n_parameters_`` as in ``DenseHead``. Features are (n, …) as the
-    base gives them.
-    """
+class KerasHead(KerasModelHead):
+    """A head that somebody else's function builds. ``home`` is the folder that ``build`` is relative to."""
 
     spec: KerasSpec
 
@@ -65,19 +38,24 @@ class KerasHead(Predicts):
         progress: Progress = SILENT,
         name: str = "head",
         last: bool = False,
-    ) -> "KerasHead":
-        """Train on (n, …) features; the weights of the epoch with the lowest validation loss are kept, or the ``last``.
-
-        Raises HeadError where the function cannot be run, or gives what is no head, or what cannot be trained.
-        """
-        keras = load_keras()
-        spec = self.spec
-        start = perf_counter()
+    ) -> Self:
+        """As ``Head.fit``; the weights of the best epoch are kept, or those of the ``last``."""
+        keras, spec, start = load_keras(), self.spec, perf_counter()
         keras.utils.clear_session()
         keras.utils.set_random_seed(spec.seed)
-        self._core = self._build(X.shape[1:])
+        self._core = build_model(spec, self.home, X.shape[1:], len(self.classes_))
+        train, validation = (X, self._targets(y)), (X_validation, self._targets(y_validation))
+        weights = class_weights(spec, y, len(self.classes_))
+        kept = keras.callbacks.EarlyStopping(patience=spec.patience or spec.epochs, restore_best_weights=True)
         try:
-            history = self._trained(X, y, X_validation, y_validation, progress, name, last)
+            self._core.compile(optimizer=optimizer(spec), loss=loss(spec, self._single), metrics=["accuracy"])
+            with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
+                tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance(1))
+                history = self._core.fit(
+                    *train, validation_data=validation, epochs=spec.epochs, batch_size=spec.batch_size,
+                    validation_batch_size=PREDICT_BATCH, class_weight=dict(enumerate(map(float, weights))),
+                    callbacks=[tick] if last else [tick, kept], verbose=0,
+                ).history  # fmt: skip
         except Exception as error:  # whatever the user's model makes Keras or its backend raise
             raise HeadError(
                 f"{spec.build}: cannot be trained on features {X.shape[1:]} ({in_one_line(error)})"
@@ -85,118 +63,20 @@ class KerasHead(Predicts):
         self.history_ = [
             dict(zip(history, map(float, row), strict=True)) for row in zip(*history.values(), strict=True)
         ]
-        losses = history["val_loss"]
-        if not np.isfinite(losses).any():
-            rate = spec.learning_rate
-            raise DivergedError(f"training diverged: the validation loss is never finite; lower learning_rate ({rate})")
-        self.best_epoch_ = int(np.nanargmin(losses)) + 1
+        if not np.isfinite(history["val_loss"]).any():
+            raise DivergedError.at(spec.learning_rate)
+        self.best_epoch_ = int(np.nanargmin(history["val_loss"])) + 1
         self.n_parameters_ = int(self._core.count_params())
         self.seconds_ = perf_counter() - start
         return self
 
-    def _trained(
-        self,
-        X: NDArray[np.float32],
-        y: NDArray[np.int64],
-        X_validation: NDArray[np.float32],
-        y_validation: NDArray[np.int64],
-        progress: Progress,
-        name: str,
-        last: bool,
-    ) -> dict[str, list[float]]:
-        keras, spec = load_keras(), self.spec
-        single = self._core.output_shape[-1] == 1
-        self._core.compile(optimizer=optimizer(spec), loss=loss(spec, 2 if single else 3), metrics=["accuracy"])
-        weights = class_weights(spec, y, len(self.classes_))
-        with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
-            callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance(1))]
-            if not last:
-                patience = spec.patience or spec.epochs
-                callbacks.append(
-                    keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, restore_best_weights=True)
-                )
-            fitted = self._core.fit(
-                X, self._targets(y, single), validation_data=(X_validation, self._targets(y_validation, single)),
-                epochs=spec.epochs, batch_size=spec.batch_size, validation_batch_size=PREDICT_BATCH,
-                class_weight=dict(enumerate(map(float, weights))), callbacks=callbacks, verbose=0,
-            )  # fmt: skip
-        history: dict[str, list[float]] = fitted.history
-        return history
+    @property
+    def _single(self) -> bool:
+        """Whether the model ends in one probability, that of the second of two classes."""
+        return bool(self._core.output_shape[-1] == 1)
 
-    def _build(self, shape: tuple[int, ...]) -> Any:
-        keras = load_keras()
-        name, _, function = self.spec.build.rpartition(":")
-        path = self.home / name
-        # As Python does for a script: what lies beside the file can be imported.
-        sys.path.insert(0, str(path.absolute().parent))
-        try:
-            # The file is the user's own, named in the configuration that they run.
-            there = runpy.run_path(str(path))
-            if function not in there:
-                raise HeadError(f"{self.spec.build}: expected a function {function!r} in {name}, found none")
-            made = there[function](shape, len(self.classes_))
-            if isinstance(made, list | tuple):
-                outputs, activation = (1, "sigmoid") if len(self.classes_) == 2 else (len(self.classes_), "softmax")
-                last = keras.layers.Dense(outputs, activation=activation, name="probabilities")
-                made = keras.Sequential([keras.layers.Input(shape), *made, last])
-            if not isinstance(made, keras.Model):
-                raise HeadError(
-                    f"{self.spec.build}: expected a Keras model or a list of layers, found {type(made).__name__}"
-                )
-            found = keras.ops.convert_to_numpy(made(np.zeros((1, *shape), np.float32), training=False))
-        except (HeadError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # whatever the user's code raises, SystemExit too
-            raise HeadError(
-                f"{self.spec.build}: cannot be built for features {shape} ({in_one_line(error)})"
-            ) from error
-        finally:
-            sys.path.remove(str(path.absolute().parent))
-        classes = len(self.classes_)
-        if found.shape not in ((1, classes), (1, 1) if classes == 2 else (1, classes)):
-            raise HeadError(
-                f"{self.spec.build}: expected {classes} probabilities for an image, found {found.shape[1:]}"
-            )
-        total = float(found.sum())
-        if not (found.min() >= 0 and found.max() <= 1) or (found.shape[1] > 1 and abs(total - 1) > 1e-3):
-            ends = "softmax, or in one sigmoid" if classes == 2 else "softmax"
-            values = ", ".join(f"{value:.3g}" for value in found[0, :SHOWN]) + (
-                "" if found.shape[1] <= SHOWN else ", …"
-            )
-            sums = (
-                f" that sum to 1, found {values}, which sum to {total:.3g}"
-                if found.shape[1] > 1
-                else f", found {values}"
-            )
-            raise HeadError(f"{self.spec.build}: expected probabilities{sums}; end in {ends}")
-        self._check_that_it_can_be_loaded(made)
-        return made
-
-    def _check_that_it_can_be_loaded(self, model: Any) -> None:
-        """Save and load, as one who predicts will: without running the user's code."""
-        keras = load_keras()
-        # Nor does that process know what the user's file registers with Keras.
-        registered = keras.saving.get_custom_objects()
-        kept = dict(registered)
-        registered.clear()
-        try:
-            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
-                model.save(Path(folder) / "model.keras")
-                keras.saving.load_model(Path(folder) / "model.keras", compile=False, safe_mode=True)
-        except OSError:
-            raise
-        except Exception as error:
-            layers = [layer for layer in model._flatten_layers() if layer is not model and not _can_be_loaded(layer)]
-            found = ", ".join(f"{layer.name} ({type(layer).__name__})" for layer in layers) or in_one_line(error)
-            raise HeadError(
-                f"{self.spec.build}: expected layers and functions of Keras's own, found {found}, which could not be read "
-                "back without running code from the saved file"
-            ) from error
-        finally:
-            registered.update(kept)
-
-    def _targets(self, y: NDArray[np.int64], single: bool) -> NDArray[np.float32]:
-        return y.astype(np.float32)[:, None] if single else np.eye(len(self.classes_), dtype=np.float32)[y]
+    def _targets(self, y: NDArray[np.int64]) -> NDArray[np.float32]:
+        return y.astype(np.float32)[:, None] if self._single else np.eye(len(self.classes_), dtype=np.float32)[y]
 
     def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log-probabilities (n, number of classes), float64: of the logits, wherever the model has its last softmax or sigmoid,
@@ -229,11 +109,27 @@ class KerasHead(Predicts):
         self._core.save(path)
 
     @classmethod
-    def load(cls, path: Path, spec: KerasSpec, classes: Sequence[str]) -> "KerasHead":
-        """Read a saved head back, without running code from the file. Raises HeadError where it has layers of its own."""
+    def load(cls, path: Path, spec: KerasSpec, classes: Sequence[str]) -> Self:
         head = cls(spec, classes)
         try:
             head._core = load_keras().saving.load_model(path, compile=False, safe_mode=True)
         except (TypeError, ValueError) as error:
             raise HeadError(f"{path}: expected a model of built-in layers, found {in_one_line(error)}") from error
         return head
+
+
+def optimizer(spec: TrainedSpec) -> Any:
+    """The Keras optimizer that the spec names; weight decay is decoupled from the gradient, as in AdamW."""
+    found = load_keras().optimizers
+    kinds = {"rmsprop": found.RMSprop, "adam": found.Adam, "adamw": found.AdamW, "sgd": found.SGD}
+    extra: dict[str, Any] = {"momentum": spec.momentum} if spec.optimizer == "sgd" else {}
+    if spec.weight_decay or spec.optimizer == "adamw":
+        extra["weight_decay"] = spec.weight_decay
+    return kinds[spec.optimizer](learning_rate=spec.learning_rate, **extra)
+
+
+def loss(spec: TrainedSpec, single: bool) -> Any:
+    """Cross-entropy with the spec's label smoothing: of a ``single`` probability, or of one for each class."""
+    losses = load_keras().losses
+    kind = losses.BinaryCrossentropy if single else losses.CategoricalCrossentropy
+    return kind(label_smoothing=spec.label_smoothing)

@@ -1,12 +1,51 @@
-"""What a trained head leaves behind, read back without the libraries that made it."""
+"""What a trained head leaves behind, written, and read back without the libraries that made it."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheError
-from cache.files import read_sealed, sha256_file
+from cache.files import atomic_path, read_sealed, seal, sha256_file, write_csv, write_text
+from cache.manifest import ImageRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stages.heads.head import Head
 
 MODEL_SUFFIX = {"dense": ".keras", "keras": ".keras", "sklearn": ".skops"}
+FILES = ("history.csv", "predictions.csv", *dict.fromkeys(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
+PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
+
+
+def write_head(
+    folder: Path,
+    head: "Head",
+    records: Sequence[ImageRecord],
+    probabilities: "NDArray[np.float64]",
+    result: dict[str, Any],
+) -> None:
+    """Write the model, its history, its predictions (n, classes) for ``records``, and last its ``result.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Its result goes first: a folder without one counts as untrained, whatever else lies there.
+    for stale in ("result.json", *FILES):
+        (folder / stale).unlink(missing_ok=True)
+    with atomic_path(folder / f"model{MODEL_SUFFIX[head.spec.kind]}") as temporary:
+        head.save(temporary, {layer: tuple(shape) for layer, shape in result["feature_shapes"].items()})
+    columns = dict.fromkeys(name for row in head.history_ for name in row if name != "epoch")
+    history = [[i, *(row[name] for name in columns)] for i, row in enumerate(head.history_, 1)]
+    write_csv(folder / "history.csv", ["epoch", *columns], history)
+    names = [str(name) for name in head.classes_]
+    rows = []
+    for record, p in zip(records, probabilities, strict=True):
+        predicted = names[int(p.argmax())]
+        told = [record.path, record.split, record.label, predicted, record.sha256]
+        rows.append([*told, *(f"{value:.6f}" for value in p)])
+    write_csv(folder / "predictions.csv", [*PREDICTION_COLUMNS, *(f"p_{name}" for name in names)], sorted(rows))
+    result["files"] = {name: sha256_file(folder / name) for name in FILES if (folder / name).exists()}
+    write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -16,8 +16,8 @@ from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.bases.backend import load_keras
 from stages.heads.pooling import pool_features
+from stages.training.source import Block
 from stages.training.spec import Pool
-from stages.training.together import Block
 
 # Fewer rows than this at once would read each shard many times over, and split batches.
 LEAST_ROWS = 512
@@ -26,7 +26,7 @@ BLOCKS_AT_ONCE = 5
 
 
 class Streamed:
-    """Features of some layers, pooled, in blocks of a bounded size. See ``stages.training.together.Source``.
+    """Features of some layers, pooled, in blocks of a bounded size. See ``stages.training.source.Source``.
 
     A block has ``LEAST_ROWS`` at least. Blocks are float16 where the shards are and nothing is pooled. All have the same number of
     rows, the last ones of them zeros where there are fewer, so that one compiled function serves them all.

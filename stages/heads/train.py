@@ -1,6 +1,5 @@
-"""Stage two: train a head, score it, and write what it leaves behind."""
+"""Stage two: heads are trained, scored on every split, and written, those on the same features together."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,25 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DataError, HeadError, HeadstartError
-from cache.files import atomic_path, seal, sha256_file, write_csv, write_text
 from cache.manifest import SPLITS
 from stages.heads.baselines import SklearnHead
 from stages.heads.dataset import Dataset, in_words
 from stages.heads.dense import DenseHead
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all
+from stages.heads.head import Head
 from stages.heads.metrics import cooled, scores, temperature
 from stages.heads.own import KerasHead
-from stages.heads.results import MODEL_SUFFIX
+from stages.heads.results import MODEL_SUFFIX, write_head
 from stages.heads.spec import AnyHead, KerasSpec, SklearnSpec
 from stages.heads.strengths import Shared
 from stages.progress import SILENT, Progress
+from stages.training.member import Member
 from stages.training.spec import DenseSpec, Pool
-from stages.training.together import Fitted, Member, train_all
-
-Head = DenseHead | KerasHead | SklearnHead
-FILES = ("history.csv", "predictions.csv", *dict.fromkeys(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
-PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
+from stages.training.together import train_all
 
 
 @dataclass(frozen=True)
@@ -59,25 +55,10 @@ def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
             raise HeadError(f"[{section}.{name.split('@')[0]}] {error}") from error
 
 
-Outcomes = Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]
-Trainer = Callable[[Sequence[HeadTask], Dataset, Progress], Outcomes]
-
-
-def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = SILENT) -> Outcomes:
-    """Train heads on one base; the result of each as soon as its folder is written, or why it could not be trained.
-
-    Heads are trained on train, their epoch is chosen on validation, and every split is scored. Dense heads on the same features
-    are trained together, and baselines share what they have in common.
-    """
-    groups: dict[tuple[str, Pool, tuple[str, ...]], list[HeadTask]] = {}
-    for task in tasks:
-        groups.setdefault((task.spec.kind, task.spec.pool, task.layers), []).append(task)
-    for (kind, _, _), group in groups.items():
-        train: Trainer = {"dense": _train_dense, "keras": _train_own, "sklearn": _fit_baselines}[kind]
-        try:
-            yield from train(group, data, progress)
-        except DataError as error:
-            yield from ((task, HeadError(f"head {task.name!r}: {error}")) for task in group)
+def load_head(folder: Path, spec: AnyHead, classes: tuple[str, ...]) -> Head:
+    """The trained head of a folder."""
+    kinds: dict[str, type[Head]] = {"dense": DenseHead, "keras": KerasHead, "sklearn": SklearnHead}
+    return kinds[spec.kind].load(folder / f"model{MODEL_SUFFIX[spec.kind]}", spec, classes)
 
 
 @dataclass(frozen=True)
@@ -87,6 +68,14 @@ class Trained:
     head: Head
     seconds: float
     selected: Head | None = None
+
+    @classmethod
+    def of(cls, head: Head, seconds: float, refitted: Head | None = None, more: float = 0.0) -> "Trained":
+        """A head, and the one that was refitted: it shows the history of the first, which says why it is as it is."""
+        if refitted is None:
+            return cls(head, seconds)
+        refitted.history_, refitted.best_epoch_ = head.history_, head.best_epoch_
+        return cls(refitted, seconds + more, selected=head)
 
     def log_probabilities(self, data: Dataset, layers: Sequence[str]) -> NDArray[np.float64]:
         """For all rows (n, classes); a head that has seen the validation rows does not speak for them."""
@@ -100,64 +89,79 @@ class Trained:
         return out
 
 
-def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Outcomes:
+Outcomes = Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]
+# Each task with what trains it, or hands over what was trained together; called in this order.
+Trainings = Iterator[tuple[HeadTask, Callable[[], Trained]]]
+
+
+def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = SILENT) -> Outcomes:
+    """Train heads on one base; the result of each as soon as its folder is written, or why it could not be trained.
+
+    Heads are trained on train, their epoch is chosen on validation, and every split is scored. Dense heads on the same features
+    are trained together, and baselines share what they have in common.
+    """
+    groups: dict[tuple[str, Pool, tuple[str, ...]], list[HeadTask]] = {}
+    for task in tasks:
+        groups.setdefault((task.spec.kind, task.spec.pool, task.layers), []).append(task)
+    trainers = {"dense": _train_dense, "keras": _train_own, "sklearn": _fit_baselines}
+    for (kind, _, _), group in groups.items():
+        try:
+            for task, train in trainers[kind](group, data, progress):
+                yield task, _outcome(task, data, train)
+        except DataError as error:
+            yield from ((task, HeadError(f"head {task.name!r}: {error}")) for task in group)
+
+
+def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
     specs = [task.spec for task in tasks if isinstance(task.spec, DenseSpec)]
-    train, validation = data.rows("train"), data.rows("validation")
-    members = [Member(spec, train, validation) for spec in specs]
+    train, validation, both = data.rows("train"), data.rows("validation"), data.rows("train", "validation")
     source = data.source(tasks[0].spec.pool, tasks[0].layers)
     if not source.whole:
         progress.say(f"heads: {len(data.records):,} rows do not fit into {in_words(data.limit)}; they are streamed")
     what = tasks[0].name if len(tasks) == 1 else f"{len(tasks)} heads"
     with progress.task(f"Training {what}", sum(spec.epochs for spec in specs), "epochs") as advance:
-        found = train_all(members, source, len(data.classes), advance)
+        found = train_all([Member(spec, train, validation) for spec in specs], source, len(data.classes), advance)
     # Once more with the validation rows, for as many epochs as were best without them.
-    both = np.sort(np.concatenate([train, validation]))
     again = [i for i, fitted in enumerate(found) if specs[i].refit and fitted.best_epoch]
-    longer = [specs[i].model_copy(update={"epochs": found[i].best_epoch, "patience": None}) for i in again]
+    longer = [_for_epochs(specs[i], found[i].best_epoch) for i in again]
     members = [Member(spec, both, validation, last=True) for spec in longer]
     refitted = dict(zip(again, train_all(members, source, len(data.classes)), strict=True))
-    for i, (task, spec, fitted) in enumerate(zip(tasks, specs, found, strict=True)):
-        yield task, _outcome(task, data, partial(_taken, spec, fitted, refitted.get(i), data, source.inputs))
+
+    def taken(i: int) -> Trained:
+        head = DenseHead(specs[i], data.classes).take(found[i], source.inputs)
+        if i not in refitted:
+            return Trained.of(head, found[i].seconds)
+        other = DenseHead(specs[i], data.classes).take(refitted[i], source.inputs)
+        return Trained.of(head, found[i].seconds, other, refitted[i].seconds)
+
+    yield from ((task, partial(taken, i)) for i, task in enumerate(tasks))
 
 
-def _taken(spec: DenseSpec, fitted: Fitted, refitted: Fitted | None, data: Dataset, inputs: int) -> Trained:
-    head = DenseHead(spec, data.classes).take(fitted, inputs)
-    if refitted is None:
-        return Trained(head, fitted.seconds)
-    final = DenseHead(spec, data.classes).take(refitted, inputs)
-    final.history_, final.best_epoch_ = head.history_, head.best_epoch_
-    return Trained(final, fitted.seconds + refitted.seconds, selected=head)
-
-
-def _train_own(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Outcomes:
+def _train_own(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
     X = data.X(tasks[0].spec.pool, tasks[0].layers)
-    train, validation = data.rows("train"), data.rows("validation")
+    validation, both = data.rows("validation"), data.rows("train", "validation")
+
+    def fitted(task: HeadTask, spec: KerasSpec, rows: NDArray[np.int64], last: bool) -> KerasHead:
+        head, held = KerasHead(spec, data.classes, task.home), (X[validation], data.y[validation])
+        return head.fit(X[rows], data.y[rows], *held, progress, task.name, last)
 
     def trained(task: HeadTask, spec: KerasSpec) -> Trained:
-        held = (X[validation], data.y[validation])
-        head = KerasHead(spec, data.classes, task.home).fit(X[train], data.y[train], *held, progress, task.name)
+        head = fitted(task, spec, data.rows("train"), last=False)
         if not spec.refit:
-            return Trained(head, head.seconds_)
-        both = np.sort(np.concatenate([train, validation]))
-        again = spec.model_copy(update={"epochs": head.best_epoch_, "patience": None})
-        final = KerasHead(again, data.classes, task.home).fit(
-            X[both], data.y[both], *held, progress, task.name, last=True
-        )
-        final.spec, final.history_, final.best_epoch_ = spec, head.history_, head.best_epoch_
-        return Trained(final, head.seconds_ + final.seconds_, selected=head)
+            return Trained.of(head, head.seconds_)
+        final = fitted(task, _for_epochs(spec, head.best_epoch_), both, last=True)
+        final.spec = spec
+        return Trained.of(head, head.seconds_, final, final.seconds_)
 
-    for task in tasks:
-        if isinstance(task.spec, KerasSpec):
-            yield task, _outcome(task, data, partial(trained, task, task.spec))
+    yield from ((task, partial(trained, task, task.spec)) for task in tasks if isinstance(task.spec, KerasSpec))
 
 
-def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Outcomes:
+def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
     X = data.X(tasks[0].spec.pool, tasks[0].layers)
     specs = [task.spec for task in tasks if isinstance(task.spec, SklearnSpec)]
-    train, validation = data.rows("train"), data.rows("validation")
+    train, validation, both = data.rows("train"), data.rows("validation"), data.rows("train", "validation")
     found = fit_all(specs, Shared(X[train], data.y[train]))
     again = [i for i, spec in enumerate(specs) if spec.refit]
-    both = np.sort(np.concatenate([train, validation]))
     refitted = fit_all([specs[i] for i in again], Shared(X[both], data.y[both])) if again else []
     final = dict(zip(again, refitted, strict=True))
 
@@ -165,42 +169,28 @@ def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress)
         head = SklearnHead(specs[i], data.classes).take(found[i])
         head.note(X[train], data.y[train], X[validation], data.y[validation])
         if i not in final:
-            return Trained(head, found[i].seconds)
+            return Trained.of(head, found[i].seconds)
         other = SklearnHead(specs[i], data.classes).take(final[i])
-        other.history_ = head.history_
-        return Trained(other, found[i].seconds + final[i].seconds, selected=head)
+        return Trained.of(head, found[i].seconds, other, final[i].seconds)
 
-    for i, task in enumerate(tasks):
-        yield task, _outcome(task, data, partial(taken, i))
+    yield from ((task, partial(taken, i)) for i, task in enumerate(tasks))
+
+
+def _for_epochs(spec: Any, epochs: int | None) -> Any:
+    """The spec of a refit: for as many epochs as were best before."""
+    return spec.model_copy(update={"epochs": epochs, "patience": None})
 
 
 def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dict[str, Any] | HeadError:
-    """Score a head and write its folder; what went wrong, where it cannot be trained.
-
-    ``result.json`` is removed first and written last, so that a folder that has one is whole.
-    """
+    """Score a head and write its folder; what went wrong, where it cannot be trained."""
     try:
         trained = train()
         logs = trained.log_probabilities(data, task.layers)
     except HeadstartError as error:
         return HeadError(f"head {task.name!r}: {error}")
-    validation = data.rows("validation")
+    head, validation = trained.head, data.rows("validation")
     t = temperature(data.y[validation], logs[validation])
-    metrics = {}
-    for split in SPLITS:
-        if len(rows := data.rows(split)):
-            y, mine = data.y[rows], logs[rows]
-            found = scores(y, mine, data.classes, intervals=split != "train")
-            calibrated = scores(y, cooled(mine, t), data.classes, intervals=split != "train")
-            names = [name for name in calibrated if name.startswith(("log_loss", "ece"))]
-            metrics[split] = found | {"calibrated": {name: calibrated[name] for name in names}}
-    result = _result(task, trained.head, data, metrics, trained.seconds) | {"temperature": t}
-    _write_folder(task.folder, trained.head, data, np.exp(logs), result)
-    return result
-
-
-def _result(task: HeadTask, head: Head, data: Dataset, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
-    return {
+    result = {
         "head": task.name,
         "kind": task.spec.kind,
         "key": task.key,
@@ -212,15 +202,29 @@ def _result(task: HeadTask, head: Head, data: Dataset, metrics: dict[str, Any], 
         "seed": task.spec.seed,
         "classes": list(data.classes),
         "feature_shapes": {layer: list(shape) for layer, shape in data.feature_shapes(task.layers).items()},
-        "seconds": round(seconds, 3),
+        "seconds": round(trained.seconds, 3),
         "epochs": len(head.history_),
         "best_epoch": head.best_epoch_,
         "parameters": head.n_parameters_,
         "probabilities": head.probabilities_,
         "warnings": head.warnings_,
         "versions": versions(task.spec),
-        "metrics": metrics,
+        "metrics": {split: _metrics(data, logs, split, t) for split in SPLITS if len(data.rows(split))},
+        "temperature": t,
     }
+    write_head(task.folder, head, data.records, np.exp(logs), result)
+    return result
+
+
+def _metrics(data: Dataset, logs: NDArray[np.float64], split: str, t: float) -> dict[str, Any]:
+    """Scores on a split, and those that the temperature ``t`` changes, at that temperature."""
+    rows = data.rows(split)
+    found, calibrated = (
+        scores(data.y[rows], each, data.classes, intervals=split != "train")
+        for each in (logs[rows], cooled(logs[rows], t))
+    )
+    changed = {name: value for name, value in calibrated.items() if name.startswith(("log_loss", "ece"))}
+    return found | {"calibrated": changed}
 
 
 def versions(spec: AnyHead) -> dict[str, str]:
@@ -232,44 +236,3 @@ def versions(spec: AnyHead) -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("scikit-learn", "skops", "numpy")}
-
-
-def _write_folder(
-    folder: Path, head: Head, data: Dataset, probabilities: NDArray[np.float64], result: dict[str, Any]
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    # Its result goes first: a folder without one counts as untrained, whatever else lies there.
-    (folder / "result.json").unlink(missing_ok=True)
-    for stale in FILES:
-        (folder / stale).unlink(missing_ok=True)
-    with atomic_path(folder / f"model{MODEL_SUFFIX[head.spec.kind]}") as temporary:
-        head.save(temporary, {layer: tuple(shape) for layer, shape in result["feature_shapes"].items()})
-    columns = dict.fromkeys(name for row in head.history_ for name in row if name != "epoch")
-    rows = [[i, *(row[name] for name in columns)] for i, row in enumerate(head.history_, 1)]
-    write_csv(folder / "history.csv", ["epoch", *columns], rows)
-    names = data.classes
-    write_csv(
-        folder / "predictions.csv",
-        [*PREDICTION_COLUMNS, *(f"p_{name}" for name in names)],
-        sorted(
-            [
-                record.path,
-                record.split,
-                record.label,
-                names[int(p.argmax())],
-                record.sha256,
-                *(f"{value:.6f}" for value in p),
-            ]
-            for record, p in zip(data.records, probabilities, strict=True)
-        ),
-    )
-    result["files"] = {name: sha256_file(folder / name) for name in FILES if (folder / name).exists()}
-    write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
-
-
-def load_head(folder: Path, spec: AnyHead, classes: tuple[str, ...]) -> Head:
-    """The trained head of a folder."""
-    path = folder / f"model{MODEL_SUFFIX[spec.kind]}"
-    if isinstance(spec, DenseSpec):
-        return DenseHead.load(path, spec, classes)
-    return KerasHead.load(path, spec, classes) if isinstance(spec, KerasSpec) else SklearnHead.load(path, spec, classes)

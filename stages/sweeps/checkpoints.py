@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cache.files import atomic_path, remove_temporaries
-from stages.training.together import Begun, Fitted
+from stages.training.member import Begun, Fitted
 
 
 class Checkpoints:

@@ -17,7 +17,7 @@ def cross_validation(data: Dataset, folds: int, seed: int) -> list[Fold]:
     Folds are drawn from each image's content digest and the seed, stratified by class. Raises DataError for fewer images than
     folds.
     """
-    rows = np.sort(np.concatenate([data.rows("train"), data.rows("validation")]))
+    rows = data.rows("train", "validation")
     label_of: dict[str, int] = {}
     for row in rows:
         label_of.setdefault(data.records[row].sha256, int(data.y[row]))

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-import numpy as np
-
 from stages.sweeps.checkpoints import Checkpoints
 from stages.sweeps.folds import Fold
-from stages.sweeps.ledger import Record, Score
+from stages.sweeps.ledger import Record
+from stages.sweeps.scoring import mean_score
 from stages.sweeps.trials import Trial
+from stages.training.member import Member
+from stages.training.source import Source
 from stages.training.spec import DenseSpec
-from stages.training.together import Member, Source, Training
+from stages.training.together import Training
 
 # What a kill costs; and where writing takes long, it takes this share of the time at most.
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
@@ -74,7 +75,7 @@ class Group:
             if any(one.dropped for one in fitted):
                 continue
             epochs = max(len(one.history) for one in fitted)
-            scores = [self._score([one.after(epoch) for one in fitted]) for epoch in range(1, epochs + 1)]
+            scores = [mean_score([one.after(epoch) for one in fitted], self._folds) for epoch in range(1, epochs + 1)]
             complete = all(one.stopped for one in fitted)
             problem = "" if all(one.best_epoch for one in fitted) else "training diverged"
             seconds = round(sum(one.seconds for one in fitted), 3)
@@ -103,22 +104,3 @@ class Group:
             self._written = perf_counter()
             self._took = self._written - start
         return True
-
-    def _score(self, members: Sequence[tuple[float, float]]) -> Score:
-        """Over folds by their sizes, then over seeds; each member is (accuracy, loss)."""
-        sizes = np.array([len(validation) for _, validation in self._folds], np.float64)
-        values = np.array(members).reshape(self._repeats, len(sizes), 2)
-        by_seed = (values * sizes[:, None]).sum(axis=1) / sizes.sum()
-        return mean_score([(float(accuracy), float(loss)) for accuracy, loss in by_seed], self._folds)
-
-
-def mean_score(by_seed: Sequence[tuple[float, float]], folds: Sequence[Fold]) -> Score:
-    """Over seeds: the mean (accuracy, loss) on the rows that all folds score, and the accuracy's spread."""
-    accuracy, loss = np.mean(by_seed, axis=0)
-    rows = sum(len(scored) for _, scored in folds)
-    return Score(
-        float(accuracy),
-        float(loss),
-        rows,
-        float(np.std([each[0] for each in by_seed], ddof=1)) if len(by_seed) > 1 else 0.0,
-    )

@@ -46,14 +46,6 @@ def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> li
     return list({trial.key: trial for trial in found}.values())
 
 
-def suggested(asked: Any, name: str, values: list[Any] | Range) -> Any:
-    if not isinstance(values, Range):
-        # By its place: Optuna takes no lists for choices.
-        return values[asked.suggest_categorical(name, list(range(len(values))))]
-    suggest = asked.suggest_int if values.whole else asked.suggest_float
-    return suggest(name, values.low, values.high, log=values.log)
-
-
 def _chosen(spec: SweepSpec) -> list[dict[str, Any]]:
     """The parameters of each trial. More trials of the same draw begin with those of fewer."""
     from sklearn.model_selection import ParameterGrid, ParameterSampler

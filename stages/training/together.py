@@ -1,17 +1,19 @@
 """Many dense heads at once: those of one shape are stacked, epoch by epoch, each with its own early stopping."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.bases.backend import load_keras
 from stages.training import stack
+from stages.training.member import Begun, Fitted, Member, class_weights
 from stages.training.program import program
-from stages.training.spec import DenseSpec, TrainedSpec
+from stages.training.source import Block, Source
+from stages.training.spec import DenseSpec
 
 # Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
 STACK_BYTES = 8_000_000
@@ -20,97 +22,6 @@ STACK_BYTES = 8_000_000
 BYTES_WORTH_COMPILING = 10_000_000_000
 # Rows that are scored at once, so that what hidden layers hold for all heads stays bounded.
 SCORED_ROWS = 1024
-
-
-class Block(NamedTuple):
-    """Rows that are in memory together: their positions (m,), features (m or more, d) and labels int32, both as the backend's.
-
-    What stands beyond the first m rows is there to fill up, and is no row.
-    """
-
-    number: int
-    positions: NDArray[np.int64]
-    X: Any
-    y: Any
-
-
-class Source(Protocol):
-    """Where rows come from. ``inputs`` is d, ``y`` (n,) holds all labels; ``whole`` where all rows come in one block."""
-
-    inputs: int
-    y: NDArray[np.int64]
-    whole: bool
-
-    def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
-        """Blocks that hold all of ``rows`` between them; in an order of this epoch, or in a fixed one where it is None."""
-
-
-class InMemory:
-    """All features (n, d) in one block."""
-
-    whole = True
-
-    def __init__(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
-        self.inputs = X.shape[1]
-        self.y = y
-        self._X = X
-        self._kept: dict[bytes, Block] = {}
-
-    def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
-        """One block. It is kept, so that rows that are asked for in every epoch are gathered once."""
-        name = rows.tobytes()
-        if name not in self._kept:
-            tensor = load_keras().ops.convert_to_tensor
-            self._kept[name] = Block(0, rows, tensor(self._X[rows]), tensor(self.y[rows].astype(np.int32)))
-        yield self._kept[name]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One head to train: its spec, and the positions of the rows that it is trained and validated on.
-
-    The weights of its best epoch are kept, or those of its ``last``.
-    """
-
-    spec: DenseSpec
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    last: bool = False
-
-
-@dataclass
-class Fitted:
-    """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss
-    or, where that was asked for, the last.
-
-    ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took. A head has ``stopped``
-    when its epochs are done, when its patience is at an end, or when it was ``dropped``.
-    """
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int | None = None
-    weights: list[NDArray[np.float32]] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: bool = False
-    dropped: bool = False
-
-    def after(self, epoch: int) -> tuple[float, float]:
-        """Accuracy and loss on validation of the best of the first ``epoch`` epochs; 0 and infinity where none was finite."""
-        rows = [row for row in self.history[:epoch] if np.isfinite(row["val_loss"])]
-        best = min(rows, key=lambda row: row["val_loss"], default={"val_accuracy": 0.0, "val_loss": float("inf")})
-        return best["val_accuracy"], best["val_loss"]
-
-    @property
-    def best_loss(self) -> float:
-        """The lowest validation loss so far; infinity where none was finite."""
-        return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else float("inf")
-
-
-class Begun(NamedTuple):
-    """A head that was trained in part: how far it has come, and what it goes on with; nothing where it has stopped."""
-
-    fitted: Fitted
-    state: list[NDArray[np.float32]]
 
 
 class Training:
@@ -317,14 +228,6 @@ def _union(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 def _places(positions: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int32]:
     return np.flatnonzero(np.isin(positions, rows)).astype(np.int32)
-
-
-def class_weights(spec: TrainedSpec, y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
-    """What a training row of each class counts (classes,): 1, or inversely to its frequency, as scikit-learn's "balanced"."""
-    if spec.class_weight is None:
-        return np.ones(n_classes, np.float32)
-    counts = np.bincount(y, minlength=n_classes)
-    return (len(y) / (n_classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def train_all(

@@ -1,0 +1,65 @@
+"""One head among those that are trained together: what it is trained on, and how far it has come."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.training.spec import DenseSpec, TrainedSpec
+
+
+@dataclass(frozen=True)
+class Member:
+    """One head to train: its spec, and the positions of the rows that it is trained and validated on.
+
+    The weights of its best epoch are kept, or those of its ``last``.
+    """
+
+    spec: DenseSpec
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    last: bool = False
+
+
+@dataclass
+class Fitted:
+    """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss
+    or, where that was asked for, the last.
+
+    ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took. A head has ``stopped``
+    when its epochs are done, when its patience is at an end, or when it was ``dropped``.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    weights: list[NDArray[np.float32]] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: bool = False
+    dropped: bool = False
+
+    def after(self, epoch: int) -> tuple[float, float]:
+        """Accuracy and loss on validation of the best of the first ``epoch`` epochs; 0 and infinity where none was finite."""
+        rows = [row for row in self.history[:epoch] if np.isfinite(row["val_loss"])]
+        best = min(rows, key=lambda row: row["val_loss"], default={"val_accuracy": 0.0, "val_loss": float("inf")})
+        return best["val_accuracy"], best["val_loss"]
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest validation loss so far; infinity where none was finite."""
+        return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else float("inf")
+
+
+class Begun(NamedTuple):
+    """A head that was trained in part: how far it has come, and what it goes on with; nothing where it has stopped."""
+
+    fitted: Fitted
+    state: list[NDArray[np.float32]]
+
+
+def class_weights(spec: TrainedSpec, y: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """What a training row of each class counts (classes,): 1, or inversely to its frequency, as scikit-learn's "balanced"."""
+    if spec.class_weight is None:
+        return np.ones(n_classes, np.float32)
+    counts = np.bincount(y, minlength=n_classes)
+    return (len(y) / (n_classes * np.maximum(counts, 1))).astype(np.float32)

@@ -10,6 +10,7 @@ from pipeline.graph import Graph, load_graph
 from pipeline.targets import HeadTarget
 from pipeline.words import first
 from stages.fields import nearest
+from stages.heads.results import best_on_validation
 from stages.progress import Progress
 
 
@@ -103,6 +104,7 @@ def check_heads(graph: Graph) -> None:
 
 
 def known_head(graph: Graph, name: str) -> HeadTarget:
+    """The head of this name. Raises HeadError, with the nearest name, where there is none."""
     if name in graph.sweeps and name not in graph.heads:
         raise HeadError(
             f"the winner of sweep {name!r} is not known: {'; '.join(graph.sweeps[name].reasons)}; run `make sweep`"
@@ -112,3 +114,26 @@ def known_head(graph: Graph, name: str) -> HeadTarget:
             f"no head {name!r} in the configuration{nearest(name, graph.heads)}; there are {', '.join(graph.heads) or 'none'}"
         )
     return graph.heads[name]
+
+
+def trained_head(graph: Graph, name: str | None) -> HeadTarget:
+    """The head of this name, or the best on validation. Raises HeadError unless it was trained on the base, and with the
+    parameters, that the configuration has now.
+    """
+    usable = [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
+    if name is None and not usable:
+        raise HeadError("no head is trained for this configuration; run `make heads`")
+    chosen = known_head(graph, name or best_on_validation(usable)["head"])
+    if chosen.result is None:
+        raise HeadError(f"head {chosen.name!r} is not trained yet; run `make heads`")
+    if not _as_configured(graph, chosen):
+        why = "; ".join(chosen.reasons)
+        raise HeadError(f"head {chosen.name!r} was trained with another configuration: {why}; run `make heads`")
+    return chosen
+
+
+def _as_configured(graph: Graph, head: HeadTarget) -> bool:
+    """Whether a trained head is of the base and the parameters that the configuration has now."""
+    result, base = head.result, graph.bases[head.entry.base]
+    key = base.key(head.entry.layers)
+    return bool(result and result["base_key"] == key and result["spec"] == head.entry.spec.parameters())

@@ -5,12 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.errors import DataError, HeadError
+from cache.errors import DataError
 from pipeline.build import base_as_stored
 from pipeline.config import Config
-from pipeline.graph import Graph, load_graph
-from pipeline.heads import known_head
-from pipeline.targets import HeadTarget
+from pipeline.graph import load_graph
+from pipeline.heads import trained_head
 from stages.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,39 +18,24 @@ if TYPE_CHECKING:
 
 def predict_files(config: Config, progress: Progress, paths: Sequence[Path], head: str | None) -> list["Prediction"]:
     """Labels and probabilities for image files, by the head named or the best on validation."""
-    from stages.heads.results import best_on_validation
     from stages.heads.train import load_head
     from stages.predict.predict import find_images, predict_images
 
     graph = load_graph(config, progress=progress)
-    usable = {h.name: h.result for h in graph.heads.values() if h.result and _predicts(graph, h)}
-    if head is None and not usable:
-        raise HeadError("no head is trained for this configuration; run `make heads`")
-    chosen = known_head(graph, head or best_on_validation(list(usable.values()))["head"])
-    result, target = chosen.result, graph.bases[chosen.entry.base]
-    if result is None:
-        raise HeadError(f"head {chosen.name!r} is not trained yet; run `make heads`")
-    if not _predicts(graph, chosen):
-        why = "; ".join(chosen.reasons)
-        raise HeadError(f"head {chosen.name!r} was trained with another configuration: {why}; run `make heads`")
+    chosen = trained_head(graph, head)
+    target = graph.bases[chosen.entry.base]
     if chosen.stale:
         progress.say(f"warning: head {chosen.name} is not up to date: {'; '.join(chosen.reasons)}")
     files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
     if not files:
         raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
+    result = chosen.result or {}
     progress.say(f"head: {chosen.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
-    model = load_head(chosen.folder, chosen.entry.spec, tuple(result["classes"]))
+    model = load_head(chosen.folder)
     stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
     temperature = result.get("temperature", 1.0)
     make_base = partial(base_as_stored, target, progress, list(stores))
     return predict_images(files, model, stores, make_base, progress, temperature)
-
-
-def _predicts(graph: Graph, head: HeadTarget) -> bool:
-    """Whether a trained head is of the base and the parameters that the configuration has now."""
-    result, base = head.result, graph.bases[head.entry.base]
-    key = base.key(head.entry.layers)
-    return bool(result and result["base_key"] == key and result["spec"] == head.entry.spec.parameters())
 
 
 def prediction_lines(predictions: Sequence["Prediction"]) -> list[str]:

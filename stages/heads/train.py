@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from cache.errors import DataError, HeadError, HeadstartError
 from cache.manifest import SPLITS
@@ -19,8 +20,8 @@ from stages.heads.fitting import fit_all
 from stages.heads.head import Head
 from stages.heads.metrics import cooled, scores, temperature
 from stages.heads.own import KerasHead
-from stages.heads.results import MODEL_SUFFIX, write_head
-from stages.heads.spec import AnyHead, KerasSpec, SklearnSpec
+from stages.heads.results import MODEL_SUFFIX, read_result, write_head
+from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
 from stages.heads.strengths import Shared
 from stages.progress import SILENT, Progress
 from stages.training.member import Member
@@ -55,10 +56,13 @@ def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
             raise HeadError(f"[{section}.{name.split('@')[0]}] {error}") from error
 
 
-def load_head(folder: Path, spec: AnyHead, classes: tuple[str, ...]) -> Head:
-    """The trained head of a folder."""
+def load_head(folder: Path) -> Head:
+    """The trained head of a folder. Raises HeadError where there is none, or where it is damaged."""
+    if (result := read_result(folder)) is None:
+        raise HeadError(f"{folder}: expected a trained head, found none or a damaged result.json; run `make heads`")
+    spec: AnyHead = TypeAdapter(HeadSpec).validate_python(result["spec"])
     kinds: dict[str, type[Head]] = {"dense": DenseHead, "keras": KerasHead, "sklearn": SklearnHead}
-    return kinds[spec.kind].load(folder / f"model{MODEL_SUFFIX[spec.kind]}", spec, classes)
+    return kinds[spec.kind].load(folder / f"model{MODEL_SUFFIX[spec.kind]}", spec, result["classes"])
 
 
 @dataclass(frozen=True)

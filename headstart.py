@@ -1,0 +1,103 @@
+"""headstart from Python: cached features as arrays, and trained heads, for a notebook or a script.
+
+    from headstart import load_features, load_head
+    X, y, paths = load_features("headstart.toml", "train")
+    head = load_head("headstart.toml", "dense256")
+
+Features are read without TensorFlow; it is loaded with a head that needs it. Errors are ``HeadstartError``, one line each.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cache import CacheError, DataError, FeatureStore, HeadstartError, ImageRecord, Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.config import Config
+    from stages.heads.head import Head
+
+__all__ = [
+    "CacheError",
+    "DataError",
+    "FeatureStore",
+    "Features",
+    "HeadstartError",
+    "ImageRecord",
+    "Manifest",
+    "load_features",
+    "load_head",
+]
+
+
+class Features(NamedTuple):
+    """The images of a split, in order of their paths: features ``X`` (n, …) float32 as the base gives them, labels ``y`` (n,)
+    int64, which index the manifest's ``classes``, and ``paths`` (n,), relative to the data folder.
+    """
+
+    X: "NDArray[np.float32]"
+    y: "NDArray[np.int64]"
+    paths: list[str]
+
+
+def load_features(
+    source: "Config | Path | str", split: str, base: str | None = None, layer: str | None = None
+) -> Features:
+    """The features of a split, "train", "validation" or "test".
+
+    ``source`` is a configuration (its path, or as loaded), of whose bases ``base`` is read (left out: the first), at ``layer``
+    (left out: the last that it names); or the folder of one feature store. Raises CacheError where an image of the split has no
+    features yet or a shard is damaged, ConfigError for a base or a layer that the configuration does not name, and ValueError
+    for a split of another name.
+    """
+    manifest, store = _opened(source, base, layer)
+    X, y = store.arrays(manifest, split)
+    return Features(X, y, [record.path for record in manifest.records if record.split == split])
+
+
+def load_head(source: "Config | Path | str", name: str | None = None) -> "Head":
+    """A trained head, with ``predict`` (names of classes), ``predict_proba`` (n, classes) and ``classes_``.
+
+    ``source`` is a configuration (its path, or as loaded), of whose heads ``name`` is loaded (left out: the best on validation),
+    or the folder of one head. It takes features (n, …) as ``load_features`` gives them; one that was trained on several layers
+    takes them pooled and side by side (n, d). Nothing in the file is run. Raises HeadError where there is no such head, or where
+    it is not trained.
+    """
+    from stages.heads.train import load_head as load
+
+    if not hasattr(source, "heads") and Path(source).is_dir():
+        return load(Path(source))
+    from pipeline.graph import load_graph
+    from pipeline.heads import trained_head
+
+    return load(trained_head(load_graph(_config(source)), name).folder)
+
+
+def _opened(source: "Config | Path | str", base: str | None, layer: str | None) -> tuple[Manifest, FeatureStore]:
+    if not hasattr(source, "bases") and Path(source).is_dir():
+        folder = Path(source).resolve()
+        return Manifest.load(folder.parents[1] / "manifest.json"), FeatureStore(folder)
+    from cache.errors import ConfigError
+    from pipeline.graph import load_graph
+    from stages.fields import nearest
+
+    graph = load_graph(_config(source))
+    name = base or next(iter(graph.bases))
+    if name not in graph.bases:
+        raise ConfigError(f"base: no base {name!r}{nearest(name, graph.bases)}; there are {', '.join(graph.bases)}")
+    target = graph.bases[name]
+    cuts = target.spec.cuts
+    if layer is not None and layer not in cuts:
+        raise ConfigError(f"layer: {name} extracts no {layer!r}{nearest(layer, cuts)}; it extracts {', '.join(cuts)}")
+    if (store := target.stores.get(layer or cuts[-1])) is None:
+        target.require()  # its weights are not here yet
+        raise AssertionError("a base without stores is stale")
+    return graph.manifest, store
+
+
+def _config(source: "Config | Path | str") -> "Config":
+    from pipeline.config import Config, load_config
+
+    return source if isinstance(source, Config) else load_config(source)

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 
 from cache import FeatureStore, Manifest
@@ -137,6 +139,12 @@ class Outcome:
         return "report: written" in self.out
 
 
+@cache
+def server() -> warm.Server:
+    """That of this process."""
+    return warm.Server()
+
+
 class Project:
     """A folder with the Makefile, a configuration and photos, in which make and headstart are run for real."""
 
@@ -154,13 +162,18 @@ class Project:
         self.config.write_text(config)
         return self
 
-    def make(self, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
+    def make(self, *arguments: str, env: dict[str, str] | None = None, cold: bool = False) -> Outcome:
+        """make, for real; its recipes run in this process, or ``cold`` in processes of their own."""
         (self.folder / "installed").touch()
-        given = ["SETUP=installed", f"HEADSTART={Path(sys.executable).parent / 'headstart'}"]
-        return self._run(["make", *arguments, *given], env)
+        program = Path(sys.executable).parent / "headstart" if cold or env else server().client
+        return self._run(["make", *arguments, "SETUP=installed", f"HEADSTART={program}"], env)
 
-    def headstart(self, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
-        return self._run([*HEADSTART, *arguments], env)
+    def headstart(self, *arguments: str, env: dict[str, str] | None = None, cold: bool = False) -> Outcome:
+        """A command in this process, or ``cold`` in a process of its own."""
+        if cold or env:
+            return self._run([*HEADSTART, *arguments], env)
+        code, out, error = warm.run(arguments, self.folder, {})
+        return Outcome(code, (out + error).decode(errors="backslashreplace"))
 
     def _run(self, command: list[str], env: dict[str, str] | None) -> Outcome:
         # The checkout stands in front, so that the tests test it and not another installation.

@@ -277,7 +277,7 @@ def test_one_of_twenty_heads_edited_is_the_one_that_is_trained(project: Project)
     outcome = project.make("heads")
     assert outcome.code == 0 and len(outcome.trained) == 18, outcome.out
     project.edit("epochs = 1\nseed = 7\n", "epochs = 2\nseed = 7\n")
-    outcome = project.make("heads")
+    outcome = project.make("heads", cold=True)
     assert outcome.trained == ["h7"]
     assert re.search(r"heads: 1 trained of 20 in \d+\.\d s, of which loading TensorFlow took \d+\.\d s", outcome.out), (
         outcome.out

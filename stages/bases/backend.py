@@ -24,12 +24,12 @@ CPU_FLAGS_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 
 def load_keras() -> Any:
     """The ``keras`` module. Raises HeadstartError in one line where it cannot be imported."""
+    if not os.environ.get("HEADSTART_DEBUG"):
+        # Many heads in one process are many functions to trace, of which TensorFlow would warn; whoever imported it.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if "keras" in sys.modules:
         return sys.modules["keras"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if not os.environ.get("HEADSTART_DEBUG"):
-        # Many heads in one process are many functions to trace, of which TensorFlow would warn.
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
     start = perf_counter()
     try:
         with without_chatter():

@@ -105,6 +105,11 @@ def write_if_changed(path: Path, text: str) -> bool:
     return True
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> bool:
+    """Keep ``value`` as sealed JSON, as ``write_if_changed`` does."""
+    return write_if_changed(path, seal(canonical_json(value)) + "\n")
+
+
 def seal(body: str) -> str:
     """The text of a JSON object with the SHA-256 of that text as its first member, so that damage is noticed."""
     return f'{{"checksum":"{digest_text(body)}",{body[1:]}'
@@ -126,6 +131,14 @@ def read_sealed_with_digest(path: Path, what: str) -> tuple[str, dict[str, Any]]
     return checksum.decode(), value
 
 
+def read_memo(path: Path) -> dict[str, Any]:
+    """The object in a sealed JSON file that can be made anew: an empty one where the file is absent, damaged or unreadable."""
+    try:
+        return read_sealed(path, "a memo")
+    except (CacheError, OSError):
+        return {}
+
+
 def remove_temporaries(folder: Path) -> int:
     """Remove what killed writers left in ``folder``. Call it only while holding the folder's lock."""
     removed = 0
@@ -137,14 +150,13 @@ def remove_temporaries(folder: Path) -> int:
 
 def is_alive(temporary: Path) -> bool:
     """Whether the process that made a temporary file still runs here."""
-    with suppress(ValueError, OSError):
-        pid = int(temporary.name.removeprefix(TEMPORARY_PREFIX).split("-")[0])
-        try:
-            os.kill(pid, 0)
-        except PermissionError:
-            return True
+    try:
+        os.kill(int(temporary.name.removeprefix(TEMPORARY_PREFIX).split("-")[0]), 0)
+    except PermissionError:
         return True
-    return False
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 @contextmanager

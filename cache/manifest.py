@@ -8,13 +8,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cache.errors import CacheError
 from cache.files import canonical_json, digest_text, read_sealed_with_digest, seal, write_if_changed
 
 SPLITS = ("train", "validation", "test")
 SCHEMA = 1
+# What is stored beside the columns of the records, in this order.
+FIELDS = ("layout", "classes", "skipped", "ignored", "unlabelled", "notes", "root")
 
 
 class ImageRecord(NamedTuple):
@@ -80,23 +82,11 @@ class Manifest:
         return write_if_changed(path, seal(self._to_json()))
 
     def _to_json(self) -> str:
-        columns = {
-            name: [getattr(record, name) for record in self.records]
-            for name in ("path", "sha256", "label", "split", "declared")
-        }
-        fields = {
-            "schema": SCHEMA,
-            "layout": self.layout,
-            "classes": self.classes,
-            "skipped": self.skipped,
-            "ignored": self.ignored,
-            "unlabelled": self.unlabelled,
-            "notes": self.notes,
-            "root": self.root,
-            "rows_digest": self.rows_digest,
-        }
+        stored: dict[str, Any] = {"schema": SCHEMA} | {name: getattr(self, name) for name in FIELDS}
+        stored["rows_digest"] = self.rows_digest
+        stored |= {name: [getattr(record, name) for record in self.records] for name in ImageRecord._fields}
         # One column a line: quick to read back, and a diff of two manifests can be looked at.
-        lines = [f"{json.dumps(name)}:{canonical_json(value)}" for name, value in (fields | columns).items()]
+        lines = [f"{json.dumps(name)}:{canonical_json(value)}" for name, value in stored.items()]
         return "{" + ",\n".join(lines) + "}"
 
     @classmethod
@@ -110,16 +100,10 @@ class Manifest:
                 f"{path}: expected a manifest of schema {SCHEMA}, found schema {stored.get('schema')}; "
                 "scan again where the images are"
             )
-        columns = (stored[name] for name in ("path", "sha256", "label", "split", "declared"))
-        manifest = cls(
-            layout=stored["layout"],
-            classes=tuple(stored["classes"]),
-            records=tuple(map(ImageRecord, *columns)),
-            skipped=stored["skipped"],
-            ignored=stored["ignored"],
-            unlabelled=tuple(stored["unlabelled"]),
-            notes=tuple(stored["notes"]),
-            root=stored["root"],
-        )
+        records = tuple(map(ImageRecord, *(stored[name] for name in ImageRecord._fields)))
+        fields: dict[str, Any] = {name: stored[name] for name in FIELDS}
+        for name in ("classes", "unlabelled", "notes"):
+            fields[name] = tuple(fields[name])  # JSON knows lists only
+        manifest = cls(records=records, **fields)
         vars(manifest).update(digest=digest, rows_digest=stored["rows_digest"])
         return manifest

@@ -7,10 +7,11 @@ same clock tick, so it is read again. https://git-scm.com/docs/racy-git
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cache.errors import CacheError
-from cache.files import canonical_json, read_sealed, seal, write_if_changed, write_text
+from cache.files import read_memo, write_sealed
 from cache.manifest import Manifest
 
 VERSION = 1
@@ -34,15 +35,11 @@ class StatMemo:
         self._new: dict[str, tuple[int, int, int, str]] = {}
         self._changed = False
         self._taken = time.time_ns()
-        before = 0
-        try:
-            stored = read_sealed(path, "a memo of digests")
-            if stored["version"] == VERSION:
-                before = stored["taken_ns"]
-                self._old = dict(zip(stored["paths"], zip(*stored["columns"], strict=True), strict=True))
-        except (CacheError, OSError, ValueError, KeyError, TypeError):
-            self._old = {}
-        self._trusted_before = before - RACY_NS
+        self._trusted_before = 0
+        stored = read_memo(path)
+        if stored.get("version") == VERSION:
+            self._trusted_before = stored["taken_ns"] - RACY_NS
+            self._old = dict(zip(stored["paths"], zip(*stored["columns"], strict=True), strict=True))
 
     def get(self, path: str, stat: Stat) -> str | None:
         """The digest of an untouched file, None for one that has to be read."""
@@ -68,7 +65,7 @@ class StatMemo:
             return
         columns = list(zip(*self._new.values(), strict=True)) or [(), (), (), ()]
         stored = {"version": VERSION, "taken_ns": self._taken, "paths": list(self._new), "columns": columns}
-        write_text(self.path, seal(canonical_json(stored)))
+        write_sealed(self.path, stored)
 
 
 class ScanMemory:
@@ -84,18 +81,16 @@ class ScanMemory:
 
     def manifest(self) -> Manifest | None:
         """The manifest of these inputs, if it is the one on disk."""
-        try:
-            stored = read_sealed(self._path, "the state of a scan")
-            if stored["inputs"] != self._inputs:
-                return None
-            manifest = Manifest.load(self._manifest)
-        except (CacheError, OSError, ValueError, KeyError, TypeError):
-            return None
-        return manifest if manifest.digest == stored["manifest"] else None
+        stored = read_memo(self._path)
+        if stored.get("inputs") == self._inputs:
+            with suppress(CacheError, OSError):
+                manifest = Manifest.load(self._manifest)
+                return manifest if manifest.digest == stored["manifest"] else None
+        return None
 
     def save(self, manifest: Manifest, complete: bool) -> None:
         """Remember the manifest; where the scan was not ``complete``, forget the one before."""
         if complete:
-            write_if_changed(self._path, seal(canonical_json({"inputs": self._inputs, "manifest": manifest.digest})))
+            write_sealed(self._path, {"inputs": self._inputs, "manifest": manifest.digest})
         else:
             self._path.unlink(missing_ok=True)

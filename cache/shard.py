@@ -9,7 +9,7 @@ reading (about 1.5 GB/s against memory speed).
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cache.errors import DamageError, SchemaError
 from cache.files import atomic_path, canonical_json
+from cache.table import ShardTable
 
 SCHEMA = 1
 CHECKSUM = "xxh3_128"
@@ -33,19 +34,6 @@ LATER_ATTRIBUTES = ("seconds",)
 
 Compression = Literal["zstd", "lzf", "none"]
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class ShardTable:
-    """What a shard holds, without its features: row i is ``sha256[i]``, ``labels[i]``, ``paths[i]``.
-
-    ``labels`` index ``class_names``.
-    """
-
-    sha256: list[str]
-    labels: list[int]
-    paths: list[str]
-    class_names: list[str]
 
 
 @dataclass(frozen=True)
@@ -101,6 +89,20 @@ def relabel_shard(path: Path, table: ShardTable) -> None:
         _write_file(path, write)
 
 
+def drop_rows(path: Path, unwanted: Set[str]) -> None:
+    """Rewrite a shard without the rows of the contents ``unwanted``, or remove it where no other is left.
+
+    Raises DamageError where it is damaged.
+    """
+    features, table = read_shard(path)
+    kept = {row: record for row, record in enumerate(table.records()) if record.sha256 not in unwanted}
+    if not kept:
+        path.unlink()
+        return
+    rest = ShardTable.of(list(kept.values()), table.class_names)
+    write_shard(path, features[list(kept)], rest, read_info(path), _compression_of(path))
+
+
 def _write_file(path: Path, write: Callable[[h5py.File], None]) -> None:
     image = io.BytesIO()
     # Format 1.10 puts checksums on HDF5's own structures, so that a flipped bit there is noticed too.
@@ -141,8 +143,7 @@ def read_shard(path: Path, out: NDArray[Any] | None = None) -> tuple[NDArray[Any
     return _guarded(path, read)
 
 
-def compression_of(path: Path) -> Compression:
-    """How the features of a shard are compressed."""
+def _compression_of(path: Path) -> Compression:
     with h5py.File(path, "r", locking="best-effort") as file:
         filters = file["features"]._filters
         return "zstd" if ZSTD in filters else "lzf" if "lzf" in filters else "none"
@@ -165,7 +166,7 @@ def _guarded(path: Path, read: Callable[[h5py.File], _T]) -> _T:
         if error.errno:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise _damage(path, error) from error
-    except (KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise _damage(path, error) from error
 
 
@@ -225,8 +226,7 @@ def _write_attributes(file: h5py.File, table: ShardTable, info: ShardInfo) -> No
         "drift": canonical_json(info.drift),
         "seconds": info.seconds,
     }
-    for name in (*ATTRIBUTES, *LATER_ATTRIBUTES):
-        file.attrs[name] = values[name]
+    file.attrs.update(values)
     file.attrs[CHECKSUM] = _checksum_of_attributes(file)
 
 

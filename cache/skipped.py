@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from cache.errors import CacheError
-from cache.files import read_sealed, seal, write_if_changed
+from cache.files import read_memo, seal, write_if_changed
 
 
 class SkippedImages:
@@ -18,12 +17,9 @@ class SkippedImages:
 
     def refresh(self) -> None:
         """Take in what another process has written since."""
-        try:
-            stored = read_sealed(self.path, "reasons")
-            if stored["policy"] == self.policy:
-                self.reasons |= dict(stored["reasons"])
-        except (CacheError, OSError, ValueError, KeyError, TypeError):
-            pass
+        stored = read_memo(self.path)
+        if stored.get("policy") == self.policy:
+            self.reasons |= stored["reasons"]
 
     def save(self) -> None:
         """Write the reasons where they differ from what is stored."""

@@ -11,23 +11,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cache import index
 from cache.errors import CacheError, DamageError
-from cache.files import (
-    canonical_json,
-    digest_json,
-    lock,
-    read_sealed,
-    remove_temporaries,
-    seal,
-    write_if_changed,
-)
-from cache.index import ShardEntry
+from cache.files import digest_json, lock, read_sealed, remove_temporaries, write_sealed
 from cache.manifest import SPLITS, ImageRecord, Manifest
-
-_T = TypeVar("_T")
+from cache.table import ShardTable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +36,7 @@ class FeatureStore:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.damaged: dict[str, str] = {}
-        self._entries: dict[str, ShardEntry] = {}
+        self._entries: dict[str, index.ShardEntry] = {}
         self._rows: dict[str, tuple[str, int]] = {}
         self.refresh()
 
@@ -65,7 +55,7 @@ class FeatureStore:
 
     def create(self, spec: dict[str, Any]) -> None:
         """Make the folder and write its spec."""
-        write_if_changed(self.folder / "spec.json", seal(canonical_json(spec)) + "\n")
+        write_sealed(self.folder / "spec.json", spec)
 
     def digests(self) -> list[str]:
         """SHA-256 of every image that the store has features of, in the order of the shards."""
@@ -103,42 +93,15 @@ class FeatureStore:
         """What the attributes of each shard say: spec, and precision, device and versions really used."""
         from cache.shard import read_info
 
-        return [self._checked(read_info, path) for path in self.shards()]
-
-    def _checked(self, read: "Callable[[Path], _T]", path: Path) -> "_T":
-        """What ``read`` finds in a shard; a damaged one is moved aside."""
-        try:
-            return read(path)
-        except DamageError:
-            self._set_aside(path.name)
-            raise
+        with self._moving_damage_aside():
+            return [read_info(path) for path in self.shards()]
 
     def refresh(self) -> None:
         """Look at the shards again. One that cannot be read, or is of another base, is in ``damaged`` and holds nothing."""
-        remembered = index.load(self.folder)
-        entries: dict[str, ShardEntry] = {}
-        damaged: dict[str, str] = {}
-        changed = False
-        key = self._key()
-        for path in sorted(self.folder.glob("shard-*.h5")):
-            status = path.stat()
-            entry = remembered.pop(path.name, None)
-            if entry is None or (entry.size, entry.mtime_ns) != (status.st_size, status.st_mtime_ns):
-                changed = True
-                try:
-                    entry = index.read_entry(path)
-                except DamageError as error:
-                    damaged[path.name] = str(error)
-                    continue
-            if key and entry.key != key:
-                damaged[path.name] = f"{path}: belongs to another base; run `make features` to extract its images again"
-                continue
-            entries[path.name] = entry
+        entries, damaged = index.read_entries(self.folder, self._key())
         # Swapped whole, so that a reader in another thread sees the old state or the new one.
         self._rows = {digest: (name, row) for name, entry in entries.items() for row, digest in enumerate(entry.sha256)}
         self._entries, self.damaged = entries, damaged
-        if changed or remembered:
-            index.save(self.folder, self._entries)
 
     def _key(self) -> str | None:
         """The base key that the shards should have, where the spec is whole."""
@@ -159,22 +122,15 @@ class FeatureStore:
 
         Call it while holding ``writing()``. Raises CacheError where a content is in the store already.
         """
-        from cache.shard import ShardTable, write_shard
+        from cache.shard import write_shard
 
         for record in records:
             if record.sha256 in self._rows:
                 raise CacheError(f"{record.path}: is in the store {self.folder} already")
         (path,) = self.new_shards(1)
-        ids = {name: i for i, name in enumerate(classes)}
-        table = ShardTable(
-            sha256=[record.sha256 for record in records],
-            labels=[ids[record.label] for record in records],
-            paths=[record.path for record in records],
-            class_names=list(classes),
-        )
+        table = ShardTable.of(records, classes)
         write_shard(path, features, table, info, compression)
-        status = path.stat()
-        self._entries[path.name] = ShardEntry(status.st_size, status.st_mtime_ns, info.key, **vars(table))
+        self._entries[path.name] = index.entry_of(table, info.key, path.stat())
         self._rows |= {digest: (path.name, row) for row, digest in enumerate(table.sha256)}
         return path
 
@@ -205,10 +161,8 @@ class FeatureStore:
         if absent := [digest for digest in wanted if digest not in rows]:
             raise CacheError(f"{self.folder}: lacks {len(absent)} of {len(wanted)} images; run `make features`")
         try:
-            return read_rows(self.folder, entries, [rows[digest] for digest in wanted], transform, dtype)
-        except DamageError as error:
-            self._set_aside(error.path.name)
-            raise
+            with self._moving_damage_aside():
+                return read_rows(self.folder, entries, [rows[digest] for digest in wanted], transform, dtype)
         except FileNotFoundError as error:
             raise CacheError(f"{error.filename}: went away while the store was in use; open it again") from error
 
@@ -243,24 +197,17 @@ class FeatureStore:
 
     def outdated(self, manifest: Manifest) -> list[str]:
         """The shards whose labels, paths or class names no longer agree with the manifest."""
-        return [name for name, entry in self._entries.items() if not index.agrees(entry, manifest)]
+        return [name for name, entry in self._entries.items() if not entry.agrees(manifest)]
 
     def relabel(self, manifest: Manifest) -> int:
         """Rewrite the shards that disagree with the manifest; nothing is extracted. Returns how many.
 
         One that turns out to be damaged is moved aside, and its images are missing then.
         """
-        from cache.shard import ShardTable, relabel_shard
+        from cache.shard import relabel_shard
 
-        names = self.outdated(manifest)
-        for name in names:
-            table = ShardTable(**index.table_from(self._entries[name], manifest))
-            try:
-                relabel_shard(self.folder / name, table)
-            except DamageError:
-                self._move_aside(name)
-        if names:
-            self.refresh()
+        names, entries = self.outdated(manifest), self._entries
+        self._each_shard(names, lambda path: relabel_shard(path, entries[path.name].relabelled(manifest)))
         return len(names)
 
     def discard_damaged(self) -> int:
@@ -280,25 +227,10 @@ class FeatureStore:
 
         Call it while holding ``writing()``. A damaged shard is moved aside.
         """
-        from cache.shard import ShardTable, compression_of, read_info, read_shard, write_shard
+        from cache.shard import drop_rows
 
         gone = set(unwanted) & self._rows.keys()
-        for name in {self._rows[digest][0] for digest in gone}:
-            path = self.folder / name
-            try:
-                features, table = read_shard(path)
-            except DamageError:
-                self._move_aside(name)
-                continue
-            rows = [i for i, digest in enumerate(table.sha256) if digest not in gone]
-            if not rows:
-                path.unlink()
-                continue
-            columns = {column: [getattr(table, column)[i] for i in rows] for column in ("sha256", "labels", "paths")}
-            kept = ShardTable(**columns, class_names=table.class_names)
-            write_shard(path, features[rows], kept, read_info(path), compression_of(path))
-        if gone:
-            self.refresh()
+        self._each_shard({self.shard_of(digest) for digest in gone}, lambda path: drop_rows(path, gone))
         return len(gone)
 
     def size(self) -> int:
@@ -315,21 +247,30 @@ class FeatureStore:
         wrong = dict(self.damaged)
         if self._entries and not self.spec_is_whole:
             wrong["spec.json"] = f"{self.folder / 'spec.json'}: damaged or gone; run `make features`"
-        for path in self.shards():
+        return wrong | self._each_shard(self._entries, read_shard)
+
+    def _each_shard(self, names: Iterable[str], work: Callable[[Path], object]) -> dict[str, str]:
+        """Call ``work`` with the path of each shard; those that turn out to be damaged are moved aside. Returns what is wrong.
+
+        One that another process has replaced is passed over.
+        """
+        wrong = {}
+        for name in names:
             try:
-                read_shard(path)
+                with self._moving_damage_aside(), suppress(FileNotFoundError):
+                    work(self.folder / name)
             except DamageError as error:
-                wrong[path.name] = str(error)
-                self._move_aside(path.name)
-            except FileNotFoundError:
-                continue  # another process has replaced it
+                wrong[name] = str(error)
         self.refresh()
         return wrong
 
-    def _move_aside(self, name: str) -> None:
-        with suppress(OSError):
-            os.replace(self.folder / name, self.folder / f"{name}.damaged")
-
-    def _set_aside(self, name: str) -> None:
-        self._move_aside(name)
-        self.refresh()
+    @contextmanager
+    def _moving_damage_aside(self) -> Iterator[None]:
+        """Where a shard turns out to be damaged, move it out of the way, so that its images are missing from now on."""
+        try:
+            yield
+        except DamageError as error:
+            with suppress(OSError):
+                os.replace(error.path, f"{error.path}.damaged")
+            self.refresh()
+            raise

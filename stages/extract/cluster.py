@@ -21,8 +21,9 @@ import numpy as np
 from cache.errors import CacheError, DataError, HeadstartError
 from cache.files import TEMPORARY_PREFIX
 from cache.manifest import ImageRecord, Manifest
-from cache.shard import ShardInfo, ShardTable, write_shard
+from cache.shard import ShardInfo, write_shard
 from cache.store import FeatureStore
+from cache.table import ShardTable
 from stages.bases.frozen import FrozenBase
 from stages.bases.quantise import base_digest
 from stages.bases.spec import BaseSpec

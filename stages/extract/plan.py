@@ -13,7 +13,8 @@ import numpy as np
 
 from cache.errors import DataError
 from cache.manifest import ImageRecord
-from cache.shard import ShardInfo, ShardTable, write_shard
+from cache.shard import ShardInfo, write_shard
+from cache.table import ShardTable
 from stages.bases.frozen import FrozenBase
 from stages.data.images import BadImageError
 from stages.extract.decoding import ChangedError, Rejected, decoded_batches, load

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheError, DataError, HeadstartError
+from cache.errors import DataError, HeadstartError
 from cache.files import TEMPORARY_PREFIX
-from cache.manifest import ImageRecord, Manifest
+from cache.manifest import ImageRecord
 from cache.shard import ShardInfo, write_shard
 from cache.store import FeatureStore
 from cache.table import ShardTable
@@ -250,13 +250,7 @@ def _write(
     kept = [i for i, record in enumerate(records) if record.sha256 in job.lacking[layer]]
     if not kept:
         return
-    ids = {name: i for i, name in enumerate(job.classes)}
-    table = ShardTable(
-        sha256=[records[i].sha256 for i in kept],
-        labels=[ids[records[i].label] for i in kept],
-        paths=[records[i].path for i in kept],
-        class_names=list(job.classes),
-    )
+    table = ShardTable.of([records[i] for i in kept], job.classes)
     base = loaded.base
     # The worker says what really computed and how far that is from what is stored: its hardware may be another than the client's.
     drifted = loaded.compared.get(layer, {})
@@ -288,10 +282,8 @@ def _compare(job: ShardJob, base: FrozenBase) -> dict[str, dict[str, Any]]:
     compared = {}
     for layer, path in job.paths.items():
         store = FeatureStore(path.parent)
-        known = tuple(ImageRecord(name, digest, "", "") for digest, name in store.paths().items())
-        found = drift.measure(store, Manifest("", (), known), job.root, base, layer) if len(store) else None
-        if found is not None:
-            if not (found.acceptable or job.allow_drift):
-                raise CacheError(drift.words(found, store, base))
-            compared[layer] = found.as_json(allowed=not found.acceptable)
+        known = {digest: ImageRecord(name, digest, "", "") for digest, name in store.paths().items()}
+        if len(store) and (found := drift.measure(store, known, job.root, base, layer)):
+            drift.require(found, store, base, job.allow_drift)
+            compared[layer] = found.as_json()
     return compared

@@ -4,14 +4,15 @@ The same code on other hardware, or under other versions, may give other numbers
 none. What is compared is the relative error ‖here − stored‖ / ‖stored‖ of each row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.manifest import ImageRecord, Manifest
+from cache.errors import CacheError
+from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.bases.frozen import FrozenBase
 from stages.bases.spec import BaseSpec
@@ -36,14 +37,24 @@ class Drift:
     def acceptable(self) -> bool:
         return self.largest <= self.tolerance
 
-    def as_json(self, allowed: bool) -> dict[str, Any]:
-        """What shards that are written now record of it."""
-        return {"rows": self.rows, "largest": self.largest, "tolerance": self.tolerance, "allowed": allowed}
+    def as_json(self) -> dict[str, Any]:
+        """What shards that are written now record of it; what is not acceptable was allowed."""
+        return {
+            "rows": self.rows,
+            "largest": self.largest,
+            "tolerance": self.tolerance,
+            "allowed": not self.acceptable,
+        }
 
 
-def measure(store: FeatureStore, manifest: Manifest, root: Path, base: FrozenBase, layer: str) -> Drift | None:
-    """Recompute a few of the stored rows of ``layer`` whose images are here; None where there are none to compare."""
-    records = [manifest.by_digest[digest] for digest in store.digests() if digest in manifest.by_digest]
+def measure(
+    store: FeatureStore, known: Mapping[str, ImageRecord], root: Path, base: FrozenBase, layer: str
+) -> Drift | None:
+    """Recompute a few of the stored rows of ``layer`` whose images are here; None where there are none to compare.
+
+    ``known`` has the images by their content.
+    """
+    records = [known[digest] for digest in store.digests() if digest in known]
     found = _readable(_spread(records), root, base.spec)
     if not found:
         return None
@@ -61,10 +72,12 @@ def measure(store: FeatureStore, manifest: Manifest, root: Path, base: FrozenBas
     return Drift(len(found), float(errors.max()), TOLERANCE["float32" if exact else "reduced"], words)
 
 
-def words(drift: Drift, store: FeatureStore, base: FrozenBase) -> str:
-    """What is wrong with features that drifted beyond the tolerance, and what to do."""
+def require(drift: Drift, store: FeatureStore, base: FrozenBase, allowed: bool) -> None:
+    """Raise CacheError where features drifted beyond the tolerance, unless that is ``allowed``."""
+    if drift.acceptable or allowed:
+        return
     here = f"{base.precision} on {base.device}, " + ", ".join(f"{name} {v}" for name, v in base.versions.items())
-    return (
+    raise CacheError(
         f"{store.folder}: features computed here ({here}) differ from those stored ({drift.stored_with}) by "
         f"{drift.largest:.2%}, expected at most {drift.tolerance:.1%}; extract all anew into another cache.dir, "
         "or add to it all the same with --allow-drift"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import BaseError, CacheError, DamageError, DataError
+from cache.errors import BaseError, DamageError, DataError
 from cache.manifest import ImageRecord, Manifest
 from cache.shard import ShardInfo
 from cache.skipped import SkippedImages
@@ -128,18 +128,17 @@ def _compare(stage: Stage, base: FrozenBase, layer: str, store: FeatureStore) ->
         if not len(store):
             return {}
         try:
-            found = drift.measure(store, stage.manifest, stage.data.root, base, layer)
+            found = drift.measure(store, stage.manifest.by_digest, stage.data.root, base, layer)
             break
         except DamageError:
             store.discard_damaged()
     if found is None:
         stage.progress.say("features: none of the images that are stored is here, so nothing can be compared")
         return {}
+    drift.require(found, store, base, stage.allow_drift)
     if not found.acceptable:
-        if not stage.allow_drift:
-            raise CacheError(drift.words(found, store, base))
         stage.progress.say(f"warning: features differ from those stored by {found.largest:.2%}; added all the same")
-    return found.as_json(allowed=not found.acceptable)
+    return found.as_json()
 
 
 def check_finite(features: Rows, records: Sequence[ImageRecord], base: FrozenBase) -> None:

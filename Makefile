@@ -19,7 +19,7 @@ CONFIG_FILE := $(call quoted,$(CONFIG))
 NEEDED := $(if $(wildcard $(SETUP)),,$(SETUP))
 PIPELINE := features heads sweep report
 
-.PHONY: help setup extras demo test test-extras lock status clean $(PIPELINE) FORCE
+.PHONY: help setup extras demo style check test test-extras lock status clean $(PIPELINE) FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf 'make %-13s%s\n' "$$name" "$$text"; done
@@ -62,11 +62,16 @@ demo: $(SETUP) ## run it all on handwritten digits, into artifacts/demo
 	@$(MAKE) --no-print-directory --silent report CONFIG=artifacts/demo/headstart.toml >/dev/null
 	@"$(HEADSTART)" leaderboard --config artifacts/demo/headstart.toml
 
-test: $(SETUP) ## check style and types, run the tests
-	"$(VENV)/bin/ruff" check .
-	"$(VENV)/bin/ruff" format --check .
-	"$(VENV)/bin/mypy"
-	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=loadfile
+style: $(SETUP)
+	@"$(VENV)/bin/ruff" check --quiet .
+	@"$(VENV)/bin/ruff" format --check --quiet .
+	@"$(VENV)/bin/mypy"
+
+check: style ## for the working day: style, types and the quick tests (a minute)
+	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=worksteal -m "not slow"
+
+test: style ## style, types and all tests (five minutes)
+	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=worksteal
 
 test-extras: $(EXTRAS) ## test every base, every backend, OpenVINO, int8 and the cluster (ten minutes)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto tests/extras

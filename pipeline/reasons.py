@@ -10,27 +10,28 @@ from cache.manifest import Manifest
 from cache.store import FeatureStore
 from stages.bases.spec import SCHEMA
 from stages.heads.spec import AnyHead
+from stages.progress import counted
 
 
 def feature_reasons(store: FeatureStore, manifest: Manifest, missing: tuple[str, ...]) -> tuple[str, ...]:
     """What a store lacks, or has otherwise than the manifest."""
     damaged = [*store.damaged, *store.set_aside()]
     if missing and not len(store) and not damaged:
-        return (f"{_count(len(missing), 'image')} never extracted with this base", *_older_schemas(store))
+        return (f"{counted(len(missing), 'image')} never extracted with this base", *_older_schemas(store))
     reasons = []
     if missing and damaged:
-        reasons.append(f"{_count(len(missing), 'image')} to extract, as {', '.join(damaged)} is damaged")
+        reasons.append(f"{counted(len(missing), 'image')} to extract, as {', '.join(damaged)} is damaged")
     elif missing:
         before = set(store.paths().values())
         changed = sum(manifest.by_digest[sha].path in before for sha in missing)
         told = ((len(missing) - changed, "added"), (changed, "changed"))
-        reasons += [_count(n, f"image {what}", f"images {what}") for n, what in told if n]
+        reasons += [counted(n, f"image {what}", f"images {what}") for n, what in told if n]
     elif damaged:
         reasons.append(f"{', '.join(damaged)} is damaged, and not needed")
     if len(store) and not store.spec_is_whole:
         reasons.append("spec.json is damaged (nothing to extract)")
     if outdated := len(store.outdated(manifest)):
-        reasons.append(f"labels or names changed in {_count(outdated, 'shard')} (nothing to extract)")
+        reasons.append(f"labels or names changed in {counted(outdated, 'shard')} (nothing to extract)")
     return tuple(reasons)
 
 
@@ -135,9 +136,5 @@ def _data_changes(folder: Path, manifest: Manifest) -> str:
             before[p][0] != now[p][0] and before[p][1] == now[p][1] for p in now.keys() & before.keys()
         ),
     }
-    told = [_count(n, f"image {what}", f"images {what}") for what, n in counts.items() if n]
+    told = [counted(n, f"image {what}", f"images {what}") for what, n in counts.items() if n]
     return ", ".join(told) or "the content of images changed"
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

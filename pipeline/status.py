@@ -7,8 +7,7 @@ from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.targets import LayerTarget
 from pipeline.words import data_lines, scored_on
-from stages.progress import Progress
-from stages.sweeps.trials import counted
+from stages.progress import Progress, counted
 
 
 def status_lines(config: Config, progress: Progress) -> list[str]:

@@ -14,13 +14,13 @@ from pipeline.words import scored_on
 from stages.fields import nearest
 from stages.heads.spec import head_key
 from stages.heads.train import check_spec
-from stages.progress import Progress
+from stages.progress import Progress, counted
 from stages.sweeps.halving import halve
 from stages.sweeps.ledger import Ledger
 from stages.sweeps.results import write_sweep
 from stages.sweeps.search import search
 from stages.sweeps.sweep import Sweep
-from stages.sweeps.trials import Trial, counted, leader_lines, trials_of, winner
+from stages.sweeps.trials import Trial, leader_lines, trials_of, winner
 
 PRINTED = 5  # leaders
 

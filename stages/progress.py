@@ -18,6 +18,11 @@ class Progress(Protocol):
         """Show a bar over ``total`` things; the function that it gives is called with how many more are done."""
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """``n`` things, in words: 1 trial, 2 trials."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 class _Silent:
     def say(self, line: str) -> None:
         pass

@@ -139,6 +139,21 @@ class Outcome:
         return "report: written" in self.out
 
 
+SLOW = re.compile(r"\b(Project|keras|load_keras|subprocess|train_all)\b")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in files that speak of whole projects, of Keras or of processes are slow; none is listed by hand."""
+    for item in items:
+        if SLOW.search(_source(item.path)):
+            item.add_marker("slow")
+
+
+@cache
+def _source(path: Path) -> str:
+    return path.read_text()
+
+
 @cache
 def server() -> warm.Server:
     """That of this process."""

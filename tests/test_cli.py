@@ -211,35 +211,11 @@ def test_several_bases_in_one_report(project: Project) -> None:
     assert "logreg@wide" in page
 
 
-def test_make_help_lists_every_target(empty: Callable[[], Project]) -> None:
-    out = empty().make().out
-    for target in ("setup", "demo", "test", "features", "heads", "report", "status", "help"):
-        assert f"make {target}" in out
-
-
 def test_every_error_of_ours_is_a_headstart_error() -> None:
     import cache.errors
 
     kinds = [kind for kind in vars(cache.errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert all(issubclass(kind, HeadstartError) for kind in kinds)
-
-
-def test_make_without_an_environment_says_what_it_would_do_and_does_not_recurse(empty: Callable[[], Project]) -> None:
-    project = empty()
-    done = subprocess.run(["make", "-n", "report"], cwd=project.folder, capture_output=True, text=True, timeout=20)
-    assert "-m venv" in done.stdout and "pip install" in done.stdout
-    assert not (project.folder / ".venv").exists()
-
-
-@pytest.mark.parametrize(
-    "name", ["with space.toml", "pct%.toml", "eq=x.toml", "semi;x.toml", "hash#x.toml", "quo'te.toml"]
-)
-def test_any_name_of_a_configuration(project: Project, name: str) -> None:
-    shutil.copy(project.config, project.folder / name)
-    assert project.make("-q", "report", f"CONFIG={name}").code == 0
-    project.edit('estimator = "RidgeClassifierCV"', 'estimator = "RidgeClassifier"')
-    shutil.copy(project.config, project.folder / name)
-    assert project.make("-q", "report", f"CONFIG={name}").code == 1
 
 
 def test_a_misspelt_root_is_an_error_and_a_root_that_is_gone_is_not(project: Project) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from stages.bases.backend import load_keras
+from stages.progress import counted
 from stages.sweeps.group import Group
 from stages.sweeps.spec import SweepSpec
 from stages.sweeps.sweep import Sweep
-from stages.sweeps.trials import Trial, counted
+from stages.sweeps.trials import Trial
 from stages.training.spec import DenseSpec
 
 # Weights and slots that stay in memory from rung to rung; those beyond wait on the disk.

@@ -5,8 +5,9 @@ from typing import Any
 
 from cache.errors import HeadError
 from stages.fields import Range
+from stages.progress import counted
 from stages.sweeps.sweep import Sweep
-from stages.sweeps.trials import Trial, counted
+from stages.sweeps.trials import Trial
 
 # Trials that are asked for before any of them is told: enough to train together.
 ASKED_AT_ONCE = 8

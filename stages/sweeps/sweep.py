@@ -10,14 +10,14 @@ from cache.errors import DataError
 from stages.heads.dataset import Dataset
 from stages.heads.spec import KerasSpec, SklearnSpec
 from stages.heads.strengths import on_path
-from stages.progress import Progress
+from stages.progress import Progress, counted
 from stages.sweeps.checkpoints import Checkpoints
 from stages.sweeps.folds import Fold, cross_validation
 from stages.sweeps.group import Group
 from stages.sweeps.ledger import Ledger, Record
 from stages.sweeps.scoring import score_baselines, score_own
 from stages.sweeps.spec import SweepSpec
-from stages.sweeps.trials import Trial, counted, leader_lines
+from stages.sweeps.trials import Trial, leader_lines
 from stages.training.source import Source
 from stages.training.spec import DenseSpec, Pool
 from stages.training.stack import Shape

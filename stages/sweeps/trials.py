@@ -102,11 +102,6 @@ def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
     return lines
 
 
-def counted(n: int, what: str) -> str:
-    """``n`` things, in words: 1 trial, 2 trials."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
-
-
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
 

@@ -100,7 +100,10 @@ def test_tensorflow_warns_of_no_retracing(tmp_path: Path, caplog: pytest.LogCapt
 
     assert keras.__version__
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
-    text = SMALL + '[sweeps.width]\nhead = "small"\ngrid = { units = [[2], [3], [4], [5], [6], [7], [8]] }\n'
+    text = (
+        SMALL.replace("epochs = 6", "epochs = 1")
+        + '[sweeps.width]\nhead = "small"\ngrid = { units = [[2], [3], [4], [5], [6], [7], [8]] }\n'
+    )
     project = Project(tmp_path).create(text)
     write_photos(project.photos, {"cat": 20, "dog": 20})
     for command in ("features", "sweep"):

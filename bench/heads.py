@@ -24,7 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from stages.heads.dense import build_core, loss, optimizer
+from stages.heads.dense import build_core
+from stages.heads.own import loss, optimizer
 from stages.training.member import Member
 from stages.training.program import program
 from stages.training.source import InMemory
@@ -55,7 +56,7 @@ def plain(specs: list[DenseSpec], X: np.ndarray, y: np.ndarray, rows: int) -> fl
     for spec in specs:
         keras.utils.set_random_seed(spec.seed)
         model = build_core(spec, X.shape[1], 2)
-        model.compile(optimizer=optimizer(spec), loss=loss(spec, 2), metrics=["accuracy"])
+        model.compile(optimizer=optimizer(spec), loss=loss(spec, single=True), metrics=["accuracy"])
         validation = (X[rows:], targets[rows:])
         history = model.fit(
             X[:rows], targets[:rows], validation_data=validation, epochs=spec.epochs, batch_size=20, verbose=0

@@ -1,6 +1,6 @@
 """How small and how quick is the cache? Against plain HDF5, .npy and .npz, on real features, in one run.
 
-    python -m bench.cache STORE [--rounds 5]
+    python -m bench.store STORE [--rounds 5]
 
 STORE is a folder under artifacts/features that was really extracted. Its rows are written as shards in each compression and in the
 other formats, as float16, and read back into one float16

@@ -1,0 +1,55 @@
+"""The benches can be started as files and as modules, and print what several runs came to as ranges."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from bench.runs import machine, merged
+
+BENCHES = sorted(path for path in (ROOT / "bench").glob("*.py"))
+
+
+def test_no_bench_hides_a_package() -> None:
+    """`python bench/x.py` puts bench/ in front of everything else that is imported."""
+    taken = {path.name for path in ROOT.iterdir()} | set(sys.stdlib_module_names)
+    assert not {path.stem for path in BENCHES} & taken
+
+
+@pytest.mark.parametrize("form", [["bench/noop.py"], ["-m", "bench.noop"]], ids=["file", "module"])
+def test_it_starts(form: list[str]) -> None:
+    done = subprocess.run([sys.executable, *form, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "--images" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.stem)
+def test_it_imports_what_there_is(path: Path) -> None:
+    """Names that were moved are found without running it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] in ("cache", "stages", "pipeline")
+        ):
+            there = ROOT / f"{node.module.replace('.', '/')}.py"
+            names = {alias.name for alias in node.names}
+            if there.exists():
+                text = there.read_text()
+                assert all(re.search(rf"^(class |def )?{name}\b", text, re.MULTILINE) for name in names), node.module
+            else:
+                folder = there.with_suffix("")
+                known = {path.stem for path in folder.glob("*.py")} | set(
+                    re.findall(r"\w+", (folder / "__init__.py").read_text())
+                )
+                assert names <= known, node.module
+
+
+def test_several_runs_become_ranges() -> None:
+    first = ["2,000 rows", "dense256      4.8x  0.66", "only once 1"]
+    second = ["2,000 rows", "dense256      3.6x  0.61"]
+    assert merged([first, second]) == ["2,000 rows", "dense256      4.8x  0.61 to 0.66"]
+    assert "cores" in machine()

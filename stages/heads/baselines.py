@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from cache.errors import HeadError
 from stages.heads.fitting import Fit, fit_all
-from stages.heads.head import Head
+from stages.heads.head import Head, Rows
 from stages.heads.metrics import EPSILON, log_probabilities, log_softmax, scores
 from stages.heads.pooling import pool_features
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import Shared
-from stages.progress import SILENT, Progress
+from stages.progress import Progress
 
 
 class SklearnHead(Head):
@@ -33,18 +33,9 @@ class SklearnHead(Head):
             return "softmax of decision_function (uncalibrated)"
         return "one for the predicted class"
 
-    def fit(
-        self,
-        X: NDArray[np.float32],
-        y: NDArray[np.int64],
-        X_validation: NDArray[np.float32],
-        y_validation: NDArray[np.int64],
-        progress: Progress = SILENT,
-        name: str = "head",
-    ) -> Self:
-        X = pool_features(X, self.spec.pool)
-        (fit,) = fit_all([self.spec], Shared(X, y))
-        return self.take(fit).note(X, y, X_validation, y_validation)
+    def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
+        (fit,) = fit_all([self.spec], Shared(pool_features(train.X, self.spec.pool), train.y))
+        return self.take(fit).note(train, validation)
 
     def take(self, fit: Fit) -> Self:
         """Become the head that was fitted. Raises HeadError where it could not be."""
@@ -53,17 +44,11 @@ class SklearnHead(Head):
         self._pipeline, self.warnings_ = fit.pipeline, fit.warnings
         return self
 
-    def note(
-        self,
-        X: NDArray[np.float32],
-        y: NDArray[np.int64],
-        X_validation: NDArray[np.float32],
-        y_validation: NDArray[np.int64],
-    ) -> Self:
+    def note(self, train: Rows, validation: Rows) -> Self:
         """Write the history: a row with loss and accuracy on train and validation."""
         row = {"epoch": 1.0}
-        for prefix, features, labels in (("", X, y), ("val_", X_validation, y_validation)):
-            found = scores(labels, self.tried(features), list(self.classes_))
+        for prefix, rows in (("", train), ("val_", validation)):
+            found = scores(rows.y, self.tried(rows.X), list(self.classes_))
             row |= {f"{prefix}loss": found["log_loss"], f"{prefix}accuracy": found["accuracy"]}
         self.history_ = [row]
         return self

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from cache.errors import DivergedError
 from stages.bases.backend import load_keras
-from stages.heads.head import KerasModelHead
+from stages.heads.head import KerasModelHead, Rows
 from stages.heads.metrics import log_softmax
 from stages.heads.pooling import pool_features
-from stages.progress import SILENT, Progress
+from stages.progress import Progress
 from stages.training.member import Fitted, Member
 from stages.training.source import InMemory
 from stages.training.spec import DenseSpec
@@ -27,18 +27,10 @@ class DenseHead(KerasModelHead):
 
     spec: DenseSpec
 
-    def fit(
-        self,
-        X: NDArray[np.float32],
-        y: NDArray[np.int64],
-        X_validation: NDArray[np.float32],
-        y_validation: NDArray[np.int64],
-        progress: Progress = SILENT,
-        name: str = "head",
-    ) -> Self:
-        features = np.concatenate([pool_features(X, self.spec.pool), pool_features(X_validation, self.spec.pool)])
-        source = InMemory(features, np.concatenate([y, y_validation]))
-        member = Member(self.spec, np.arange(len(y)), np.arange(len(y), len(features)))
+    def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
+        features = np.concatenate([pool_features(each.X, self.spec.pool) for each in (train, validation)])
+        source = InMemory(features, np.concatenate([train.y, validation.y]))
+        member = Member(self.spec, np.arange(len(train.y)), np.arange(len(train.y), len(features)))
         with progress.task(f"Training {name}", self.spec.epochs, "epochs") as advance:
             (fitted,) = train_all([member], source, len(self.classes_), advance)
         return self.take(fitted, features.shape[1])

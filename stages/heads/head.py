@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,13 @@ from stages.heads.pooling import pool_features
 from stages.progress import SILENT, Progress
 
 PREDICT_BATCH = 1024
+
+
+class Rows(NamedTuple):
+    """Features (n, …) float32 of some images, and their labels (n,) int64."""
+
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
 
 
 class Head(ABC):
@@ -37,7 +44,6 @@ class Head(ABC):
     @abstractmethod
     def probabilities_(self) -> str: ...
 
-    @abstractmethod
     def fit(
         self,
         X: NDArray[np.float32],
@@ -49,8 +55,13 @@ class Head(ABC):
     ) -> Self:
         """Train on features (n, …) and labels (n,), which index ``classes_``; validation chooses the epoch, or is scored.
 
-        Raises HeadError where the head cannot be trained, or comes to nothing.
+        ``progress`` is told of the epochs, under the head's ``name``. Raises HeadError where the head cannot be trained, or comes
+        to nothing.
         """
+        return self._fit(Rows(X, y), Rows(X_validation, y_validation), progress, name)
+
+    @abstractmethod
+    def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self: ...
 
     @abstractmethod
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:

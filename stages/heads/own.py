@@ -10,55 +10,47 @@ from numpy.typing import NDArray
 
 from cache.errors import DivergedError, HeadError
 from stages.bases.backend import load_keras
-from stages.heads.head import PREDICT_BATCH, KerasModelHead
+from stages.heads.head import PREDICT_BATCH, KerasModelHead, Rows
 from stages.heads.metrics import log_probabilities, log_softmax
 from stages.heads.own_build import build_model, in_one_line
 from stages.heads.spec import KerasSpec
-from stages.progress import SILENT, Progress
+from stages.progress import Progress
 from stages.training.member import class_weights
 from stages.training.spec import TrainedSpec
 
 
 class KerasHead(KerasModelHead):
-    """A head that somebody else's function builds. ``home`` is the folder that ``build`` is relative to."""
+    """A head that somebody else's function builds. ``home`` is the folder that ``build`` is relative to.
+
+    The weights of the best epoch are kept, or those of the ``last``.
+    """
 
     spec: KerasSpec
 
-    def __init__(self, spec: KerasSpec, classes: Sequence[str], home: Path = Path()) -> None:
+    def __init__(self, spec: KerasSpec, classes: Sequence[str], home: Path = Path(), last: bool = False) -> None:
         super().__init__(spec, classes)
-        self.home = home
+        self.home, self.last = home, last
         self.seconds_ = 0.0
 
-    def fit(
-        self,
-        X: NDArray[np.float32],
-        y: NDArray[np.int64],
-        X_validation: NDArray[np.float32],
-        y_validation: NDArray[np.int64],
-        progress: Progress = SILENT,
-        name: str = "head",
-        last: bool = False,
-    ) -> Self:
-        """As ``Head.fit``; the weights of the best epoch are kept, or those of the ``last``."""
+    def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
         keras, spec, start = load_keras(), self.spec, perf_counter()
         keras.utils.clear_session()
         keras.utils.set_random_seed(spec.seed)
-        self._core = build_model(spec, self.home, X.shape[1:], len(self.classes_))
-        train, validation = (X, self._targets(y)), (X_validation, self._targets(y_validation))
-        weights = class_weights(spec, y, len(self.classes_))
+        self._core = build_model(spec, self.home, train.X.shape[1:], len(self.classes_))
+        weights = class_weights(spec, train.y, len(self.classes_))
         kept = keras.callbacks.EarlyStopping(patience=spec.patience or spec.epochs, restore_best_weights=True)
         try:
             self._core.compile(optimizer=optimizer(spec), loss=loss(spec, self._single), metrics=["accuracy"])
             with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
                 tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance(1))
                 history = self._core.fit(
-                    *train, validation_data=validation, epochs=spec.epochs, batch_size=spec.batch_size,
+                    *self._targets(train), validation_data=self._targets(validation), epochs=spec.epochs, batch_size=spec.batch_size,
                     validation_batch_size=PREDICT_BATCH, class_weight=dict(enumerate(map(float, weights))),
-                    callbacks=[tick] if last else [tick, kept], verbose=0,
+                    callbacks=[tick] if self.last else [tick, kept], verbose=0,
                 ).history  # fmt: skip
         except Exception as error:  # whatever the user's model makes Keras or its backend raise
             raise HeadError(
-                f"{spec.build}: cannot be trained on features {X.shape[1:]} ({in_one_line(error)})"
+                f"{spec.build}: cannot be trained on features {train.X.shape[1:]} ({in_one_line(error)})"
             ) from error
         self.history_ = [
             dict(zip(history, map(float, row), strict=True)) for row in zip(*history.values(), strict=True)
@@ -75,8 +67,9 @@ class KerasHead(KerasModelHead):
         """Whether the model ends in one probability, that of the second of two classes."""
         return bool(self._core.output_shape[-1] == 1)
 
-    def _targets(self, y: NDArray[np.int64]) -> NDArray[np.float32]:
-        return y.astype(np.float32)[:, None] if self._single else np.eye(len(self.classes_), dtype=np.float32)[y]
+    def _targets(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        hot = np.eye(len(self.classes_), dtype=np.float32)[rows.y]
+        return rows.X, hot[:, 1:] if self._single else hot
 
     def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log-probabilities (n, number of classes), float64: of the logits, wherever the model has its last softmax or sigmoid,

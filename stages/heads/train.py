@@ -17,7 +17,7 @@ from stages.heads.dataset import Dataset, in_words
 from stages.heads.dense import DenseHead
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all
-from stages.heads.head import Head
+from stages.heads.head import Head, Rows
 from stages.heads.metrics import cooled, scores, temperature
 from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, read_result, write_head
@@ -146,8 +146,8 @@ def _train_own(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> 
     validation, both = data.rows("validation"), data.rows("train", "validation")
 
     def fitted(task: HeadTask, spec: KerasSpec, rows: NDArray[np.int64], last: bool) -> KerasHead:
-        head, held = KerasHead(spec, data.classes, task.home), (X[validation], data.y[validation])
-        return head.fit(X[rows], data.y[rows], *held, progress, task.name, last)
+        head = KerasHead(spec, data.classes, task.home, last)
+        return head.fit(X[rows], data.y[rows], X[validation], data.y[validation], progress, task.name)
 
     def trained(task: HeadTask, spec: KerasSpec) -> Trained:
         head = fitted(task, spec, data.rows("train"), last=False)
@@ -171,7 +171,7 @@ def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress)
 
     def taken(i: int) -> Trained:
         head = SklearnHead(specs[i], data.classes).take(found[i])
-        head.note(X[train], data.y[train], X[validation], data.y[validation])
+        head.note(Rows(X[train], data.y[train]), Rows(X[validation], data.y[validation]))
         if i not in final:
             return Trained.of(head, found[i].seconds)
         other = SklearnHead(specs[i], data.classes).take(final[i])

@@ -66,7 +66,9 @@ TRAIN = """
 import sys
 import numpy as np
 from stages.training.spec import DenseSpec
-from stages.training.together import InMemory, Member, train_all
+from stages.training.member import Member
+from stages.training.source import InMemory
+from stages.training.together import train_all
 rng = np.random.default_rng(0)
 y = rng.integers(0, 3, 90)
 X = (rng.normal(0, 1, (3, 20))[y] + rng.normal(0, 1.5, (90, 20))).astype(np.float32)

@@ -33,26 +33,35 @@ from stages.extract import drift, precision
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.extract.features import Extraction, Stage, check_finite
 from stages.extract.spec import CacheSpec
-from stages.extract.writing import as_stored
-from stages.progress import SILENT, Progress
+from stages.extract.writing import Rows, as_stored
+from stages.progress import SILENT
 
 SECONDS_TO_CONNECT = 10
 
 
 @dataclass(frozen=True)
+class LayerShard:
+    """A shard that is to be written: its path, which of the images its store lacks, and the key and identity of its features."""
+
+    path: Path
+    lacking: frozenset[str]
+    key: str
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ShardJob:
-    """One shard's worth of images, for every layer the path of its shard and which of the images it lacks."""
+    """One shard's worth of images, and what a worker has to know to extract them and to write a shard for every layer."""
 
     root: Path
     records: tuple[ImageRecord, ...]
     spec: BaseSpec
     weights: Path
-    paths: Mapping[str, Path]
-    lacking: Mapping[str, frozenset[str]]
-    keys: Mapping[str, tuple[str, dict[str, Any]]]
+    layers: Mapping[str, LayerShard]
     classes: tuple[str, ...]
     cache: CacheSpec
     allow_drift: bool
+    # The file without which a worker writes nothing: gone when the run is over, however it ended.
     lease: Path
     # Where the precision is to be measured: the same images for every worker, so that like machines decide alike.
     sample: tuple[ImageRecord, ...]
@@ -96,20 +105,23 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
     Through Dask itself and not through joblib, whose backend works here where the cluster has a single worker, and
     waits for ever for a task that was given up.
     """
-    from dask.distributed import as_completed
+    from dask.distributed import KilledWorker, as_completed
 
     done = Extraction()
     said: set[str] = set()
     start = perf_counter()
     jobs = _jobs(stage, spec, wanted)
-    with cluster(address) as client, _lease(jobs), stage.progress.task("Extracting features", len(wanted)) as advance:
+    lease = jobs[0].lease
+    with cluster(address) as client, stage.progress.task("Extracting features", len(wanted)) as advance:
         workers = len(client.scheduler_info()["workers"])
         stage.progress.say(f"features: {len(jobs)} shards to extract on {workers} workers of {address}")
-        # Not pure: a shard that is asked for again is to be written again.
-        futures = client.map(extract_shard, jobs, pure=False)
+        futures: list[Any] = []
         try:
+            lease.touch()
+            # Not pure: a shard that is asked for again is to be written again.
+            futures = client.map(extract_shard, jobs, pure=False)
             for future in as_completed(futures):
-                found: ShardDone = _result(future, address)
+                found: ShardDone = future.result()
                 done.extracted += found.extracted
                 done.rejected.skipped.update(found.rejected.skipped)
                 done.rejected.changed.extend(found.rejected.changed)
@@ -121,7 +133,14 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
                 if done.rejected.skipped and stage.data.on_bad_image == "fail":
                     sha, reason = next(iter(done.rejected.skipped.items()))
                     raise bad_image(stage.data, stage.manifest.by_digest[sha].path, reason)
+        except KilledWorker as error:
+            raise HeadstartError(
+                f"--on {address}: a shard was given up, as each worker that had it died ({error})"
+            ) from None
+        except ImportError as error:
+            raise HeadstartError(f"--on {address}: the workers need headstart and its extras, found {error}") from None
         finally:
+            lease.unlink(missing_ok=True)
             client.cancel(futures)
             stage.skipped.reasons |= done.rejected.skipped
             stage.skipped.save()
@@ -131,41 +150,13 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
     return done
 
 
-def _result(future: Any, address: str) -> ShardDone:
-    """What a worker did. Raises HeadstartError in one line where Dask gave the shard up."""
-    from dask.distributed import KilledWorker
-
-    try:
-        found: ShardDone = future.result()
-    except KilledWorker as error:
-        raise HeadstartError(
-            f"--on {address}: a shard was given up, as each worker that had it died ({error})"
-        ) from None
-    except ImportError as error:
-        raise HeadstartError(f"--on {address}: the workers need headstart and its extras, found {error}") from None
-    return found
-
-
-@contextmanager
-def _lease(jobs: Sequence[ShardJob]) -> Iterator[None]:
-    """The file without which a worker writes nothing: gone when this run is over, however it ended.
-
-    It is named as temporary files are, so that the next writer of the store removes that of a killed run.
-    """
-    lease = jobs[0].lease
-    lease.touch()
-    try:
-        yield
-    finally:
-        lease.unlink(missing_ok=True)
-
-
 def _jobs(stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> list[ShardJob]:
     size = stage.cache.shard_images
     chunks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     paths = {layer: each.store.new_shards(len(chunks)) for layer, each in stage.layers.items()}
     folder = next(iter(stage.layers.values())).store.folder
     sample = tuple(stage.manifest.by_digest[digest] for digest in wanted[: 2 * precision.IMAGES])
+    # Named as temporary files are, so that the next writer of the store removes that of a killed run.
     lease = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-lease"
     return [
         ShardJob(
@@ -173,9 +164,10 @@ def _jobs(stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> list[ShardJob]
             records=tuple(stage.manifest.by_digest[digest] for digest in chunk),
             spec=spec,
             weights=folder.parents[1] / "weights",
-            paths={layer: paths[layer][i] for layer in stage.layers},
-            lacking={layer: frozenset(each.store.missing(chunk)) for layer, each in stage.layers.items()},
-            keys={layer: (each.key, each.identity) for layer, each in stage.layers.items()},
+            layers={
+                layer: LayerShard(paths[layer][i], frozenset(each.store.missing(chunk)), each.key, each.identity)
+                for layer, each in stage.layers.items()
+            },
             classes=stage.manifest.classes,
             cache=stage.cache,
             allow_drift=stage.allow_drift,
@@ -222,7 +214,7 @@ def extract_shard(job: ShardJob) -> ShardDone:
         rejected, said = Rejected(), _Lines()
         loaded = _load(job, said)
         base = loaded.base
-        rows: list[dict[str, np.ndarray]] = []
+        rows: list[Rows] = []
         records: list[ImageRecord] = []
         start = perf_counter()
         for batch in decoded_batches(job.root, job.records, base.spec, base.batch_size, rejected):
@@ -231,59 +223,39 @@ def extract_shard(job: ShardJob) -> ShardDone:
                 check_finite(features, batch.records, base)
                 rows.append(features)
                 records += batch.records
+        seconds = round(perf_counter() - start, 3)
         if not job.lease.exists():
             raise HeadstartError(f"{job.lease.parent}: the run that asked for this shard is over; nothing is written")
-        for layer in job.paths:
-            _write(job, layer, loaded, rows, records, perf_counter() - start, said)
+        for layer, shard in job.layers.items():
+            kept = [i for i, record in enumerate(records) if record.sha256 in shard.lacking]
+            if not kept:
+                continue
+            stored = as_stored(np.concatenate([each[layer] for each in rows])[kept], job.cache.dtype, said)
+            table = ShardTable.of([records[i] for i in kept], job.classes)
+            # What really computed: the worker's hardware may be another than the client's.
+            computed = (base.precision, base.device, base.versions)
+            info = ShardInfo(shard.key, shard.identity, *computed, loaded.compared[layer], seconds)
+            write_shard(shard.path, stored, table, info, job.cache.compression)
     return ShardDone(len(records), rejected, tuple(said.lines))
 
 
-def _write(
-    job: ShardJob,
-    layer: str,
-    loaded: _Loaded,
-    rows: list[dict[str, np.ndarray]],
-    records: list[ImageRecord],
-    seconds: float,
-    said: Progress,
-) -> None:
-    kept = [i for i, record in enumerate(records) if record.sha256 in job.lacking[layer]]
-    if not kept:
-        return
-    table = ShardTable.of([records[i] for i in kept], job.classes)
-    base = loaded.base
-    # The worker says what really computed and how far that is from what is stored: its hardware may be another than the client's.
-    drifted = loaded.compared.get(layer, {})
-    key, identity = job.keys[layer]
-    info = ShardInfo(key, identity, base.precision, base.device, base.versions, drifted, round(seconds, 3))
-    features = np.concatenate([each[layer] for each in rows])[kept]
-    write_shard(job.paths[layer], as_stored(features, job.cache.dtype, said), table, info, job.cache.compression)
-
-
-def _load(job: ShardJob, said: Progress) -> _Loaded:
-    name = f"{job.spec.model_dump_json()} {[key for key, _ in job.keys.values()]} {job.weights}"
+def _load(job: ShardJob, said: _Lines) -> _Loaded:
+    """The base, loaded unless it is the last one that was, and compared with what is stored."""
+    name = f"{job.spec.model_dump_json()} {[shard.key for shard in job.layers.values()]} {job.weights}"
     if name not in _LOADED:
         _LOADED.clear()
         weights = Weights(job.spec, job.weights)
-        _, identity = next(iter(job.keys.values()))
-        expected = identity["weights"]
+        expected = next(iter(job.layers.values())).identity["weights"]
         if (found := base_digest(job.spec, weights)) != expected:
             raise DataError(
                 f"weights of {job.spec.name}: expected {expected[:12]} on every worker, "
                 f"found {str(found)[:12]} on {os.uname().nodename}; copy the file there"
             )
-        stores = [FeatureStore(path.parent) for path in job.paths.values()]
-        base = precision.suitable_base(job.spec, weights, tuple(job.paths), stores, job.sample, job.root, said)
-        _LOADED[name] = _Loaded(base, _compare(job, base))
+        stores = {layer: FeatureStore(shard.path.parent) for layer, shard in job.layers.items()}
+        base = precision.suitable_base(job.spec, weights, tuple(stores), stores.values(), job.sample, job.root, said)
+        compared = {}
+        for layer, store in stores.items():
+            known = {digest: ImageRecord(path, digest, "", "") for digest, path in store.paths().items()}
+            compared[layer] = drift.compare(store, known, job.root, base, layer, job.allow_drift, SILENT)
+        _LOADED[name] = _Loaded(base, compared)
     return _LOADED[name]
-
-
-def _compare(job: ShardJob, base: FrozenBase) -> dict[str, dict[str, Any]]:
-    compared = {}
-    for layer, path in job.paths.items():
-        store = FeatureStore(path.parent)
-        known = {digest: ImageRecord(name, digest, "", "") for digest, name in store.paths().items()}
-        if len(store) and (found := drift.measure(store, known, job.root, base, layer)):
-            drift.require(found, store, base, job.allow_drift)
-            compared[layer] = found.as_json()
-    return compared

@@ -81,6 +81,11 @@ def decoded_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def spread(records: Sequence[ImageRecord], most: int) -> Sequence[ImageRecord]:
+    """A sample of at most so many records, evenly from beginning to end."""
+    return records[:: max(1, len(records) // most)][:most]
+
+
 def step_back() -> None:
     """Let the base have the processor: this thread works where that one waits.
 

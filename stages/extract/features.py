@@ -120,25 +120,17 @@ def compare(stage: Stage, base: FrozenBase) -> dict[str, dict[str, Any]]:
     A shard that turns out to be damaged is removed, and its images are missing then. Raises CacheError where features
     computed here differ from those stored, unless drift is allowed.
     """
-    return {layer: found for layer, each in stage.layers.items() if (found := _compare(stage, base, layer, each.store))}
+    return {layer: found for layer in stage.layers if (found := _compare(stage, base, layer))}
 
 
-def _compare(stage: Stage, base: FrozenBase, layer: str, store: FeatureStore) -> dict[str, Any]:
+def _compare(stage: Stage, base: FrozenBase, layer: str) -> dict[str, Any]:
+    store = stage.layers[layer].store
     while True:
-        if not len(store):
-            return {}
         try:
-            found = drift.measure(store, stage.manifest.by_digest, stage.data.root, base, layer)
-            break
+            known, root = stage.manifest.by_digest, stage.data.root
+            return drift.compare(store, known, root, base, layer, stage.allow_drift, stage.progress)
         except DamageError:
             store.discard_damaged()
-    if found is None:
-        stage.progress.say("features: none of the images that are stored is here, so nothing can be compared")
-        return {}
-    drift.require(found, store, base, stage.allow_drift)
-    if not found.acceptable:
-        stage.progress.say(f"warning: features differ from those stored by {found.largest:.2%}; added all the same")
-    return found.as_json()
 
 
 def check_finite(features: Rows, records: Sequence[ImageRecord], base: FrozenBase) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 from cache.errors import HeadstartError
 
-DISTRIBUTIONS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 # Seconds that loading Keras and its backend took, once it was done: what stage two spends most of a short run on.
 LOADING: list[float] = []
 CPU_FLAGS_BFLOAT16 = ("avx512_bf16", "amx_bf16")
@@ -91,31 +90,33 @@ def device(engine: str = "keras") -> str:
     """The device that is computed on, in words: ``CPU`` or ``GPU (name)``."""
     if engine == "openvino":
         return "CPU (OpenVINO)"
-    names = _gpu_names()
-    return f"GPU ({names[0]})" if names else "CPU"
+    gpus = _gpus()
+    return f"GPU ({gpus[0][0]})" if gpus else "CPU"
 
 
-def _gpu_names() -> list[str]:
+def _gpus() -> list[tuple[str, bool]]:
+    """Name of each GPU that the backend sees, and whether it has units for bfloat16 (Ampere, compute capability 8.0, and newer)."""
     backend = load_keras().backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
         details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-        return [str(detail.get("device_name", "unnamed")) for detail in details]
+        return [(d.get("device_name", "unnamed"), d.get("compute_capability", (0, 0)) >= (8, 0)) for d in details]
     if backend == "jax":
         import jax
 
-        return [found.device_kind for found in jax.devices() if found.platform == "gpu"]
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        return [(gpu.device_kind, float(getattr(gpu, "compute_capability", "0")) >= 8.0) for gpu in gpus]
     if backend == "torch":
-        import torch
+        from torch import cuda
 
-        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return [(cuda.get_device_name(i), cuda.is_bf16_supported()) for i in range(cuda.device_count())]
     return []
 
 
 def batch_size(engine: str = "keras") -> int:
     """Images in a batch: few enough for a processor's caches, enough to fill a GPU."""
-    return 32 if engine == "openvino" or not _gpu_names() else 128
+    return 32 if engine == "openvino" or not _gpus() else 128
 
 
 def precision_for(asked: str, engine: str = "keras") -> str:
@@ -124,28 +125,10 @@ def precision_for(asked: str, engine: str = "keras") -> str:
         return asked
     if engine == "openvino":
         return "bfloat16" if _cpu_has_bfloat16() else "float32"
-    if _gpu_names():
-        return "bfloat16" if _gpu_has_bfloat16() else "float16"
+    if gpus := _gpus():
+        return "bfloat16" if gpus[0][1] else "float16"
     # Only TensorFlow's CPU kernels (oneDNN) turn bfloat16 units into speed.
     return "bfloat16" if load_keras().backend.backend() == "tensorflow" and _cpu_has_bfloat16() else "float32"
-
-
-def _gpu_has_bfloat16() -> bool:
-    """Compute capability 8.0 (Ampere) and newer."""
-    backend = load_keras().backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        gpu = tf.config.list_physical_devices("GPU")[0]
-        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-        return bool(capability >= (8, 0))
-    if backend == "torch":
-        import torch
-
-        return bool(torch.cuda.is_bf16_supported())
-    import jax
-
-    return float(getattr(jax.devices()[0], "compute_capability", "0")) >= 8.0
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -162,7 +145,7 @@ def versions() -> dict[str, str]:
     return {
         "keras": keras.__version__,
         "backend": backend,
-        backend: version(DISTRIBUTIONS.get(backend, backend)),
+        backend: version(backend),  # the backends bear the names of their packages
         "numpy": version("numpy"),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

@@ -29,9 +29,8 @@ class Engine(Protocol):
 class KerasEngine:
     """A Keras model with a list of outputs, on whichever backend Keras runs."""
 
-    def __init__(self, model: Any, shape: Sequence[int]) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
-        self._shape = tuple(shape)
         self.shapes = [tuple(output.shape[1:]) for output in model.outputs]
         self.versions: dict[str, str] = {}
 

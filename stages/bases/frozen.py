@@ -43,7 +43,7 @@ class FrozenBase:
         precision = self.precision if self.spec.engine == "keras" else "float32"
         model = with_preprocessing(cut(build(self.spec, weights, precision), self.layers, self.spec.name), self.spec)
         if self.spec.engine == "keras":
-            return KerasEngine(model, shape)
+            return KerasEngine(model)
         return OpenVINOEngine.of_keras(model, self.precision, shape)
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

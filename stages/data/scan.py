@@ -99,7 +99,7 @@ def _hash_all(root: Path, paths: Sequence[str], progress: Progress) -> Iterator[
             return error
 
     if len(paths) <= FEW:
-        yield from ((path, hash_one(path)) for path in paths)
+        yield from zip(paths, map(hash_one, paths), strict=True)
         return
     from concurrent.futures import ThreadPoolExecutor  # a no-op does without
 
@@ -120,9 +120,8 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
     paths = list(digests)
     layout = data.layout or layouts.detect(paths, data.root, data.labels)
     placed = layouts.place(layout, paths, data.root, data.labels, found.skipped)
-    unlabelled = [p.path for p in placed if p.label is None]
-    labelled = [(p.path, p.label, p.declared) for p in placed if p.label is not None]
-    everything, notes = assign_splits(data, [(path, digests[path], name, split) for path, name, split in labelled])
+    labelled = [(path, digests[path], p.label, p.declared) for path, p in placed.items() if p.label is not None]
+    everything, notes = assign_splits(data, labelled)
     records = [record for record in everything if record.sha256 not in undecodable]
     skipped = {path: undecodable[sha256] for path, sha256 in digests.items() if sha256 in undecodable}
     manifest = Manifest(
@@ -132,7 +131,7 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
         records=tuple(records),
         skipped=dict(sorted((found.skipped | skipped).items())),
         ignored=dict(sorted(found.ignored.items())),
-        unlabelled=tuple(unlabelled),
+        unlabelled=tuple(path for path, p in placed.items() if p.label is None),
         notes=(*notes, *_conflicts(records)),
     )
     if data.on_bad_image == "fail" and manifest.skipped:

@@ -28,7 +28,6 @@ from stages.bases.frozen import FrozenBase
 from stages.bases.quantise import base_digest
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
-from stages.data.scan import bad_image
 from stages.extract import drift, precision
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.extract.features import Extraction, Stage, check_finite
@@ -130,9 +129,7 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
                         said.add(line)
                         stage.progress.say(line)
                 advance(found.extracted + len(found.rejected.skipped) + len(found.rejected.changed))
-                if done.rejected.skipped and stage.data.on_bad_image == "fail":
-                    sha, reason = next(iter(done.rejected.skipped.items()))
-                    raise bad_image(stage.data, stage.manifest.by_digest[sha].path, reason)
+                stage.check(done.rejected)
         except KilledWorker as error:
             raise HeadstartError(
                 f"--on {address}: a shard was given up, as each worker that had it died ({error})"

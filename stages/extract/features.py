@@ -70,6 +70,12 @@ class Stage:
         """The images whose features all layers have."""
         return min(len(each.store) for each in self.layers.values())
 
+    def check(self, rejected: Rejected) -> None:
+        """Raise DataError for the first image that cannot be decoded, where the data spec says to fail."""
+        if rejected.skipped and self.data.on_bad_image == "fail":
+            digest, reason = next(iter(rejected.skipped.items()))
+            raise bad_image(self.data, self.manifest.by_digest[digest].path, reason)
+
 
 def extract(
     stage: Stage, base: FrozenBase, wanted: Sequence[str], compared: Mapping[str, dict[str, Any]]
@@ -99,9 +105,7 @@ def extract(
                     writer.add(features, batch.records)
                     done.extracted += len(batch.records)
                 advance(batch.seen)
-                if done.rejected.skipped and stage.data.on_bad_image == "fail":
-                    sha, reason = next(iter(done.rejected.skipped.items()))
-                    raise bad_image(stage.data, stage.manifest.by_digest[sha].path, reason)
+                stage.check(done.rejected)
             writer.flush()
     except (KeyboardInterrupt, BaseError, DataError):
         writer.flush()

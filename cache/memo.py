@@ -68,29 +68,23 @@ class StatMemo:
         write_sealed(self.path, stored)
 
 
-class ScanMemory:
-    """Which manifest came of which inputs, so that a scan that finds all as it was reads the manifest back.
+def recall_manifest(folder: Path, inputs: str) -> Manifest | None:
+    """The manifest in ``folder``, if it came of ``inputs``: a scan that finds all as it was reads it back.
 
     ``inputs`` is a digest of everything that a manifest is made of: paths, stats, the data spec.
     """
+    stored = read_memo(folder / "scan-state.json")
+    if stored.get("inputs") == inputs:
+        with suppress(CacheError, OSError):
+            manifest = Manifest.load(folder / "manifest.json")
+            return manifest if manifest.digest == stored["manifest"] else None
+    return None
 
-    def __init__(self, folder: Path, inputs: str) -> None:
-        self._path = folder / "scan-state.json"
-        self._manifest = folder / "manifest.json"
-        self._inputs = inputs
 
-    def manifest(self) -> Manifest | None:
-        """The manifest of these inputs, if it is the one on disk."""
-        stored = read_memo(self._path)
-        if stored.get("inputs") == self._inputs:
-            with suppress(CacheError, OSError):
-                manifest = Manifest.load(self._manifest)
-                return manifest if manifest.digest == stored["manifest"] else None
-        return None
-
-    def save(self, manifest: Manifest, complete: bool) -> None:
-        """Remember the manifest; where the scan was not ``complete``, forget the one before."""
-        if complete:
-            write_sealed(self._path, {"inputs": self._inputs, "manifest": manifest.digest})
-        else:
-            self._path.unlink(missing_ok=True)
+def remember_manifest(folder: Path, inputs: str, manifest: Manifest, complete: bool) -> None:
+    """Remember what the manifest in ``folder`` came of; where the scan was not ``complete``, forget the one before."""
+    path = folder / "scan-state.json"
+    if complete:
+        write_sealed(path, {"inputs": inputs, "manifest": manifest.digest})
+    else:
+        path.unlink(missing_ok=True)

@@ -64,13 +64,11 @@ def write_shard(
         raise ValueError(f"{path.name}: features, sha256, labels and paths differ in length")
     features = np.ascontiguousarray(features)
 
-    def write(file: h5py.File) -> None:
+    def write_features(file: h5py.File) -> None:
         dataset = file.create_dataset("features", data=features, **_layout(features, compression))
         dataset.attrs[CHECKSUM] = _checksum(features)
-        _write_table(file, table)
-        _write_attributes(file, table, info)
 
-    _write_file(path, write)
+    _write_file(path, write_features, table, info)
 
 
 def relabel_shard(path: Path, table: ShardTable) -> None:
@@ -80,13 +78,7 @@ def relabel_shard(path: Path, table: ShardTable) -> None:
     """
     read_shard(path)
     with h5py.File(path, "r", locking="best-effort") as old:
-
-        def write(new: h5py.File) -> None:
-            old.copy("features", new)
-            _write_table(new, table)
-            _write_attributes(new, table, _read_info(old))
-
-        _write_file(path, write)
+        _write_file(path, lambda new: old.copy("features", new), table, _read_info(old))
 
 
 def drop_rows(path: Path, unwanted: Set[str]) -> None:
@@ -103,11 +95,13 @@ def drop_rows(path: Path, unwanted: Set[str]) -> None:
     write_shard(path, features[list(kept)], rest, read_info(path), _compression_of(path))
 
 
-def _write_file(path: Path, write: Callable[[h5py.File], None]) -> None:
+def _write_file(path: Path, write_features: Callable[[h5py.File], None], table: ShardTable, info: ShardInfo) -> None:
     image = io.BytesIO()
     # Format 1.10 puts checksums on HDF5's own structures, so that a flipped bit there is noticed too.
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        write(file)
+        write_features(file)
+        _write_table(file, table)
+        _write_attributes(file, table, info)
     with atomic_path(path) as temporary:
         temporary.write_bytes(image.getbuffer())
         read_shard(temporary)

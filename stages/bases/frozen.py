@@ -32,8 +32,7 @@ class FrozenBase:
         self.batch_size = spec.batch_size or backend.batch_size(spec.engine)
         self._engine = self._make_engine(weights)
         self.versions = backend.versions() | self._engine.versions
-        shapes = self._engine.shapes
-        self.feature_shapes = dict(zip(self.layers, shapes, strict=True))
+        self.feature_shapes = dict(zip(self.layers, self._engine.shapes, strict=True))
 
     def _make_engine(self, weights: Weights) -> Engine:
         shape = (self.batch_size, *self.spec.input_size, 3)

@@ -10,6 +10,7 @@ NNCF: https://github.com/openvinotoolkit/nncf (post-training quantisation with f
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from stages.bases.weights import Weights
 
 
+@dataclass(frozen=True)
 class QuantisedBase:
     """The int8 model of a base, where it is kept, and its digest. Nothing is imported until it is made or loaded."""
 
-    def __init__(self, spec: BaseSpec, weights: "Weights") -> None:
-        self.spec = spec
-        self.weights = weights
+    spec: BaseSpec
+    weights: "Weights"
 
     def _file(self, suffix: str) -> Path:
         made_of = [self.weights.digest(), self.spec.identity("", "", ""), self.spec.calibration_images]

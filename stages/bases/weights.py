@@ -16,6 +16,7 @@ import os
 import re
 import warnings
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ NOTES = {
 }
 
 
+@dataclass(frozen=True)
 class Weights:
     """The weights that a spec asks for. ``folder`` keeps what was fetched and the records."""
 
-    def __init__(self, spec: BaseSpec, folder: Path) -> None:
-        self.spec = spec
-        self.folder = folder
+    spec: BaseSpec
+    folder: Path
 
     @property
     def _record(self) -> Path:

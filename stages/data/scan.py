@@ -11,7 +11,7 @@ from pathlib import Path
 from cache.errors import DataError
 from cache.files import canonical_json, sha256_file
 from cache.manifest import ImageRecord, Manifest
-from cache.memo import ScanMemory, StatMemo
+from cache.memo import StatMemo, recall_manifest, remember_manifest
 from stages.data import layouts
 from stages.data.spec import DataSpec
 from stages.data.splits import assign_splits
@@ -53,8 +53,8 @@ def scan(
         raise NoImagesError(
             f"{data.root}: expected images ({' '.join(sorted(EXTENSIONS))}), found {what}; set data.root to your photos"
         )
-    memory = ScanMemory(folder, _inputs(data, root_name, found, undecodable))
-    if not rehash and (manifest := memory.manifest()):
+    inputs = _inputs(data, root_name, found, undecodable)
+    if not rehash and (manifest := recall_manifest(folder, inputs)):
         return manifest
     memo = StatMemo(folder / "scan-memo.json")
     digests = _digests(data.root, found, memo, rehash, progress)
@@ -62,7 +62,7 @@ def scan(
     try:
         memo.save()
         manifest.save(folder / "manifest.json")
-        memory.save(manifest, complete=memo.settled and len(digests) == len(found.files))
+        remember_manifest(folder, inputs, manifest, complete=memo.settled and len(digests) == len(found.files))
     except OSError as error:
         progress.say(f"{folder}: cannot be written ({error.strerror}); images are looked at again each time")
     return manifest

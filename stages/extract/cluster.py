@@ -215,11 +215,10 @@ def extract_shard(job: ShardJob) -> ShardDone:
         records: list[ImageRecord] = []
         start = perf_counter()
         for batch in decoded_batches(job.root, job.records, base.spec, base.batch_size, rejected):
-            if batch.records:
-                features = base(batch.images)
-                check_finite(features, batch.records, base)
-                rows.append(features)
-                records += batch.records
+            features = base(batch.images)
+            check_finite(features, batch.records, base)
+            rows.append(features)
+            records += batch.records
         seconds = round(perf_counter() - start, 3)
         if not job.lease.exists():
             raise HeadstartError(f"{job.lease.parent}: the run that asked for this shard is over; nothing is written")

@@ -74,9 +74,8 @@ def decoded_batches(
             if len(ready) == batch_size:
                 yield Batch(ready, np.stack(images), seen)
                 ready, images, seen = [], [], 0
-        if seen:
-            empty = np.empty((0, *spec.input_size, 3), np.uint8)
-            yield Batch(ready, np.stack(images) if images else empty, seen)
+        if ready:
+            yield Batch(ready, np.stack(images), seen)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

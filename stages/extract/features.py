@@ -98,14 +98,14 @@ def extract(
     try:
         with stage.progress.task("Extracting features", len(records)) as advance:
             for batch in decoded_batches(stage.data.root, records, base.spec, base.batch_size, done.rejected):
-                if batch.records:
-                    writer.make_room(len(batch.records))
-                    features = base(batch.images)
-                    check_finite(features, batch.records, base)
-                    writer.add(features, batch.records)
-                    done.extracted += len(batch.records)
+                writer.make_room(len(batch.records))
+                features = base(batch.images)
+                check_finite(features, batch.records, base)
+                writer.add(features, batch.records)
+                done.extracted += len(batch.records)
                 advance(batch.seen)
                 stage.check(done.rejected)
+            stage.check(done.rejected)  # those behind the last batch
             writer.flush()
     except (KeyboardInterrupt, BaseError, DataError):
         writer.flush()

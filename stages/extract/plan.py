@@ -53,8 +53,6 @@ def measure(base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache:
     images = 0
     start = perf_counter()
     for batch in decoded_batches(root, sample, base.spec, base.batch_size, rejected := Rejected()):
-        if not batch.records:
-            continue
         features = base(batch.images)
         if rows:
             images += len(batch.records)
@@ -81,13 +79,12 @@ def _decoding(base: FrozenBase, sample: Sequence[ImageRecord], root: Path) -> fl
 
 def _size(features: np.ndarray, cache: CacheSpec) -> float:
     """Bytes of a shard for each of its rows."""
-    n = len(features)
-    table = ShardTable([f"{i:064x}" for i in range(n)], [0] * n, [f"{i:064x}"[-32:] for i in range(n)], ["class"])
+    table = ShardTable.of([ImageRecord(f"{i:032x}", f"{i:064x}", "class", "") for i in range(len(features))], ["class"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shard.h5"
         info = ShardInfo("", {}, "", "", {})
         write_shard(path, as_stored(features, cache.dtype, SILENT), table, info, cache.compression)
-        return path.stat().st_size / n
+        return path.stat().st_size / len(features)
 
 
 def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Path) -> list[str]:

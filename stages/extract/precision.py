@@ -89,10 +89,8 @@ def relative_error(found: dict[str, NDArray[np.float32]], expected: dict[str, ND
 def _sample(spec: BaseSpec, records: Sequence[ImageRecord], root: Path, most: int) -> NDArray[np.uint8] | None:
     """A few images (n, height, width, 3) from beginning to end; None where none of those looked at can be decoded."""
     count = min(IMAGES, most)
-    for batch in decoded_batches(root, spread(records, 2 * count), spec, count, Rejected()):
-        if batch.records:
-            return batch.images
-    return None
+    batch = next(decoded_batches(root, spread(records, 2 * count), spec, count, Rejected()), None)
+    return batch.images if batch else None
 
 
 def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> Iterator[NDArray[np.uint8]]:
@@ -103,7 +101,7 @@ def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> Iterat
     # Digests are as good as random, so their order draws a sample, and the same one on every machine.
     digests = sorted(digest for digest, record in manifest.by_digest.items() if record.split == "train")
     records = [manifest.by_digest[digest] for digest in digests[: spec.calibration_images]]
-    images = [batch.images for batch in decoded_batches(root, records, spec, 1, Rejected()) if batch.records]
+    images = [batch.images for batch in decoded_batches(root, records, spec, 1, Rejected())]
     if not images:
         raise DataError(f"{root}: expected training images to calibrate int8 on, found none that can be decoded")
     yield from images

@@ -29,7 +29,8 @@ def machine() -> str:
 def merged(outputs: list[list[str]]) -> list[str]:
     """Lines that are the same in every output but for their numbers, in the order of the first; numbers as ranges."""
     found = []
-    by_shape = [{NUMBER.sub("#", line): line for line in lines} for lines in outputs]
+    # Columns are as wide as their numbers, so that spaces tell nothing.
+    by_shape = [{" ".join(NUMBER.sub("#", line).split()): line for line in lines} for lines in outputs]
     for shape, line in by_shape[0].items():
         if all(shape in other for other in by_shape):
             columns = zip(*(NUMBER.findall(other[shape]) for other in by_shape), strict=True)

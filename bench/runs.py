@@ -29,13 +29,26 @@ def machine() -> str:
 def merged(outputs: list[list[str]]) -> list[str]:
     """Lines that are the same in every output but for their numbers, in the order of the first; numbers as ranges."""
     found = []
-    # Columns are as wide as their numbers, so that spaces tell nothing.
-    by_shape = [{" ".join(NUMBER.sub("#", line).split()): line for line in lines} for lines in outputs]
+    by_shape = [_by_shape(lines) for lines in outputs]
     for shape, line in by_shape[0].items():
         if all(shape in other for other in by_shape):
             columns = zip(*(NUMBER.findall(other[shape]) for other in by_shape), strict=True)
             ranges = iter([_range(list(column)) for column in columns])
             found.append(NUMBER.sub(lambda _, ranges=ranges: next(ranges), line))  # type: ignore[misc]
+    return found
+
+
+def _by_shape(lines: list[str]) -> dict[tuple[str, int], str]:
+    """Lines by what they are without their numbers, and which of several such lines they are.
+
+    Columns are as wide as their numbers, so that spaces tell nothing.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for line in lines:
+        shape, place = " ".join(NUMBER.sub("#", line).split()), 0
+        while (shape, place) in found:
+            place += 1
+        found[shape, place] = line
     return found
 
 

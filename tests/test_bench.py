@@ -49,7 +49,7 @@ def test_it_imports_what_there_is(path: Path) -> None:
 
 
 def test_several_runs_become_ranges() -> None:
-    first = ["2,000 rows", "dense256     10.8x  0.66", "only once 1"]
-    second = ["2,000 rows", "dense256      3.6x  0.61"]
-    assert merged([first, second]) == ["2,000 rows", "dense256     3.6 to 10.8x  0.61 to 0.66"]
+    first = ["2,000 rows", "8,000 rows", "dense256     10.8x  0.66", "only once 1"]
+    second = ["2,000 rows", "8,001 rows", "dense256      3.6x  0.61"]
+    assert merged([first, second]) == ["2,000 rows", "8,000 to 8,001 rows", "dense256     3.6 to 10.8x  0.61 to 0.66"]
     assert "cores" in machine()

@@ -27,7 +27,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 app = typer.Typer(
     name="headstart",
     help="Transfer learning for images: the frozen base runs once, everything after it takes seconds.",
-    epilog="The documentation is in docs/, beginning with README.md.",
+    epilog="Documentation: README.md, and docs/ with one page for each question.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cache import CacheError, DataError, FeatureStore, HeadstartError, ImageRecord, Manifest
+from cache.errors import ConfigError, HeadError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheError",
+    "ConfigError",
     "DataError",
     "FeatureStore",
     "Features",
+    "HeadError",
     "HeadstartError",
     "ImageRecord",
     "Manifest",
@@ -79,7 +82,6 @@ def _opened(source: "Config | Path | str", base: str | None, layer: str | None) 
     if not hasattr(source, "bases") and Path(source).is_dir():
         folder = Path(source).resolve()
         return Manifest.load(folder.parents[1] / "manifest.json"), FeatureStore(folder)
-    from cache.errors import ConfigError
     from pipeline.graph import load_graph
     from stages.fields import nearest
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.console import Terminal
 
 CONFIG = Path("headstart.toml")
-ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration.")]
+ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 OnOption = Annotated[
     str | None, typer.Option("--on", help="Work on the Dask cluster of this scheduler.", metavar="tcp://HOST:PORT")
 ]
@@ -113,7 +113,7 @@ def _print(lines: Iterable[str]) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False) -> None:
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
         from importlib.metadata import version as version_of
 
@@ -124,12 +124,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 @command()
 def features(
     config: ConfigOption = CONFIG,
-    rehash: Annotated[bool, typer.Option("--rehash", help="Read every image, whatever its size and time say.")] = False,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every image again, even where size and time did not change.")
+    ] = False,
     allow_drift: Annotated[
-        bool, typer.Option("--allow-drift", help="Add to a cache whose features come out differently here.")
+        bool,
+        typer.Option("--allow-drift", help="Add to stored features even where this machine computes them differently."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would do, how long it would take and how much space.")
+        bool, typer.Option("--dry-run", help="Only estimate: images to extract, time, and space on the disk.")
     ] = False,
     on: OnOption = None,
 ) -> None:
@@ -148,7 +151,9 @@ def layers(
     input_size: Annotated[
         str | None,
         typer.Option(
-            "--input-size", help="Pixels a side, or HEIGHTxWIDTH; 150, or what the model of a file takes.", metavar="N"
+            "--input-size",
+            help="Pixels on each side, or HEIGHTxWIDTH; left out, 150, or what the model file takes.",
+            metavar="N",
         ),
     ] = None,
 ) -> None:
@@ -160,11 +165,13 @@ def layers(
 
 @command()
 def heads(
-    names: Annotated[list[str] | None, typer.Argument(help="Heads to train; without any, all that are stale.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Heads to train where they are stale; left out, all heads.")
+    ] = None,
     config: ConfigOption = CONFIG,
     on: OnOption = None,
 ) -> None:
-    """Stage two: train the heads that are stale."""
+    """Stage two: train the heads that are stale, on features that were extracted before."""
     from pipeline.heads import train_stale
 
     train_stale(*_open(config), names or (), on)
@@ -172,7 +179,9 @@ def heads(
 
 @command()
 def sweep(
-    names: Annotated[list[str] | None, typer.Argument(help="Sweeps to run; without any, all that are stale.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Sweeps to run where they are stale; left out, all sweeps.")
+    ] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
     """Try many variants of a head, and train the best of them."""
@@ -183,7 +192,7 @@ def sweep(
 
 @command()
 def report(config: ConfigOption = CONFIG) -> None:
-    """Write the report, and print the leaderboard."""
+    """Write the report of heads that were trained before, and print the leaderboard."""
     from pipeline.leaderboard import leaderboard_lines
     from pipeline.report import write_stale
 
@@ -211,10 +220,13 @@ def leaderboard(config: ConfigOption = CONFIG) -> None:
 @command()
 def predict(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Image files or folders; without any, the unlabelled images.")
+        list[Path] | None,
+        typer.Argument(help="Image files or folders; left out, the unlabelled images of the data folder."),
     ] = None,
-    head: Annotated[str | None, typer.Option("--head", help="The head; without it, the best on validation.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write id,label to this file.")] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="The head that predicts; left out, the best on validation.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with the columns id and label.")] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
     """Label images, with the probability of each class."""
@@ -239,16 +251,20 @@ def verify(config: ConfigOption = CONFIG) -> None:
 @command()
 def prune(
     config: ConfigOption = CONFIG,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove what is listed; without this option it is only listed.")
+    ] = False,
 ) -> None:
-    """Show what no configuration in the folder refers to, and with --yes remove it."""
+    """List what no configuration in the folder refers to, and with --yes remove it."""
     from pipeline.prune import pruned_lines
 
     _print(pruned_lines(*_open(config), remove=yes))
 
 
 @command()
-def demo(folder: Annotated[Path, typer.Argument(help="Where the demo goes.")] = Path("artifacts/demo")) -> None:
+def demo(
+    folder: Annotated[Path, typer.Argument(help="The folder that the demo is written to.")] = Path("artifacts/demo"),
+) -> None:
     """Write scikit-learn's handwritten digits as a folder of images, with a configuration for them."""
     from pipeline.demo import write_demo
 

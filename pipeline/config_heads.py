@@ -52,7 +52,7 @@ def on_each_base(path: Path, where: str, name: str, table: Any, bases: dict[str,
     fields = KINDS[kind].model_fields
     if elsewhere := [key for key in ("cv", "repeats") if key in table.keys() - fields.keys()]:
         raise ConfigError(
-            f"{path}: [{where}] {elsewhere[0]}: a head has no such key, a sweep has; set it in a [sweeps.NAME] with "
+            f"{path}: [{where}] {elsewhere[0]}: a head has no such field, a sweep has; set it in a [sweeps.NAME] with "
             f'head = "{name}"'
         )
     check_keys(path, where, table, fields)

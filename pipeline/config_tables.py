@@ -34,7 +34,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def validated(path: Path, where: str, spec: Any, table: Any) -> Any:
-    """The spec that a table says. Raises ConfigError; an unknown key is told with the nearest known one."""
+    """The spec that a table says. Raises ConfigError; the error for an unknown field names the nearest known one."""
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: expected a table [{where}], found {table!r}")
     if hasattr(spec, "model_fields"):
@@ -65,12 +65,16 @@ def table_of(path: Path, raw: dict[str, Any], name: str) -> dict[str, Any]:
 def check_name(path: Path, where: str, name: str) -> None:
     """Raise ConfigError for a name that is no name of a folder."""
     if not NAME.fullmatch(name):
-        raise ConfigError(f"{path}: [{where}]: expected a name of letters, digits, '-', '_' and '.', found {name!r}")
+        raise ConfigError(
+            f"{path}: [{where}]: expected a name that begins with a letter or digit, and has letters, digits, '-', '_' and '.' only, "
+            f"found {name!r}; rename it"
+        )
 
 
 def check_keys(path: Path, where: str, table: dict[str, Any], known: Any, inside: str = "") -> None:
-    """Raise ConfigError for a key that is not ``known``."""
+    """Raise ConfigError for a field that is not ``known``, or without ``where`` for a section of the file that is not."""
     for key in table:
         if key not in known:
             place = f"[{where}] {inside}{key}" if where else f"[{key}]"
-            raise ConfigError(f"{path}: {place}: unknown key{nearest(key, known)}; known are {', '.join(known)}")
+            what = "field" if where else "section"
+            raise ConfigError(f"{path}: {place}: unknown {what}{nearest(key, known)}; known are {', '.join(known)}")

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-# How specs are read: nothing is converted, unknown keys are errors, and nothing changes afterwards.
+# How specs are read: nothing is converted, unknown fields are errors, and nothing changes afterwards.
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 PositiveInt = Annotated[int, Field(gt=0)]

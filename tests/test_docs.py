@@ -41,6 +41,7 @@ NOT_RUN = {
     'python -m pip install -e ".[gpu]"': "downloads gigabytes of CUDA libraries, and needs a GPU to be of use",
     "python -m pip install ipykernel": "installs into the environment that the tests run in",
     "python -m ipykernel install --user --name headstart": "writes into the home folder",
+    "rsync -a USER@HOST:PROJECT/artifacts/ artifacts/": "needs another machine",
     "dask scheduler": "runs until it is stopped; tests/extras/test_cluster.py has a cluster",
     "dask worker tcp://HOST:8786 --nthreads 1": "needs another machine",
     "headstart features --on tcp://HOST:8786": "needs a cluster; tests/extras/test_cluster.py has one",
@@ -321,7 +322,7 @@ def test_files_that_are_named_are_there() -> None:
     text = "\n".join(PAGES.values())
     for name in re.findall(r"`((?:cache|stages|pipeline|tests|bench)/[\w/.]*|headstart\.py)`", text):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"`(?:python -m )?bench\.(\w+)`", text):
+    for name in re.findall(r"`(?:(?:.venv/bin/)?python -m )?bench\.(\w+)`", text):
         assert (ROOT / "bench" / f"{name}.py").exists(), name
     rooms = {f"stages/{path.parent.name}/" for path in (ROOT / "stages").glob("*/__init__.py")}
     assert rooms <= set(first_cells("docs/developing.md", "The rooms"))

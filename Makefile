@@ -67,7 +67,7 @@ style: $(SETUP)
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/mypy"
 
-check: style ## for the working day: style, types and the quick tests (a minute)
+check: style ## for the working day: style, types and the fast tests (a minute)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=worksteal -m "not slow"
 
 test: style ## style, types and all tests (five minutes)

@@ -35,6 +35,7 @@ from stages.heads.fitting import fit_all
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import Shared
 from stages.progress import SILENT
+from stages.sweeps.halving import halve
 from stages.sweeps.ledger import Ledger
 from stages.sweeps.spec import SweepSpec
 from stages.sweeps.sweep import Sweep
@@ -95,7 +96,7 @@ def halving(data: Dataset, work: Path, epochs: int) -> dict[str, Any]:
         sweep_spec = SweepSpec.model_validate({"head": "x", "strategy": strategy, "grid": GRID})
         trials = trials_of(sweep_spec, variant)
         sweep = Sweep(sweep_spec, {"base": data}, Ledger(work / strategy), SILENT, strategy)
-        taken = seconds(partial(sweep.run, trials))
+        taken = seconds(partial(halve, sweep, trials) if strategy == "halving" else partial(sweep.run, trials))
         best, record = winner(sweep.ranked(trials), strategy, "this bench")
         table[strategy] = {"seconds": taken, "accuracy": record.scores[-1].accuracy, "winner": dict(best.params)}
         print(

@@ -76,7 +76,7 @@ def test_log_probabilities_are_those_of_the_probabilities(classes: int, estimato
     if estimator is None:
         head._core.layers[-1].kernel.assign(head._core.layers[-1].kernel * 1e4)
         sure = head.predict_log_proba(X_held)
-        assert np.isfinite(sure).all() and sure.min() < -1000 and head.predict_proba(X_held).max() == 1
+        assert np.isfinite(sure).all() and sure.min() < -1000 and head.predict_proba(X_held).max() > 1 - 1e-6
 
 
 def test_dense256_reaches_the_validation_loss_of_a_plain_keras_script() -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, SWEEPS, Project, result, trials, write_photos
 
 from cache import Manifest
-from stages.heads.metrics import wilson
+from stages.heads.intervals import wilson
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import HeadError
+from stages.heads.calibration import EPSILON, log_probabilities, log_softmax
 from stages.heads.fitting import Fit, fit_all
 from stages.heads.head import Head, Rows
-from stages.heads.metrics import EPSILON, log_probabilities, log_softmax, scores
+from stages.heads.metrics import scores
 from stages.heads.pooling import pool_features
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import Shared

@@ -56,6 +56,11 @@ class Dataset:
         """The positions of the images of some splits."""
         return np.array([i for i, record in enumerate(self.records) if record.split in splits], np.int64)
 
+    def distinct(self, *splits: str) -> NDArray[np.int64]:
+        """The positions of the images of some splits, of copies with one label only the first: they are one image."""
+        first = {(self.records[i].sha256, self.records[i].label): int(i) for i in self.rows(*splits)[::-1]}
+        return np.array(sorted(first.values()), np.int64)
+
     def X(self, pool: Pool, layers: Sequence[str] = ()) -> NDArray[np.float32]:
         """Pooled features (n, d) float32 of some layers side by side; of the last one where none is named.
 

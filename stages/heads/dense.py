@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cache.errors import DivergedError
 from stages.bases.backend import load_keras
+from stages.heads.calibration import log_softmax
 from stages.heads.head import KerasModelHead, Rows
-from stages.heads.metrics import log_softmax
 from stages.heads.pooling import pool_features
 from stages.progress import Progress
 from stages.training.member import Fitted, Member

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cache.errors import DivergedError, HeadError
 from stages.bases.backend import load_keras
+from stages.heads.calibration import log_probabilities, log_softmax
 from stages.heads.head import PREDICT_BATCH, KerasModelHead, Rows
-from stages.heads.metrics import log_probabilities, log_softmax
 from stages.heads.own_build import build_model, in_one_line
 from stages.heads.spec import KerasSpec
 from stages.progress import Progress

@@ -24,10 +24,18 @@ def write_head(
     folder: Path,
     head: "Head",
     records: Sequence[ImageRecord],
-    probabilities: "NDArray[np.float64]",
+    logs: "NDArray[np.float64]",
     result: dict[str, Any],
 ) -> None:
-    """Write the model, its history, its predictions (n, classes) for ``records``, and last its ``result.json``."""
+    """Write the model, its history, its predictions for ``records``, and last its ``result.json``.
+
+    ``logs`` (n, classes) are log-probabilities before the temperature. In ``predictions.csv`` stand the probabilities after it, as
+    ``predict`` gives them, and before it.
+    """
+    import numpy as np
+
+    from stages.heads.calibration import cooled
+
     folder.mkdir(parents=True, exist_ok=True)
     # Its result goes first: a folder without one counts as untrained, whatever else lies there.
     for stale in ("result.json", *FILES):
@@ -39,13 +47,19 @@ def write_head(
     write_csv(folder / "history.csv", ["epoch", *columns], history)
     names = [str(name) for name in head.classes_]
     rows = []
-    for record, p in zip(records, probabilities, strict=True):
-        predicted = names[int(p.argmax())]
-        told = [record.path, record.split, record.label, predicted, record.sha256]
+    both = np.hstack([np.exp(cooled(logs, result["temperature"])), np.exp(logs)])
+    for record, predicted, p in zip(records, logs.argmax(axis=1), both, strict=True):
+        told = [record.path, record.split, record.label, names[int(predicted)], record.sha256]
         rows.append([*told, *(f"{value:.6f}" for value in p)])
-    write_csv(folder / "predictions.csv", [*PREDICTION_COLUMNS, *(f"p_{name}" for name in names)], sorted(rows))
+    write_csv(folder / "predictions.csv", prediction_header(names), sorted(rows))
     result["files"] = {name: sha256_file(folder / name) for name in FILES if (folder / name).exists()}
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
+
+
+def prediction_header(names: Sequence[str], calibrated: bool = True) -> list[str]:
+    """The first line of ``predictions.csv``; earlier versions wrote the probabilities before the temperature alone, as ``p_…``."""
+    raw = [f"uncalibrated_{name}" for name in names] if calibrated else []
+    return [*PREDICTION_COLUMNS, *(f"p_{name}" for name in names), *raw]
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

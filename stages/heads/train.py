@@ -12,13 +12,15 @@ from pydantic import TypeAdapter
 
 from cache.errors import DataError, HeadError, HeadstartError
 from cache.manifest import SPLITS
+from stages.heads.abstention import Confident, selective
 from stages.heads.baselines import SklearnHead
+from stages.heads.calibration import cooled, temperature
 from stages.heads.dataset import Dataset, in_words
 from stages.heads.dense import DenseHead
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all
 from stages.heads.head import Head, Rows
-from stages.heads.metrics import cooled, scores, temperature
+from stages.heads.metrics import CALIBRATED, scores
 from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, read_result, write_head
 from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
@@ -215,20 +217,27 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
         "versions": versions(task.spec),
         "metrics": {split: _metrics(data, logs, split, t) for split in SPLITS if len(data.rows(split))},
         "temperature": t,
+        "abstention": selective({s: _confident(data, logs, s, t) for s in SPLITS[1:] if len(data.rows(s))}),
     }
-    write_head(task.folder, head, data.records, np.exp(logs), result)
+    write_head(task.folder, head, data.records, logs, result)
     return result
 
 
 def _metrics(data: Dataset, logs: NDArray[np.float64], split: str, t: float) -> dict[str, Any]:
-    """Scores on a split, and those that the temperature ``t`` changes, at that temperature."""
-    rows = data.rows(split)
+    """Scores on a split, and those that the temperature ``t`` changes, at that temperature. Copies of an image are one."""
+    rows, copies = data.distinct(split), len(data.rows(split))
     found, calibrated = (
         scores(data.y[rows], each, data.classes, intervals=split != "train")
         for each in (logs[rows], cooled(logs[rows], t))
     )
-    changed = {name: value for name, value in calibrated.items() if name.startswith(("log_loss", "ece"))}
-    return found | {"calibrated": changed}
+    changed = {name: value for name, value in calibrated.items() if name.startswith(CALIBRATED)}
+    return found | {"copies": copies - len(rows), "calibrated": changed}
+
+
+def _confident(data: Dataset, logs: NDArray[np.float64], split: str, t: float) -> Confident:
+    rows = data.distinct(split)
+    p = np.exp(cooled(logs[rows], t))
+    return p.max(axis=1), p.argmax(axis=1) == data.y[rows]
 
 
 def versions(spec: AnyHead) -> dict[str, str]:

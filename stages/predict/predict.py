@@ -15,8 +15,8 @@ from cache.files import sha256_file, write_csv
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.data.walk import EXTENSIONS, walk
+from stages.heads.calibration import cooled
 from stages.heads.head import Head
-from stages.heads.metrics import cooled
 from stages.heads.pooling import pool_layers
 from stages.progress import Progress
 from stages.training.spec import Pool

@@ -2,21 +2,36 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from cache.manifest import Manifest
+from stages.heads.calibration import cooled, log_probabilities
 from stages.report.board import Row
 from stages.report.figures import confusion_image
-from stages.report.outcomes import Outcome, read_outcome
+from stages.report.outcomes import Outcome, Probabilities, read_outcome, read_probabilities
 from stages.report.pictures import Picture, pictures
+from stages.report.trust import Abstention, describe_abstention, reliability_of
 
 # Up to so many classes the confusion matrix is a table that can be read and copied.
 TABLE_CLASSES = 20
 PAIRS_SHOWN = 10
 WORST_SHOWN = 10
+PICTURES_OF_A_PAIR = 3
+# In the order of the page: name in ``result.json``, words, and whether it is a share.
+SCORES = (
+    ("accuracy", "accuracy", True),
+    ("balanced_accuracy", "balanced accuracy", True),
+    ("macro_f1", "macro F1", True),
+    ("auc", "area under the ROC curve", True),
+    ("top5_accuracy", "accuracy among the five most probable classes", True),
+    ("log_loss", "log loss", False),
+    ("brier", "Brier score", False),
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,17 @@ class ClassScore:
     recall: float | None
     f1: float | None
     support: int
+    intervals: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class OneScore:
+    """A score of the head with its 95% interval, which is None where too few images tell. ``share`` is shown in percent."""
+
+    words: str
+    value: float | None
+    interval: tuple[float, float] | None
+    share: bool
 
 
 @dataclass(frozen=True)
@@ -41,12 +67,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Pair:
-    """A confusion: so many images of ``true``, a share of all of them, were taken for ``predicted``."""
+    """A confusion: so many images of ``true``, a share of all of them, were taken for ``predicted``, some of them pictured."""
 
     true: str
     predicted: str
     images: int
     share: float
+    pictures: list[Picture]
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,9 @@ class Best:
     row: Row
     split: str
     outcome: Outcome
+    scores: list[OneScore]
+    reliability: Markup
+    abstention: Abstention | None
     classes: list[ClassScore]
     worst: list[ClassScore]
     table: list[tuple[str, list[Cell], int]]
@@ -76,11 +106,14 @@ def describe_best(row: Row, manifest: Manifest, root: Path | None) -> Best:
         row=row,
         split=split,
         outcome=outcome,
+        scores=_scores(row.result["metrics"][split]),
+        reliability=reliability_of(_calibrated(row, classes, split), row.name, split),
+        abstention=describe_abstention(row),
         classes=of_class,
         worst=_worst(of_class) if many else [],
         table=[] if many else _table(outcome.counts, classes),
         image=confusion_image(outcome.counts, classes, label) if many else None,
-        pairs=_pairs(outcome.counts),
+        pairs=_pairs(outcome, root),
         pictures=pictures(outcome.mistakes, root),
     )
 
@@ -94,8 +127,26 @@ def _class_scores(row: Row, split: str, counts: Counter[tuple[str, str]]) -> lis
         support = found["support"]
         precision = found["precision"] if predicted[name] else None
         recall, f1 = (found["recall"], found["f1"]) if support else (None, None)
-        out.append(ClassScore(name, precision, recall, f1, support))
+        intervals = {key: tuple(found[f"{key}_interval"]) for key in ("precision", "recall", "f1")}
+        out.append(ClassScore(name, precision, recall, f1, support, intervals))
     return out
+
+
+def _scores(metrics: dict[str, Any]) -> list[OneScore]:
+    """Those of the head as trained, and its calibration after the temperature."""
+    after = metrics["calibrated"]
+    rows = [(words, metrics.get(name), metrics.get(f"{name}_interval"), share) for name, words, share in SCORES]
+    error = after["calibration_error"], after["calibration_error_interval"]
+    rows.append(("calibration error after the temperature", *error, True))
+    return [OneScore(words, value, limits, share) for words, value, limits, share in rows if value is not None]
+
+
+def _calibrated(row: Row, classes: list[str], split: str) -> Probabilities:
+    """The probabilities that ``predict`` gives."""
+    found = read_probabilities(row.head.folder, classes, split)
+    if found.calibrated:
+        return found
+    return replace(found, p=np.exp(cooled(log_probabilities(found.p), row.result["temperature"])))
 
 
 def _worst(scores: Sequence[ClassScore]) -> list[ClassScore]:
@@ -118,9 +169,13 @@ def _cell(images: int, total: int, right: bool) -> Cell:
     return Cell(images, images / total, "right" if right else "wrong")
 
 
-def _pairs(counts: Counter[tuple[str, str]]) -> list[Pair]:
+def _pairs(outcome: Outcome, root: Path | None) -> list[Pair]:
     totals = Counter[str]()
-    for (true, _), images in counts.items():
+    for (true, _), images in outcome.counts.items():
         totals[true] += images
-    wrong = [Pair(t, p, images, images / totals[t]) for (t, p), images in counts.items() if t != p and images]
-    return sorted(wrong, key=lambda pair: (-pair.images, -pair.share, pair.true, pair.predicted))[:PAIRS_SHOWN]
+    wrong = [(images, images / totals[t], t, p) for (t, p), images in outcome.counts.items() if t != p and images]
+    found = []
+    for images, share, true, predicted in sorted(wrong, key=lambda w: (-w[0], -w[1], w[2:]))[:PAIRS_SHOWN]:
+        mine = [mistake for mistake in outcome.mistakes if (mistake.true, mistake.predicted) == (true, predicted)]
+        found.append(Pair(true, predicted, images, share, pictures(mine[:PICTURES_OF_A_PAIR], root) if root else []))
+    return found

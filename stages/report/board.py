@@ -9,7 +9,11 @@ from stages.heads.results import ranking
 from stages.report.data import HeadSummary
 from stages.report.text import settings
 
-_CALIBRATED = ("sigmoid", "softmax", "predict_proba")
+# Of scikit-learn's classifiers, those whose probabilities are fitted by the log loss, as those of dense heads are.
+_FITTED_BY_LOG_LOSS = (
+    "LogisticRegression", "LogisticRegressionCV", "MLPClassifier", "GradientBoostingClassifier",
+    "HistGradientBoostingClassifier", "CalibratedClassifierCV", "GaussianProcessClassifier",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,18 @@ def leaderboard(heads: Sequence[HeadSummary]) -> Board:
     for rank, head in enumerate(ordered, 1):
         found = head.result["metrics"]
         test = _score(found["test"], floor) if "test" in found else None
-        source = head.result.get("probabilities")
-        caveat = None if source in (None, *_CALIBRATED) else source
+        caveat = _caveat(head.result)
         words = settings(head.result, layers)
         rows.append(Row(rank, head, words, _score(found["validation"], floor), test, caveat))
     return Board(rows, floor)
+
+
+def _caveat(result: dict[str, Any]) -> str | None:
+    """Where a head's probabilities come from, where nothing in its training calibrated them."""
+    source, estimator = result.get("probabilities"), result.get("spec", {}).get("estimator")
+    if source in (None, "sigmoid", "softmax") or (source == "predict_proba" and estimator in _FITTED_BY_LOG_LOSS):
+        return None
+    return f"predict_proba of {estimator}, which is not fitted by them" if source == "predict_proba" else source
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

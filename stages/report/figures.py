@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from stages.heads.calibration import Bin
 from stages.heads.metrics import smooth
 from stages.report.svg import STAND_IN, inline_svg
 from stages.report.text import decimal, percent, short
@@ -85,6 +86,34 @@ def _mark(axes: "Axes", epoch: int, values: Sequence[float], first: float, last:
     align = "left" if side < 0.12 else "right" if side > 0.88 else "center"
     above = axes.get_xaxis_transform()
     axes.text(epoch, 1.03, f"epoch {epoch}", transform=above, ha=align, color=STAND_IN["text"], fontsize=10.5)
+
+
+def reliability_figure(bins: Sequence[Bin], intervals: Sequence[Limits], label: str, split: str) -> Markup:
+    """SVG of accuracy by confidence: a point for each bin with its 95% interval, and the line of true probabilities."""
+    figure, axes = _panel()
+    colour = STAND_IN["validation" if split == "validation" else "train"]
+    low = math.floor(10 * min([0.9, *(b.confidence for b in bins), *(low for low, _ in intervals)])) / 10
+    axes.plot([low, 1], [low, 1], color=STAND_IN["muted"], linewidth=1, linestyle=(0, (2, 3)))
+    for each, (bottom, top) in zip(bins, intervals, strict=True):
+        axes.plot([each.confidence, each.confidence], [bottom, top], color=colour, alpha=0.45, linewidth=2)
+        axes.plot([each.confidence], [each.accuracy], "o", color=colour, markersize=5.5)
+    for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        limits(low - 0.01, 1.01)
+        axis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    return inline_svg(figure, "reliability", label)
+
+
+def abstention_figure(counts: Sequence[Sequence[int]], n: int, label: str, split: str) -> Markup:
+    """SVG of accuracy by the share of ``n`` images that is answered; ``counts`` are (answered, right) at each threshold."""
+    figure, axes = _panel()
+    points = sorted((answered / n, right / answered) for answered, right in counts if answered)
+    colour = STAND_IN["validation" if split == "validation" else "train"]
+    axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=2.2, drawstyle="steps-post")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(min(0.99, math.floor(20 * min([1.0, *(y for _, y in points)])) / 20), 1.002)
+    return inline_svg(figure, "abstention", label)
 
 
 def accuracy_limits(histories: Sequence[dict[str, list[float]]]) -> Limits:

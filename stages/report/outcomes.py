@@ -2,15 +2,18 @@
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cache.errors import HeadError
 from cache.manifest import Manifest
+from stages.heads.results import PREDICTION_COLUMNS, prediction_header
 
-_COLUMNS = ["path", "split", "true", "predicted", "sha256"]
 _MEASURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -49,6 +52,34 @@ class _Prediction:
     probability: float
 
 
+@dataclass(frozen=True)
+class Probabilities:
+    """What a head says of the images of a split, copies with one label counted once: labels (n,) and probabilities (n, classes).
+
+    ``calibrated`` says whether these are after the temperature, as this version writes them, or before it.
+    """
+
+    y: NDArray[np.int64]
+    p: NDArray[np.float64]
+    calibrated: bool
+
+
+def read_probabilities(folder: Path, classes: Sequence[str], split: str) -> Probabilities:
+    """Read ``predictions.csv`` for all probabilities. Raises HeadError for a file that is not as training writes it."""
+    ids = {name: i for i, name in enumerate(classes)}
+    found: dict[tuple[str, str], list[float]] = {}
+    first = len(PREDICTION_COLUMNS)
+    with _rows(folder / "predictions.csv", "the predictions of a head") as rows:
+        header = _checked_header(rows, classes)
+        for row in rows:
+            _, here, true, _, sha256 = _checked_row(row, header, ids)
+            if here == split:
+                found[sha256, true] = [float(value) for value in row[first : first + len(classes)]]
+    y = np.array([ids[true] for _, true in found], np.int64)
+    p = np.array(list(found.values()), np.float64).reshape(len(y), len(classes))
+    return Probabilities(y, p, len(header) > first + len(classes))
+
+
 def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split: str) -> Outcome:
     """What ``predictions.csv`` says of a split, with the names that the manifest has for the images now.
 
@@ -65,26 +96,39 @@ def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split
     return Outcome(split, counts, sorted(mistakes, key=lambda m: (-m.probability, m.path)))
 
 
-def read_correct(folder: Path, classes: Sequence[str], split: str) -> list[tuple[str, bool]]:
-    """For each image of a split its content (SHA-256), and whether the head has it right. Raises HeadError."""
+def read_correct(folder: Path, classes: Sequence[str], split: str) -> dict[tuple[str, str], bool]:
+    """For each image of a split, by its content (SHA-256) and label, whether the head has it right. Raises HeadError.
+
+    Copies with one label are one image; those with two labels are two, of which no head has both right.
+    """
     rows = _read_predictions(folder / "predictions.csv", classes, split)
-    return [(row.sha256, row.true == row.predicted) for row in rows]
+    return {(row.sha256, row.true): row.true == row.predicted for row in rows}
 
 
 def _read_predictions(path: Path, classes: Sequence[str], split: str) -> list[_Prediction]:
-    column = {name: len(_COLUMNS) + i for i, name in enumerate(classes)}
-    header = [*_COLUMNS, *(f"p_{name}" for name in classes)]
+    column = {name: len(PREDICTION_COLUMNS) + i for i, name in enumerate(classes)}
     out = []
     with _rows(path, "the predictions of a head") as rows:
-        if next(rows, None) != header:
-            raise ValueError(f"its first line is not {', '.join(_COLUMNS)} and the {len(classes)} classes")
+        header = _checked_header(rows, classes)
         for row in rows:
-            name, found, true, predicted, sha256 = row[: len(_COLUMNS)]
-            if len(row) != len(header) or true not in column or predicted not in column:
-                raise ValueError("a line that does not fit the first")
+            name, found, true, predicted, sha256 = _checked_row(row, header, column)
             if found == split:
                 out.append(_Prediction(name, true, predicted, sha256, float(row[column[predicted]])))
     return out
+
+
+def _checked_header(rows: Iterator[list[str]], classes: Sequence[str]) -> list[str]:
+    header = next(rows, [])
+    if header not in (prediction_header(classes), prediction_header(classes, calibrated=False)):
+        raise ValueError(f"its first line is not {', '.join(PREDICTION_COLUMNS)} and the {len(classes)} classes")
+    return header
+
+
+def _checked_row(row: list[str], header: list[str], classes: Collection[str]) -> list[str]:
+    told = row[: len(PREDICTION_COLUMNS)]
+    if len(row) != len(header) or told[2] not in classes or told[3] not in classes:
+        raise ValueError("a line that does not fit the first")
+    return told
 
 
 def _current_paths(rows: Sequence[_Prediction], manifest: Manifest, split: str) -> list[str]:

@@ -1,10 +1,10 @@
-"""How sure the order of the leaderboard is: each head against the best, image by image; and how calibrated each is."""
+"""How sure the order of the leaderboard is: each head against the best, image by image."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from stages.heads.metrics import mcnemar
+from stages.heads.intervals import holm, paired_difference
 from stages.report.board import Board, Row
 from stages.report.outcomes import read_correct
 
@@ -15,35 +15,33 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Pair:
-    """A head against the best one: images that one of them alone has right, and the p-value of McNemar's test."""
+    """A head against the best one: how much more accurate the best is, with the 95% interval of this difference, images that one
+    of them alone has right, and the p-value of McNemar's test, corrected for the number of heads (Holm).
+    """
 
     row: Row
+    difference: float
+    low: float
+    high: float
     only_best: int
     only_other: int
     p: float
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether the test finds a difference."""
+        return self.p < LEVEL
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """All comparisons with ``best`` on ``split``: heads that cannot be told from it, and the others."""
+    """All comparisons with ``best`` on the ``n`` images of ``split``; of ``others`` heads on the board the first are compared."""
 
     best: Row
     split: str
-    alike: list[Pair]
-    different: list[Pair]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Expected calibration error of a head on ``split`` as trained, and at the temperature that was fitted on validation."""
-
-    row: Row
-    split: str
-    temperature: float
-    before: float
-    after: float
-    low: float
-    high: float
+    n: int
+    pairs: list[Pair]
+    others: int
 
 
 def compare_with_best(board: Board) -> Pairs | None:
@@ -56,25 +54,15 @@ def compare_with_best(board: Board) -> Pairs | None:
         return None
     split = "test" if best.test else "validation"
     right = read_correct(best.head.folder, best.result["classes"], split)
-    pairs = []
-    for row in others:
-        other = dict(read_correct(row.head.folder, row.result["classes"], split))
-        both = np.array([(correct, other.get(sha256, False)) for sha256, correct in right], bool)
-        one, two = both[:, 0], both[:, 1]
-        pairs.append(Pair(row, int((one & ~two).sum()), int((two & ~one).sum()), mcnemar(one, two)))
-    alike = [pair for pair in pairs if pair.p >= LEVEL]
-    return Pairs(best, split, alike, [pair for pair in pairs if pair.p < LEVEL])
-
-
-def calibrations(board: Board) -> list[Calibration]:
-    """In the order of the board; heads whose results do not tell are left out."""
     found = []
-    for row in board.rows:
-        split = "test" if row.test else "validation"
-        metrics = row.result["metrics"][split]
-        after = metrics.get("calibrated", {})
-        if "ece_interval" in after:
-            found.append(
-                Calibration(row, split, row.result["temperature"], metrics["ece"], after["ece"], *after["ece_interval"])
-            )
-    return found
+    for row in others:
+        other = read_correct(row.head.folder, row.result["classes"], split)
+        both = np.array([(right[image], other[image]) for image in right if image in other], bool).reshape(-1, 2)
+        found.append((row, both[:, 0], both[:, 1]))
+    differences = [paired_difference(one, two) for _, one, two in found]
+    corrected = holm([each.p for each in differences])
+    pairs = [
+        Pair(row, each.value, *each.interval, int((one & ~two).sum()), int((two & ~one).sum()), p)
+        for (row, one, two), each, p in zip(found, differences, corrected, strict=True)
+    ]
+    return Pairs(best, split, len(right), pairs, len(board.rows) - 1)

@@ -12,11 +12,13 @@ from stages.report.best import describe_best
 from stages.report.board import leaderboard
 from stages.report.data import ReportData
 from stages.report.page import embed_parts
-from stages.report.pairs import calibrations, compare_with_best
+from stages.report.pairs import compare_with_best
+from stages.report.rescored import as_scored_now
 from stages.report.sections import describe_bases, describe_curves, describe_data, joint_heads, notices
 from stages.report.sweeps import describe_sweep
+from stages.report.trust import calibrations
 
-_FILTERS = ("percent", "decimal", "count", "duration", "size", "short", "setting", "p_value")
+_FILTERS = ("percent", "decimal", "count", "duration", "size", "short", "setting", "p_value", "points")
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -28,7 +30,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    board = leaderboard(data.heads)
+    board = leaderboard([as_scored_now(head) for head in data.heads])
     split = "test" if board.best is None or board.best.test else "validation"
     return {
         "title": data.title,

@@ -29,6 +29,11 @@ def percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.1f}%"
 
 
+def points(share: float) -> str:
+    """A difference of shares in percentage points: ``0.021`` → ``2.1``, ``-0.004`` → ``−0.4``."""
+    return f"{100 * share:.1f}".replace("-", "−")
+
+
 def interval(low: float, high: float) -> str:
     """``0.909, 0.953`` → ``90.9–95.3%``."""
     return f"{100 * low:.1f}–{100 * high:.1f}%"
@@ -65,8 +70,8 @@ def size(n_bytes: int) -> str:
 
 
 def p_value(p: float) -> str:
-    """``0.051`` → ``= 0.051``; two digits from 0.1 on, where nobody asks on which side of a level it is."""
-    return "< 0.001" if p < 0.001 else f"= {p:.{3 if p < 0.1 else 2}f}"
+    """``0.051`` → ``0.051``; two digits from 0.1 on, where nobody asks on which side of a level it is."""
+    return "< 0.001" if p < 0.001 else f"{p:.{3 if p < 0.1 else 2}f}"
 
 
 def setting(value: Any) -> str:

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from cache.files import digest_text
-from stages.heads.metrics import wilson
+from stages.heads.intervals import wilson
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""Intervals against what they promise: sane at the edges, and true about nineteen times in twenty (more in bench/coverage.py)."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_metrics import CLASSES, drawn
+
+from stages.heads.abstention import selective, threshold_for
+from stages.heads.calibration import calibration_error, expected_calibration_error
+from stages.heads.intervals import design_effect, f1_interval, holm, paired_difference, wilson
+from stages.heads.metrics import scores
+
+
+def sure(right: list[bool], classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Labels in turn, and log-probabilities of a head that has these of them right."""
+    y = np.arange(len(right)) % classes
+    said = np.where(right, y, (y + 1) % classes)
+    return y, np.log(np.full((len(y), classes), 0.05) + 0.9 * np.eye(classes)[said])
+
+
+@pytest.mark.parametrize("right", [[True] * 20, [False] * 20, [True] * 19 + [False]])
+def test_at_the_edges_no_interval_is_a_point_or_everything(right: list[bool]) -> None:
+    """The bootstrap gave [1, 1] where all were right, and [0, 1] for the F1 of a class with few images."""
+    y, logs = sure(right)
+    found = scores(y, logs, ("a", "b"), intervals=True)
+    intervals = [found[name] for name in found if name.endswith("_interval") and found[name] is not None]
+    intervals += [each[name] for each in found["per_class"].values() for name in each if name.endswith("_interval")]
+    for low, high in intervals:
+        assert 0 <= low < high <= 1 and 0.05 < high - low < 0.75, found
+
+
+def test_where_too_few_images_tell_there_is_no_interval() -> None:
+    found = scores(*sure([True] * 18 + [False] * 2, 10), tuple("abcdefghij"), intervals=True)
+    assert found["balanced_accuracy_interval"] is None and found["macro_f1_interval"] is None
+    assert found["log_loss_interval"] is None and found["calibration_error_interval"] is None
+
+
+def test_the_calibration_error_is_debiased_and_its_interval_holds_the_truth() -> None:
+    """The plain error's interval never did: for true probabilities it is above 0 by chance alone."""
+    held = {1.0: 0, 3.0: 0}
+    for sharp in held:
+        many, logs = drawn(200_000, 1, sharp)
+        p = np.exp(logs)
+        truth = calibration_error(p.max(axis=1), p.argmax(axis=1) == many, intervals=False).value
+        for seed in range(60):
+            y, logs = drawn(250, 1000 + seed, sharp)
+            low, high = scores(y, logs, CLASSES, intervals=True)["calibration_error_interval"]
+            held[sharp] += low <= truth <= high
+    assert all(count >= 53 for count in held.values()), held
+
+
+def test_what_chance_alone_gives_is_what_true_probabilities_come_out_at() -> None:
+    found = []
+    for seed in range(40):
+        y, logs = drawn(300, seed)
+        p = np.exp(logs)
+        found.append(expected_calibration_error(p.max(axis=1), p.argmax(axis=1) == y))
+    ece, by_chance = np.mean(found, axis=0)
+    assert ece == pytest.approx(by_chance, rel=0.15)
+
+
+@settings(deadline=None, max_examples=60)
+@given(n=st.integers(1, 400), share=st.floats(0, 1))
+def test_wilson_holds_the_share_and_narrows_with_n(n: int, share: float) -> None:
+    k = round(n * share)
+    low, high = wilson(k, n)
+    assert 0 <= low <= k / n <= high <= 1
+    narrow = wilson(4 * k, 4 * n)
+    assert narrow[1] - narrow[0] < high - low
+    assert wilson(n - k, n) == pytest.approx((1 - high, 1 - low))
+
+
+def test_wilson_by_hand() -> None:
+    """81 of 263 is the example of Newcombe, Stat. Med. 17 (1998) 857; nothing of 10 has the end 0.2775."""
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=5e-5)
+
+
+def test_f1_is_a_share_of_the_union() -> None:
+    low, high = f1_interval(8, 10)
+    assert low < 2 * 0.8 / 1.8 < high
+    assert f1_interval(10, 10)[1] == 1 and f1_interval(10, 10)[0] > 0.8
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=80))
+def test_a_difference_is_antisymmetric_and_agrees_with_its_interval(pairs: list[tuple[bool, bool]]) -> None:
+    one, two = (np.array(each) for each in zip(*pairs, strict=True))
+    found, back = paired_difference(one, two), paired_difference(two, one)
+    assert found.value == pytest.approx(one.mean() - two.mean()) == pytest.approx(-back.value)
+    assert found.interval == pytest.approx((-back.interval[1], -back.interval[0]))
+    assert found.interval[0] < found.interval[1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_never_lowers(p: list[float]) -> None:
+    found = holm(p)
+    assert all(after >= before for after, before in zip(found, p, strict=True)) and max(found) <= 1
+    assert min(found) == pytest.approx(min(1, len(p) * min(p)))
+    assert [found[i] for i in sorted(range(len(p)), key=lambda i: p[i])] == sorted(found)
+
+
+def test_groups_count_as_one_where_their_images_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    alike = np.repeat(rng.random(100) < 0.8, 5)
+    groups = np.repeat(np.arange(100), 5)
+    assert design_effect(alike, groups) == pytest.approx(5, rel=0.05)
+    assert design_effect(rng.random(500) < 0.8, groups) < 1.5
+    assert design_effect(np.ones(500, bool), groups) == 5
+    y, logs = sure(list(alike))
+    wide = scores(y, logs, ("a", "b"), True, groups)["accuracy_interval"]
+    narrow = scores(y, logs, ("a", "b"), True)["accuracy_interval"]
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+
+def test_abstention_reaches_the_accuracy_that_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, 4000)
+    right = rng.random(4000) < confidence
+    found = selective({"validation": (confidence[:2000], right[:2000]), "test": (confidence[2000:], right[2000:])})
+    threshold = threshold_for(found, 0.95)
+    assert 0.85 < threshold < 0.95
+    answered = confidence[2000:] >= threshold
+    assert right[2000:][answered].mean() == pytest.approx(0.95, abs=0.03)
+    assert [answered.sum(), right[2000:][answered].sum()] == found["test"][found["thresholds"].index(threshold)]
+
+
+def test_few_validation_images_cannot_promise_much() -> None:
+    found = selective({"validation": (np.linspace(0.6, 0.9, 20), np.ones(20, bool))})
+    assert threshold_for(found, 0.95) == pytest.approx(0.6)
+    with pytest.raises(Exception, match="20 validation images can show, which is 0.955 at most"):
+        threshold_for(found, 0.99)

@@ -52,10 +52,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as error:
         # Nobody knows the temporary name; the error is about the file that could not be written.
         if error.errno:
@@ -66,8 +65,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)  # a folder cannot be opened as a file
     try:
         os.fsync(descriptor)
     finally:
@@ -96,11 +95,9 @@ def write_if_changed(path: Path, text: str) -> bool:
 
     A file that did not change keeps its modification time, which is what make looks at.
     """
-    try:
+    with suppress(FileNotFoundError):
         if path.read_bytes() == text.encode("utf-8", "surrogateescape"):
             return False
-    except FileNotFoundError:
-        pass
     write_text(path, text)
     return True
 
@@ -139,13 +136,10 @@ def read_memo(path: Path) -> dict[str, Any]:
         return {}
 
 
-def remove_temporaries(folder: Path) -> int:
+def remove_temporaries(folder: Path) -> None:
     """Remove what killed writers left in ``folder``. Call it only while holding the folder's lock."""
-    removed = 0
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
-        removed += 1
-    return removed
 
 
 def is_alive(temporary: Path) -> bool:

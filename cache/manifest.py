@@ -72,10 +72,7 @@ class Manifest:
 
     def counts(self) -> dict[str, Counter[str]]:
         """Images by split and then by class."""
-        table: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-        for record in self.records:
-            table[record.split][record.label] += 1
-        return table
+        return {split: Counter(r.label for r in self.records if r.split == split) for split in SPLITS}
 
     def save(self, path: Path) -> bool:
         """Write the manifest where it differs from what is there; says whether it wrote."""

@@ -39,24 +39,18 @@ def read_rows(
     names = sorted(by_shard) or sorted(entries)[:1]
     if not names:
         return np.empty((0,), dtype)
-    out = np.empty((len(places), *_row_shape(folder / names[0], transform)), dtype)
+    shape = shape_of(folder / names[0])[1:]
+    if transform is not None:
+        shape = transform(np.zeros((1, *shape), np.float32)).shape[1:]
+    out = np.empty((len(places), *shape), dtype)
+
+    def read_one(name: str) -> None:
+        _read_into(out, folder / name, entries[name], by_shard[name], transform)
+
     # HDF5 reads one shard at a time; meanwhile the other thread checks and converts the one before.
     with ThreadPoolExecutor(2) as threads:
-        jobs = [
-            threads.submit(_read_into, out, folder / name, entries[name], where, transform)
-            for name, where in by_shard.items()
-        ]
-        try:
-            for job in jobs:
-                job.result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+        list(threads.map(read_one, by_shard))  # where one fails, those that have not begun are cancelled
     return out
-
-
-def _row_shape(path: Path, transform: Transform | None) -> tuple[int, ...]:
-    shape = shape_of(path)[1:]
-    return shape if transform is None else transform(np.zeros((1, *shape), np.float32)).shape[1:]
 
 
 def _read_into(
@@ -65,15 +59,16 @@ def _read_into(
     """Row ``row`` of a shard to ``out[position]``, for each (position, row) of ``where``."""
     positions, rows = map(list, zip(*where, strict=True))
     whole = rows == list(range(len(entry.sha256)))
-    run = positions == list(range(positions[0], positions[0] + len(positions)))
-    target = out[positions[0] : positions[0] + len(positions)] if run else None
-    features, table = read_shard(path, target if whole and transform is None else None)
+    run = slice(positions[0], positions[0] + len(positions))
+    in_a_row = positions == list(range(run.start, run.stop))
+    target = out[run] if whole and in_a_row and transform is None else None
+    features, table = read_shard(path, target)
     if table.sha256 != entry.sha256:
         raise CacheError(f"{path}: changed while it was read; run again")
-    if target is not None and np.may_share_memory(features, target):
+    if features is target:
         return
     values = features if whole else features[rows]
     values = values if transform is None else transform(values.astype(np.float32))
     if out.dtype == np.float16 and values.dtype != np.float16 and np.abs(values).max(initial=0) > FLOAT16_MAX:
         raise CacheError(f"{path}: holds values that do not fit float16; read them as float32")
-    out[positions if target is None else slice(positions[0], positions[0] + len(positions))] = values
+    out[run if in_a_row else positions] = values

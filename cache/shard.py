@@ -9,7 +9,8 @@ reading (about 1.5 GB/s against memory speed).
 import io
 import json
 import os
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,9 +29,8 @@ CHECKSUM = "xxh3_128"
 CHUNK_BYTES = 1 << 20
 DENSE = 0.3  # the share of values other than zero from which zstd gains by the shuffle, measured
 ZSTD = "32015"  # the number of the filter in HDF5's registry
-ATTRIBUTES = ("schema_version", "key", "spec", "class_names", "precision", "device", "versions", "drift")
-# Attributes that shards of before have not.
-LATER_ATTRIBUTES = ("seconds",)
+# In the order in which they are checksummed. Older shards have no seconds.
+ATTRIBUTES = ("schema_version", "key", "spec", "class_names", "precision", "device", "versions", "drift", "seconds")
 
 Compression = Literal["zstd", "lzf", "none"]
 _T = TypeVar("_T")
@@ -63,12 +63,9 @@ def write_shard(
     if not len(features) == len(table.sha256) == len(table.labels) == len(table.paths):
         raise ValueError(f"{path.name}: features, sha256, labels and paths differ in length")
     features = np.ascontiguousarray(features)
-
-    def write_features(file: h5py.File) -> None:
+    with _new_shard(path, table, info) as file:
         dataset = file.create_dataset("features", data=features, **_layout(features, compression))
         dataset.attrs[CHECKSUM] = _checksum(features)
-
-    _write_file(path, write_features, table, info)
 
 
 def relabel_shard(path: Path, table: ShardTable) -> None:
@@ -77,8 +74,8 @@ def relabel_shard(path: Path, table: ShardTable) -> None:
     Raises DamageError where they are not what was written.
     """
     read_shard(path)
-    with h5py.File(path, "r", locking="best-effort") as old:
-        _write_file(path, lambda new: old.copy("features", new), table, _read_info(old))
+    with h5py.File(path, "r", locking="best-effort") as old, _new_shard(path, table, _read_info(old)) as new:
+        old.copy("features", new)
 
 
 def drop_rows(path: Path, unwanted: Set[str]) -> None:
@@ -95,11 +92,13 @@ def drop_rows(path: Path, unwanted: Set[str]) -> None:
     write_shard(path, features[list(kept)], rest, read_info(path), _compression_of(path))
 
 
-def _write_file(path: Path, write_features: Callable[[h5py.File], None], table: ShardTable, info: ShardInfo) -> None:
+@contextmanager
+def _new_shard(path: Path, table: ShardTable, info: ShardInfo) -> Iterator[h5py.File]:
+    """A shard without features yet; when the block has written them, it takes its place at ``path``."""
     image = io.BytesIO()
     # Format 1.10 puts checksums on HDF5's own structures, so that a flipped bit there is noticed too.
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        write_features(file)
+        yield file
         _write_table(file, table)
         _write_attributes(file, table, info)
     with atomic_path(path) as temporary:
@@ -152,27 +151,22 @@ def _guarded(path: Path, read: Callable[[h5py.File], _T]) -> _T:
                     f"{path}: expected a shard of schema {SCHEMA}, found schema {int(version)}; "
                     "read it with the headstart that wrote it, or extract again into another cache.dir"
                 )
-            _register_filters(file)
+            if "features" in file and ZSTD in file["features"]._filters:
+                import hdf5plugin  # noqa: F401  (brings zstd to HDF5)
             return read(file)
-    except OSError as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         # HDF5 gives a reason of its own for a file that does not hold what it should, and an errno for everything else:
         # too many open files, another process that holds it, a disk that does not answer. Those shards may be whole.
-        if error.errno:
+        if isinstance(error, OSError) and error.errno:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise _damage(path, error) from error
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise _damage(path, error) from error
-
-
-def _damage(path: Path, error: Exception) -> DamageError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DamageError(path, f"{path}: damaged shard ({reason}); run `make features` to extract its images again")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"{path}: damaged shard ({reason}); run `make features` to extract its images again"
+        raise DamageError(path, message) from error
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
     """Shape (n, …) of the features of a shard. Raises DamageError for a damaged file."""
-    shape: tuple[int, ...] = _guarded(path, lambda file: file["features"].shape)
-    return shape
+    return _guarded(path, lambda file: tuple(file["features"].shape))
 
 
 def _layout(features: NDArray[Any], compression: Compression) -> dict[str, Any]:
@@ -190,12 +184,6 @@ def _layout(features: NDArray[Any], compression: Compression) -> dict[str, Any]:
     return {"compression": "lzf", "shuffle": shuffle, "chunks": chunks}
 
 
-def _register_filters(file: h5py.File) -> None:
-    """Import the plugin that brings zstd to HDF5, only for a file that needs it."""
-    if "features" in file and ZSTD in file["features"]._filters:
-        import hdf5plugin  # noqa: F401
-
-
 def _write_table(file: h5py.File, table: ShardTable) -> None:
     text = h5py.string_dtype("utf-8")
     columns: dict[str, NDArray[Any] | list[bytes]] = {
@@ -205,22 +193,14 @@ def _write_table(file: h5py.File, table: ShardTable) -> None:
     }
     for name, values in columns.items():
         dataset = file.create_dataset(name, data=values, dtype=text if name == "paths" else None)
-        dataset.attrs[CHECKSUM] = _checksum_of_column(values)
+        dataset.attrs[CHECKSUM] = _checksum(values)
 
 
 def _write_attributes(file: h5py.File, table: ShardTable, info: ShardInfo) -> None:
-    values = {
-        "schema_version": SCHEMA,
-        "key": info.key,
-        "spec": canonical_json(info.spec),
-        "class_names": canonical_json(table.class_names),
-        "precision": info.precision,
-        "device": info.device,
-        "versions": canonical_json(info.versions),
-        "drift": canonical_json(info.drift),
-        "seconds": info.seconds,
-    }
-    file.attrs.update(values)
+    values = {"schema_version": SCHEMA, "class_names": table.class_names, **vars(info)}
+    for name in ATTRIBUTES:
+        value = values[name]
+        file.attrs[name] = canonical_json(value) if isinstance(value, dict | list) else value
     file.attrs[CHECKSUM] = _checksum_of_attributes(file)
 
 
@@ -231,7 +211,7 @@ def _read_table(file: h5py.File) -> ShardTable:
     sha256 = file["sha256"][:]
     labels = file["labels"][:]
     for name, values in (("paths", paths), ("sha256", sha256), ("labels", labels)):
-        _check(file[name], _checksum_of_column(values))
+        _check(file[name], _checksum(values))
     if not len(paths) == len(sha256) == len(labels):
         raise ValueError("paths, sha256 and labels differ in length")
     return ShardTable(
@@ -254,22 +234,17 @@ def _read_info(file: h5py.File) -> ShardInfo:
     )
 
 
-def _checksum(values: NDArray[Any]) -> str:
-    described = f"{values.dtype.str}{values.shape}".encode()
-    digest = xxhash.xxh3_128(described)
+def _checksum(values: NDArray[Any] | list[bytes]) -> str:
+    if isinstance(values, list):
+        return xxhash.xxh3_128(b"\0".join(values)).hexdigest()
+    digest = xxhash.xxh3_128(f"{values.dtype.str}{values.shape}".encode())
     digest.update(values.reshape(-1).view(np.uint8).data if values.size else b"")
     return digest.hexdigest()
 
 
-def _checksum_of_column(values: NDArray[Any] | Sequence[bytes]) -> str:
-    if isinstance(values, np.ndarray):
-        return _checksum(values)
-    return xxhash.xxh3_128(b"\0".join(values)).hexdigest()
-
-
 def _checksum_of_attributes(file: h5py.File) -> str:
-    names = (*ATTRIBUTES, *(name for name in LATER_ATTRIBUTES if name in file.attrs))
-    return xxhash.xxh3_128(canonical_json([str(file.attrs[name]) for name in names]).encode()).hexdigest()
+    values = [str(file.attrs[name]) for name in ATTRIBUTES if name in file.attrs]
+    return xxhash.xxh3_128(canonical_json(values).encode()).hexdigest()
 
 
 def _check(dataset: h5py.Dataset, found: str) -> None:

@@ -30,7 +30,8 @@ class FeatureStore:
     """Features by SHA-256 of the image file, in the shards of one folder.
 
     Opening one reads its index (a memo of the shards' tables, made anew from the shards where it does not
-    match them) and imports neither h5py nor NumPy until rows are read.
+    match them) and imports neither h5py nor NumPy until rows are read. A shard that turns out to be damaged is moved
+    aside, whatever was to be done with it: its images are missing then, and the next extraction replaces it.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -152,7 +153,7 @@ class FeatureStore:
         holds no more than the result and two shards; it is called from two threads, and once on a row of zeros, to see
         its shape. ``dtype`` is float16, float32 or float64; float16 takes half the memory and, where whole shards are
         asked for in their order, no copy. Raises CacheError for a content that is not there, for values that do not fit
-        float16, and for a damaged shard, which is moved aside so that the next extraction replaces it.
+        float16, and for a damaged shard.
         """
         from cache.reading import read_rows
 
@@ -176,7 +177,6 @@ class FeatureStore:
 
         if split not in SPLITS:
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-
         records = [record for record in manifest.records if record.split == split]
         labels = [manifest.classes.index(record.label) for record in records]
         return self.read(record.sha256 for record in records), np.array(labels, np.int64)
@@ -200,10 +200,7 @@ class FeatureStore:
         return [name for name, entry in self._entries.items() if not entry.agrees(manifest)]
 
     def relabel(self, manifest: Manifest) -> int:
-        """Rewrite the shards that disagree with the manifest; nothing is extracted. Returns how many.
-
-        One that turns out to be damaged is moved aside, and its images are missing then.
-        """
+        """Rewrite the shards that disagree with the manifest; nothing is extracted. Returns how many."""
         from cache.shard import relabel_shard
 
         names, entries = self.outdated(manifest), self._entries
@@ -225,7 +222,7 @@ class FeatureStore:
     def drop(self, unwanted: Iterable[str]) -> int:
         """Remove the rows of ``unwanted`` contents; shards are rewritten or, when empty, removed. Returns how many rows.
 
-        Call it while holding ``writing()``. A damaged shard is moved aside.
+        Call it while holding ``writing()``.
         """
         from cache.shard import drop_rows
 
@@ -238,10 +235,7 @@ class FeatureStore:
         return sum(entry.size for entry in self._entries.values())
 
     def verify(self) -> dict[str, str]:
-        """Read every shard whole and check it; returns what is wrong, by name of the file.
-
-        A damaged shard is moved aside, so that the next extraction replaces it.
-        """
+        """Read every shard whole and check it; returns what is wrong, by name of the file."""
         from cache.shard import read_shard
 
         wrong = dict(self.damaged)
@@ -250,10 +244,7 @@ class FeatureStore:
         return wrong | self._each_shard(self._entries, read_shard)
 
     def _each_shard(self, names: Iterable[str], work: Callable[[Path], object]) -> dict[str, str]:
-        """Call ``work`` with the path of each shard; those that turn out to be damaged are moved aside. Returns what is wrong.
-
-        One that another process has replaced is passed over.
-        """
+        """Call ``work`` with the path of each shard that is still there; returns what is wrong, by name."""
         wrong = {}
         for name in names:
             try:
@@ -266,7 +257,6 @@ class FeatureStore:
 
     @contextmanager
     def _moving_damage_aside(self) -> Iterator[None]:
-        """Where a shard turns out to be damaged, move it out of the way, so that its images are missing from now on."""
         try:
             yield
         except DamageError as error:

@@ -8,10 +8,7 @@ from cache.manifest import ImageRecord, Manifest
 
 @dataclass(frozen=True)
 class ShardTable:
-    """What a shard holds, without its features: row i is ``sha256[i]``, ``labels[i]``, ``paths[i]``.
-
-    ``labels`` index ``class_names``.
-    """
+    """What a shard holds, without its features: row i is ``sha256[i]``, ``class_names[labels[i]]``, ``paths[i]``."""
 
     sha256: list[str]
     labels: list[int]

@@ -9,11 +9,10 @@ from cache.errors import ConfigError
 from pipeline.config_heads import HeadEntry, head_entries
 from pipeline.config_sweeps import SweepEntry, sweep_entries, variant
 from pipeline.config_tables import check_keys, check_name, table_of, validated
-from stages.bases.spec import FILE, BaseSpec
+from stages.bases.spec import FILE, SOURCES, BaseSpec
 from stages.data.spec import DataSpec
 from stages.extract.spec import CacheSpec
 
-SOURCES = ("imagenet", "packaged", "random")  # of weights, beside files
 SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps")
 
 

@@ -4,19 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainValidator,
-    Tag,
-    model_validator,
-)
-
-# How specs are read: nothing is converted, unknown fields are errors, and nothing changes afterwards.
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -24,9 +12,9 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy takes
 
 
 class Spec(BaseModel):
-    """Parameters that are checked when they are read, and never change afterwards."""
+    """Parameters as they are read: nothing is converted, unknown fields are errors, and nothing changes afterwards."""
 
-    model_config = STRICT
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

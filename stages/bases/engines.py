@@ -1,12 +1,14 @@
 """What computes a frozen base: Keras on one of its backends, or OpenVINO.
 
-An engine takes a full batch of uint8 images (batch, height, width, 3) and gives the features of each layer, float32.
+An engine takes a full batch of uint8 images (batch, height, width, 3) and gives the features of each layer, float32. Its
+``shapes`` are those of one image's features, by layer; its ``versions`` those of the libraries that it adds.
 """
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +17,6 @@ from cache.errors import BaseError
 from stages.bases import backend
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
-
-
-class Engine(Protocol):
-    """One compiled function for one batch shape. ``shapes`` are those of one image's features, by layer."""
-
-    shapes: list[tuple[int, ...]]
-    versions: dict[str, str]
-
-    def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]: ...
 
 
 class KerasEngine:
@@ -44,7 +37,7 @@ class OpenVINOEngine:
     """An OpenVINO model on the CPU. ``precision`` is that of its arithmetic, or int8 for a quantised model."""
 
     def __init__(self, model: Any, precision: str, shape: Sequence[int]) -> None:
-        openvino = load_openvino()
+        openvino = load_extra("openvino")
         model.reshape(list(shape))
         # What is not quantised in an int8 model runs in the fastest precision that the processor has.
         asked = backend.precision_for("auto", "openvino") if precision == "int8" else precision
@@ -57,7 +50,7 @@ class OpenVINOEngine:
     @classmethod
     def of_keras(cls, model: Any, precision: str, shape: Sequence[int]) -> "OpenVINOEngine":
         """The same function as a Keras model."""
-        openvino = load_openvino()
+        openvino = load_extra("openvino")
         converted, tensors = convert(model)
         results = [openvino.opset13.result(converted.output(name).get_node().input_value(0)) for name in tensors]
         return cls(openvino.Model(results, converted.get_parameters(), "base"), precision, shape)
@@ -68,24 +61,23 @@ class OpenVINOEngine:
         return [np.array(self._request.get_output_tensor(i).data) for i in range(len(self.shapes))]
 
 
-def load_openvino() -> Any:
-    """The ``openvino`` module. Raises BaseError in one line where it is not installed."""
-    # It would report to its makers what it is used for. Nobody who extracts features has agreed to that.
+def load_extra(package: str) -> Any:
+    """A package of the extra ``openvino``. Raises BaseError in one line where it is not installed."""
+    # OpenVINO would report to its makers what it is used for. Nobody who extracts features has agreed to that.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
-        import openvino
+        return import_module(package)
     except ImportError as error:
         raise BaseError(
-            f'engine "openvino": expected the package openvino, found none ({error}); install headstart[openvino]'
+            f'engine "openvino": expected the package {package}, found none ({error}); install headstart[openvino]'
         ) from error
-    return openvino
 
 
 def convert(model: Any) -> tuple[Any, list[str]]:
     """A Keras model of uint8 images as an OpenVINO model of any batch size, and the names of the tensors that are its
     outputs, in their order (OpenVINO's own order is another).
     """
-    openvino = load_openvino()
+    openvino = load_extra("openvino")
     name = backend.load_keras().backend.backend()
     if name != "tensorflow":
         raise BaseError(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.bases import backend
-from stages.bases.engines import Engine, KerasEngine, OpenVINOEngine
+from stages.bases.engines import KerasEngine, OpenVINOEngine
 from stages.bases.model import build, cut, with_preprocessing
 from stages.bases.quantise import QuantisedBase
 from stages.bases.spec import BaseSpec
@@ -34,7 +34,7 @@ class FrozenBase:
         self.versions = backend.versions() | self._engine.versions
         self.feature_shapes = dict(zip(self.layers, self._engine.shapes, strict=True))
 
-    def _make_engine(self, weights: Weights) -> Engine:
+    def _make_engine(self, weights: Weights) -> KerasEngine | OpenVINOEngine:
         shape = (self.batch_size, *self.spec.input_size, 3)
         if self.precision == "int8":
             return OpenVINOEngine(QuantisedBase(self.spec, weights).load(self.layers), self.precision, shape)
@@ -48,9 +48,8 @@ class FrozenBase:
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Features by layer, row i of image i; ``images`` are at most ``batch_size``, of the spec's input size."""
         rows = len(images)
-        batch = images
         if rows < self.batch_size:
-            batch = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
-            batch[:rows] = images
-        found = self._engine(batch)
+            padding = np.zeros((self.batch_size - rows, *images.shape[1:]), np.uint8)
+            images = np.concatenate([images, padding])
+        found = self._engine(images)
         return {layer: values[:rows] for layer, values in zip(self.layers, found, strict=True)}

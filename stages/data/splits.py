@@ -2,14 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from cache.manifest import SPLITS, ImageRecord
 from stages.data.spec import DataSpec
 
 
 def assign_splits(
-    data: DataSpec, rows: Iterable[tuple[str, str, str, str | None]]
+    data: DataSpec, rows: Sequence[tuple[str, str, str, str | None]]
 ) -> tuple[list[ImageRecord], list[str]]:
     """The split of each (path, sha256, label, declared split), and what is to be said about it.
 
@@ -17,7 +17,6 @@ def assign_splits(
     validation, validation is drawn from train, as heads cannot be chosen without it; images without a split beside
     images with one are drawn into train or validation. A test split is never taken from declared training images.
     """
-    rows = list(rows)
     declared = {split for *_, split in rows if split}
     test = 0.0 if declared else data.test
 
@@ -25,7 +24,7 @@ def assign_splits(
         if split and not (split == "train" and "validation" not in declared):
             return split
         u = position(sha256, data.seed)
-        return "test" if u < (0.0 if split else test) else "validation" if u < test + data.validation else "train"
+        return "test" if u < test else "validation" if u < test + data.validation else "train"
 
     records = [ImageRecord(path, sha, label, split_of(sha, split), split) for path, sha, label, split in rows]
     records, notes = _train_every_class(records, data.seed)

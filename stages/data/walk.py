@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +11,7 @@ from cache.memo import Stat, stat_of
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
-@dataclass
-class Walk:
-    """What lies under a folder: image files with their stat, what was skipped and why, what was ignored."""
-
-    files: dict[str, Stat] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    ignored: Counter[str] = field(default_factory=Counter)
-
-
-def walk(root: Path, without: Path | None = None) -> Walk:
+def walk(root: Path, without: Path | None = None) -> "Walk":
     """Every file under ``root`` but what lies in the folder ``without`` (the cache's own) or is hidden.
 
     Links are followed within the root, never out of it. Raises DataError where there is no folder.
@@ -29,10 +19,7 @@ def walk(root: Path, without: Path | None = None) -> Walk:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing"
         raise DataError(f"{root}: expected a folder of images, found {what}; set data.root in the configuration")
-    walker = _Walker(os.path.realpath(root), os.path.realpath(without) if without else "")
-    while walker.folders:
-        walker.list_folder(walker.folders.pop())
-    return walker.found
+    return Walk(os.path.realpath(root), os.path.realpath(without) if without else "")
 
 
 class _Folder(NamedTuple):
@@ -43,16 +30,19 @@ class _Folder(NamedTuple):
     above: frozenset[str]
 
 
-class _Walker:
-    """What was found so far below the real path ``root``, and the ``folders`` that are still to be listed."""
+class Walk:
+    """What lies under the real path ``root``: image files with their stat, what is skipped and why, what is ignored."""
 
     def __init__(self, root: str, excluded: str) -> None:
-        self.root = root
-        self.excluded = excluded
-        self.found = Walk()
-        self.folders = [_Folder("", root, frozenset({root}))]
+        self.files: dict[str, Stat] = {}
+        self.skipped: dict[str, str] = {}
+        self.ignored: Counter[str] = Counter()
+        self._root, self._excluded = root, excluded
+        self._waiting = [_Folder("", root, frozenset({root}))]
+        while self._waiting:
+            self._list(self._waiting.pop())
 
-    def list_folder(self, folder: _Folder) -> None:
+    def _list(self, folder: _Folder) -> None:
         try:
             descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -61,10 +51,10 @@ class _Walker:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            self.found.skipped[folder.prefix.rstrip("/")] = f"the folder cannot be listed: {error.strerror}"
+            self.skipped[folder.prefix.rstrip("/")] = f"the folder cannot be listed: {error.strerror}"
 
     def _take_entries(self, entries: list[os.DirEntry[str]], folder: _Folder) -> None:
-        prefix, files = folder.prefix, self.found.files
+        prefix, files = folder.prefix, self.files
         for entry in entries:
             # Most entries are image files, and a no-op comes through here for each of them: they are asked about first.
             name = entry.name
@@ -76,7 +66,7 @@ class _Walker:
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError as error:
-                    self.found.skipped[prefix + name] = f"cannot be read: {error.strerror}"
+                    self.skipped[prefix + name] = f"cannot be read: {error.strerror}"
                 else:
                     files[prefix + name] = (status.st_size, status.st_mtime_ns, status.st_ino)
             elif name[0] == ".":
@@ -85,8 +75,8 @@ class _Walker:
                 self._follow(entry, folder)
             elif entry.is_dir():
                 path = os.path.join(folder.path, name)
-                if path != self.excluded or self.excluded == self.root:
-                    self.folders.append(_Folder(prefix + name + "/", path, folder.above))
+                if path != self._excluded or self._excluded == self._root:
+                    self._waiting.append(_Folder(prefix + name + "/", path, folder.above))
             else:
                 self._take(entry, prefix + name)
 
@@ -94,21 +84,21 @@ class _Walker:
         name = folder.prefix + entry.name
         target = os.path.realpath(os.path.join(folder.path, entry.name))
         if not os.path.exists(target):
-            self.found.skipped[name] = "a link to a file that does not exist"
-        elif target != self.root and not target.startswith(self.root + os.sep):
-            self.found.skipped[name] = "a link out of the data folder, not followed"
+            self.skipped[name] = "a link to a file that does not exist"
+        elif target != self._root and not target.startswith(self._root + os.sep):
+            self.skipped[name] = "a link out of the data folder, not followed"
         elif not os.path.isdir(target):
             self._take(entry, name)
         elif any(path == target or path.startswith(target + os.sep) for path in (*folder.above, folder.path)):
-            self.found.skipped[name] = "a link to a folder that contains it, not followed"
+            self.skipped[name] = "a link to a folder that contains it, not followed"
         else:
-            self.folders.append(_Folder(name + "/", target, folder.above | {target}))
+            self._waiting.append(_Folder(name + "/", target, folder.above | {target}))
 
     def _take(self, entry: os.DirEntry[str], name: str) -> None:
         extension = os.path.splitext(entry.name)[1].lower()
         if extension not in EXTENSIONS:
-            self.found.ignored[extension or "no extension"] += 1
+            self.ignored[extension or "no extension"] += 1
         elif not entry.is_file():
-            self.found.skipped[name] = "not a regular file"
+            self.skipped[name] = "not a regular file"
         else:
-            self.found.files[name] = stat_of(entry.stat())
+            self.files[name] = stat_of(entry.stat())

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.bases import compiling
-from stages.bases.backend import load_keras
+from stages.bases.backend import compiled, gradients, load_keras
 from stages.training.stack import Rates, Shape, State, Sums
 
 # Keras's defaults.
@@ -58,7 +57,7 @@ def program(shape: Shape, drops: bool, ragged: bool) -> Program:
                 correct = ops.sum(_correct(logits, labels) * valid, axis=1)
                 return ops.sum(loss / ops.maximum(rows, 1.0)), (Sums(loss, correct, rows), moving)
 
-            (found, moving), grads = compiling.gradients(loss_of, list(before.weights))
+            (found, moving), grads = gradients(loss_of, list(before.weights))
             after = _updated(shape.optimizer, before, grads, rates)._replace(moving=list(moving))
             if ragged:
                 here = ops.max(valid, axis=1)[:, None, None] > 0
@@ -77,7 +76,7 @@ def program(shape: Shape, drops: bool, ragged: bool) -> Program:
         return Sums(*sums)
 
     # Scoring is a few operations a head and epoch: less than compiling it would take.
-    return Program(compiling.compiled(train), evaluate)
+    return Program(compiled(train), evaluate)
 
 
 def _where(here: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:

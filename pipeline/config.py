@@ -70,7 +70,7 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
     bases = {name: _base(f"bases.{name}", name, table, folder) for name, table in tables["bases"].items()}
     bases = bases or {"base": _base("base", "base", tables["base"], folder)}
     heads = head_entries(tables["heads"], bases, folder)
-    sweeps = sweep_entries(tables["sweeps"], tables["heads"], heads, bases, folder)
+    sweeps = sweep_entries(tables, heads, bases, folder)
     return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps)
 
 

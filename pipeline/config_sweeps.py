@@ -24,15 +24,11 @@ class SweepEntry:
 
 
 def sweep_entries(
-    tables: dict[str, Any],
-    heads: dict[str, Any],
-    entries: dict[str, HeadEntry],
-    bases: dict[str, BaseSpec],
-    folder: Path,
+    raw: dict[str, Any], entries: dict[str, HeadEntry], bases: dict[str, BaseSpec], folder: Path
 ) -> dict[str, SweepEntry]:
     """Every sweep of the file in ``folder``, by name; each value of each grid is tried on its head. Raises ConfigError."""
-    found = {}
-    for name, table in tables.items():
+    found, heads = {}, raw["heads"]
+    for name, table in raw["sweeps"].items():
         with place(f"[sweeps.{name}] "):
             check_name(name)
             if name in entries:

@@ -125,13 +125,13 @@ def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -
     """A base, what its stores hold, and what they lack."""
     weights = Weights(spec, config.cache.dir / "weights")
     digest = base_digest(spec, weights)
+    if digest is None:
+        what = "is not quantised" if spec.precision == "int8" else f"has its {spec.weights} weights not fetched"
+        all_images, why = tuple(manifest.by_digest), (f"{spec.name} {what} yet",)
+        unknown = tuple(LayerTarget(layer, None, {}, None, all_images, why) for layer in spec.cuts)
+        return BaseTarget(name, spec, weights, unknown)
     layers = []
     for layer in spec.cuts:
-        if digest is None:
-            what = "is not quantised" if spec.precision == "int8" else f"has its {spec.weights} weights not fetched"
-            reasons = (f"{spec.name} {what} yet",)
-            layers.append(LayerTarget(layer, None, {}, None, tuple(manifest.by_digest), reasons))
-            continue
         identity = spec.identity(digest, config.cache.dtype, layer)
         key = digest_json(identity)
         store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key, layer))

@@ -33,7 +33,7 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
         ),
     }
     rules = ["# Written by headstart: what depends on what. Make it anew with any target.\n"]
-    known = set()
+    known: set[Path] = set()
     for stamp, (before, targets) in stamps.items():
         stale = {folder / f"{name}.key": is_stale for name, (_, is_stale) in targets.items()}
         for path, (key, _) in zip(stale, targets.values(), strict=True):

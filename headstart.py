@@ -82,21 +82,20 @@ def _opened(source: "Config | Path | str", base: str | None, layer: str | None) 
     if not hasattr(source, "bases") and Path(source).is_dir():
         folder = Path(source).resolve()
         return Manifest.load(folder.parents[1] / "manifest.json"), FeatureStore(folder)
+    from pipeline.config_tables import no_such
     from pipeline.graph import load_graph
-    from stages.fields import nearest
 
     graph = load_graph(_config(source))
     name = base or next(iter(graph.bases))
     if name not in graph.bases:
-        raise ConfigError(f"base: no base {name!r}{nearest(name, graph.bases)}; there are {', '.join(graph.bases)}")
+        raise ConfigError(f"base: {no_such('base', name, graph.bases)}")
     target = graph.bases[name]
-    cuts = target.spec.cuts
-    if layer is not None and layer not in cuts:
-        raise ConfigError(f"layer: {name} extracts no {layer!r}{nearest(layer, cuts)}; it extracts {', '.join(cuts)}")
-    if (store := target.stores.get(layer or cuts[-1])) is None:
+    layer = layer or target.spec.cuts[-1]
+    if layer not in target.spec.cuts:
+        raise ConfigError(f"layer: {name} extracts {no_such('layer', layer, target.spec.cuts)}")
+    if not target.stores:
         target.require()  # its weights are not here yet
-        raise AssertionError("a base without stores is stale")
-    return graph.manifest, store
+    return graph.manifest, target.stores[layer]
 
 
 def _config(source: "Config | Path | str") -> "Config":

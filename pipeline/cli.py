@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pipeline.console import Terminal
 
 CONFIG = Path("headstart.toml")
-ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+ConfigOption = Annotated[Path, typer.Option(help="The configuration file.")]
 OnOption = Annotated[
-    str | None, typer.Option("--on", help="Work on the Dask cluster of this scheduler.", metavar="tcp://HOST:PORT")
+    str | None, typer.Option(help="Work on the Dask cluster of this scheduler.", metavar="tcp://HOST:PORT")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -49,10 +49,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., Non
                 _stop("interrupted", 130, debug)
             except typer.Exit:
                 raise
-            except HeadstartError as error:
-                _stop(str(error), 1, debug)
             except Exception as error:
-                _stop(_unforeseen(error), 1, debug)
+                _stop(str(error) if isinstance(error, HeadstartError) else _unforeseen(error), 1, debug)
 
         # Typer reads the signature, and --debug belongs to every command.
         signature = inspect.signature(function)
@@ -151,9 +149,7 @@ def layers(
     input_size: Annotated[
         str | None,
         typer.Option(
-            "--input-size",
-            help="Pixels on each side, or HEIGHTxWIDTH; left out, 150, or what the model file takes.",
-            metavar="N",
+            help="Pixels on each side, or HEIGHTxWIDTH; left out, 150, or what the model file takes.", metavar="N"
         ),
     ] = None,
 ) -> None:
@@ -223,10 +219,8 @@ def predict(
         list[Path] | None,
         typer.Argument(help="Image files or folders; left out, the unlabelled images of the data folder."),
     ] = None,
-    head: Annotated[
-        str | None, typer.Option("--head", help="The head that predicts; left out, the best on validation.")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with the columns id and label.")] = None,
+    head: Annotated[str | None, typer.Option(help="The head that predicts; left out, the best on validation.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a CSV file with the columns id and label.")] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
     """Label images, with the probability of each class."""
@@ -292,7 +286,3 @@ def main() -> None:
     # Looking through every installed package for plugins of Pydantic costs as much as reading the manifest of 10,000 images.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     app()
-
-
-if __name__ == "__main__":
-    main()

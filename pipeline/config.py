@@ -8,7 +8,7 @@ from typing import Any
 from cache.errors import ConfigError
 from pipeline.config_heads import HeadEntry, head_entries
 from pipeline.config_sweeps import SweepEntry, sweep_entries, variant
-from pipeline.config_tables import check_keys, check_name, table_of, validated
+from pipeline.config_tables import check_keys, check_name, place, validated
 from stages.bases.spec import FILE, SOURCES, BaseSpec
 from stages.data.spec import DataSpec
 from stages.extract.spec import CacheSpec
@@ -30,65 +30,63 @@ class Config:
 
     def variant(self, sweep: SweepEntry, params: dict[str, Any]) -> HeadEntry:
         """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
-        return variant(self.path, sweep.name, sweep.head, params, self.bases)
+        with place(f"{self.path}: [sweeps.{sweep.name}] "):
+            return variant(sweep.name, sweep.head, params, self.bases, self.path.parent)
 
 
 def load_config(path: Path | str) -> Config:
     """Read a configuration. Raises ConfigError with one line that says where, what was expected and what was found."""
     path = Path(path)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration; name one with --config FILE (make: CONFIG=FILE)") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: expected a TOML file, found a folder; name a file with --config FILE") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML, found {error}; mend that line") from None
-    folder = path.absolute().parent
-    check_keys(path, "", raw, SECTIONS)
+    with place(f"{path}: "):
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError("no such configuration; name one with --config FILE (make: CONFIG=FILE)") from None
+        except IsADirectoryError:
+            raise ConfigError("expected a TOML file, found a folder; name a file with --config FILE") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"expected TOML, found {error}; mend that line") from None
+        return _config(path.absolute(), raw)
+
+
+def _config(path: Path, raw: dict[str, Any]) -> Config:
+    check_keys(raw, SECTIONS, what="section")
     if "data" not in raw:
-        raise ConfigError(f'{path}: expected a [data] table with root = "folder of images", found none; add one')
-    data = _with_paths(table_of(path, raw, "data"), folder, "root", "labels")
-    cache = _with_paths({"dir": "artifacts"} | table_of(path, raw, "cache"), folder, "dir")
-    bases = _bases(path, raw, folder)
-    tables = table_of(path, raw, "heads")
-    heads = head_entries(path, tables, bases)
-    return Config(
-        path=path.absolute(),
-        root_name=str(raw["data"].get("root")),
-        data=validated(path, "data", DataSpec, data),
-        bases=bases,
-        cache=validated(path, "cache", CacheSpec, cache),
-        heads=heads,
-        sweeps=sweep_entries(path, table_of(path, raw, "sweeps"), tables, heads, bases),
-    )
-
-
-def _bases(path: Path, raw: dict[str, Any], folder: Path) -> dict[str, BaseSpec]:
-    if "base" in raw and "bases" in raw:
-        raise ConfigError(f"{path}: expected [base] or [bases.NAME], found both; keep one of the two forms")
-    tables = table_of(path, raw, "bases") if "bases" in raw else {"base": table_of(path, raw, "base")}
-    if not tables:
-        raise ConfigError(f"{path}: expected at least one [bases.NAME], found none")
-    found = {}
+        raise ConfigError('expected a [data] table with root = "folder of images", found none; add one')
+    tables = {name: raw.get(name, {}) for name in SECTIONS}
     for name, table in tables.items():
-        where = f"bases.{name}" if "bases" in raw else "base"
-        check_name(path, where, name)
-        spec: BaseSpec = validated(path, where, BaseSpec, table)
-        # Weights and structure of a user's own base are one file, so that the file is what the key holds.
-        file = spec.own_file or (None if spec.weights in SOURCES else Path(spec.weights))
-        if file is not None:
-            spec = spec.model_copy(update={"weights": str(folder / file.expanduser())})
-        found[name] = spec
-    return found
+        if not isinstance(table, dict):
+            raise ConfigError(f"expected a table [{name}], found {table!r}")
+    folder = path.parent
+    with place("[data] "):
+        data = validated(DataSpec, _with_paths(tables["data"], folder, "root", "labels"))
+    with place("[cache] "):
+        cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))
+    if "base" in raw and "bases" in raw:
+        raise ConfigError("expected [base] or [bases.NAME], found both; keep one of the two forms")
+    if raw.get("bases") == {}:
+        raise ConfigError("expected at least one [bases.NAME], found none")
+    bases = {name: _base(f"bases.{name}", name, table, folder) for name, table in tables["bases"].items()}
+    bases = bases or {"base": _base("base", "base", tables["base"], folder)}
+    heads = head_entries(tables["heads"], bases, folder)
+    sweeps = sweep_entries(tables, heads, bases, folder)
+    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps)
+
+
+def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:
+    with place(f"[{where}] "):
+        check_name(name)
+        spec = validated(BaseSpec, table)
+    # Weights and structure of a user's own base are one file, so that the file is what the key holds.
+    file = spec.own_file or (None if spec.weights in SOURCES else Path(spec.weights))
+    return spec.model_copy(update={"weights": str(folder / file.expanduser())}) if file else spec
 
 
 def base_of(name: str, size: tuple[int, int]) -> BaseSpec:
     """A base that no configuration names, with random weights, or those of its own file. Raises ConfigError."""
-    own = name.startswith(FILE)
-    table: dict[str, Any] = {"name": name, "input_size": list(size)} | ({} if own else {"weights": "random"})
-    spec: BaseSpec = validated(Path("headstart layers"), "base", BaseSpec, table)
-    return spec.model_copy(update={"weights": str(spec.own_file)}) if spec.own_file else spec
+    weights = {} if name.startswith(FILE) else {"weights": "random"}
+    with place("headstart layers: "):
+        return _base("base", "base", {"name": name, "input_size": list(size), **weights}, Path())
 
 
 def _with_paths(table: dict[str, Any], folder: Path, *names: str) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from cache.errors import ConfigError
 from cache.files import sha256_file
-from pipeline.config_tables import check_keys, check_name, validated
+from pipeline.config_tables import check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import nearest
-from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
+from stages.heads.spec import AnyHead, KerasSpec, SklearnSpec
 from stages.training.spec import DenseSpec
 
 KINDS: dict[str, type[AnyHead]] = {"dense": DenseSpec, "keras": KerasSpec, "sklearn": SklearnSpec}
@@ -28,66 +28,49 @@ class HeadEntry:
     spec: AnyHead
 
 
-def head_entries(path: Path, tables: dict[str, Any], bases: dict[str, BaseSpec]) -> dict[str, HeadEntry]:
-    """Every head of the file, by name. Raises ConfigError."""
+def head_entries(tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Path) -> dict[str, HeadEntry]:
+    """Every head of the file in ``folder``, by name. Raises ConfigError."""
     entries = {}
     for name, table in tables.items():
-        where = f"heads.{name}"
-        check_name(path, where, name)
-        for entry in on_each_base(path, where, name, table, bases):
-            optimizer = getattr(entry.spec, "optimizer", None)
-            if "momentum" in table and optimizer != "sgd":
-                raise ConfigError(
-                    f'{path}: [{where}] momentum: only optimizer "sgd" takes it, found "{optimizer}"; leave it out'
-                )
-            entries[entry.name] = entry
+        with place(f"[heads.{name}] "):
+            check_name(name)
+            for entry in on_each_base(name, table, bases, folder):
+                optimizer = getattr(entry.spec, "optimizer", None)
+                if "momentum" in table and optimizer != "sgd":
+                    raise ConfigError(f'momentum: only optimizer "sgd" takes it, found "{optimizer}"; leave it out')
+                entries[entry.name] = entry
     return entries
 
 
-def on_each_base(path: Path, where: str, name: str, table: Any, bases: dict[str, BaseSpec]) -> list[HeadEntry]:
+def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path) -> list[HeadEntry]:
     """The head of a table on each of its bases; on the first base where it names none. Raises ConfigError."""
     kind = table.get("kind") if isinstance(table, dict) else table
     if not isinstance(table, dict) or kind not in KINDS:
-        raise ConfigError(f"{path}: [{where}] kind: expected one of {', '.join(KINDS)}, found {kind!r}")
-    fields = KINDS[kind].model_fields
-    if elsewhere := [key for key in ("cv", "repeats") if key in table.keys() - fields.keys()]:
-        raise ConfigError(
-            f"{path}: [{where}] {elsewhere[0]}: a head has no such field, a sweep has; set it in a [sweeps.NAME] with "
-            f'head = "{name}"'
-        )
-    check_keys(path, where, table, fields)
-    spec: AnyHead = validated(path, where, HeadSpec, table)
+        raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
+    for key in ("cv", "repeats"):
+        if key in table:
+            raise ConfigError(
+                f'{key}: a head has no such field, a sweep has; set it in a [sweeps.NAME] with head = "{name}"'
+            )
+    spec: AnyHead = validated(KINDS[kind], table)
     if isinstance(spec, KerasSpec):
-        spec = spec.model_copy(update={"code": _code(path, where, spec)})
+        file = spec.build.rpartition(":")[0]
+        try:  # its digest, so that an edit makes the head stale
+            spec = spec.model_copy(update={"code": sha256_file(folder / file)})
+        except OSError as error:
+            raise ConfigError(f"build: {file}: cannot be read ({error.strerror}); name a Python file") from None
     asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
     entries = []
     for base in asked:
         if base not in bases:
-            raise ConfigError(
-                f"{path}: [{where}] base: no base {base!r}{nearest(base, bases)}; there are {', '.join(bases)}"
-            )
+            raise ConfigError(f"base: {no_such('base', base, bases)}")
+        cuts = bases[base].cuts
+        for layer in spec.layers or ():
+            if layer not in cuts:
+                raise ConfigError(
+                    f"layers: the base extracts no layer {layer!r}{nearest(layer, cuts)}; "
+                    f"it extracts {', '.join(cuts)}; add it to the base's layers"
+                )
         full = f"{name}@{base}" if len(asked) > 1 else name
-        entries.append(HeadEntry(full, base, _layers(path, where, spec.layers, bases[base]), spec))
+        entries.append(HeadEntry(full, base, tuple(spec.layers or cuts[-1:]), spec))
     return entries
-
-
-def _code(path: Path, where: str, spec: KerasSpec) -> str:
-    """The digest of the file that a head is built by, so that an edit makes the head stale."""
-    name = spec.build.rpartition(":")[0]
-    try:
-        return sha256_file(path.absolute().parent / name)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: [{where}] build: {name}: cannot be read ({error.strerror}); name a Python file"
-        ) from None
-
-
-def _layers(path: Path, where: str, asked: list[str] | None, base: BaseSpec) -> tuple[str, ...]:
-    """The layers that a head is trained on: those that it names, else the last that the base names."""
-    for layer in asked or ():
-        if layer not in base.cuts:
-            raise ConfigError(
-                f"{path}: [{where}] layers: the base extracts no layer {layer!r}{nearest(layer, base.cuts)}; "
-                f"it extracts {', '.join(base.cuts)}; add it to the base's layers"
-            )
-    return tuple(asked) if asked else base.cuts[-1:]

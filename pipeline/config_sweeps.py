@@ -7,10 +7,11 @@ from typing import Any
 
 from cache.errors import ConfigError
 from pipeline.config_heads import KINDS, HeadEntry, on_each_base
-from pipeline.config_tables import check_keys, check_name, validated
+from pipeline.config_tables import check_keys, check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
-from stages.fields import Range, nearest
+from stages.fields import Range
 from stages.sweeps.spec import SweepSpec
+from stages.training.spec import DenseSpec
 
 
 @dataclass(frozen=True)
@@ -23,37 +24,32 @@ class SweepEntry:
 
 
 def sweep_entries(
-    path: Path, tables: dict[str, Any], heads: dict[str, Any], entries: dict[str, HeadEntry], bases: dict[str, BaseSpec]
+    raw: dict[str, Any], entries: dict[str, HeadEntry], bases: dict[str, BaseSpec], folder: Path
 ) -> dict[str, SweepEntry]:
-    """Every sweep of the file, by name; each value of each grid is tried on its head. Raises ConfigError."""
-    found = {}
-    for name, table in tables.items():
-        where = f"sweeps.{name}"
-        check_name(path, where, name)
-        if name in entries:
-            raise ConfigError(
-                f"{path}: [{where}]: expected a name of its own, as its winner becomes a head; there is [heads.{name}]"
-            )
-        spec: SweepSpec = validated(path, where, SweepSpec, _flat(path, where, table))
-        if spec.head not in heads:
-            raise ConfigError(
-                f"{path}: [{where}] head: no head {spec.head!r}{nearest(spec.head, heads)}; there are {', '.join(heads)}"
-            )
-        head = heads[spec.head]
-        if problem := _misfit(spec, head):
-            raise ConfigError(f"{path}: [{where}]{problem}")
-        fields = KINDS[head["kind"]].model_fields
-        grid = dict(spec.grid)
-        for field, values in spec.grid.items():
-            for value in [values.low, values.high] if isinstance(values, Range) else values:
-                variant(path, name, head, {field: value}, bases)
-            if isinstance(values, Range) and field in fields and fields[field].annotation is float:
-                grid[field] = values.of_floats()
+    """Every sweep of the file in ``folder``, by name; each value of each grid is tried on its head. Raises ConfigError."""
+    found, heads = {}, raw["heads"]
+    for name, table in raw["sweeps"].items():
+        with place(f"[sweeps.{name}] "):
+            check_name(name)
+            if name in entries:
+                raise ConfigError(f"expected a name of its own, as its winner becomes a head; there is [heads.{name}]")
+            spec = validated(SweepSpec, _flat(table))
+            if spec.head not in heads:
+                raise ConfigError(f"head: {no_such('head', spec.head, heads)}")
+            head = heads[spec.head]
+            _check_fit(spec, head)
+            fields = KINDS[head["kind"]].model_fields
+            grid = dict(spec.grid)
+            for field, values in spec.grid.items():
+                for value in [values.low, values.high] if isinstance(values, Range) else values:
+                    variant(name, head, {field: value}, bases, folder)
+                if isinstance(values, Range) and field in fields and fields[field].annotation is float:
+                    grid[field] = values.of_floats()
         found[name] = SweepEntry(name, spec.model_copy(update={"grid": grid}), head)
     return found
 
 
-def _flat(path: Path, where: str, table: Any) -> Any:
+def _flat(table: Any) -> Any:
     """The grid's ``params = { C = […] }`` as ``params.C``; any other table in it is a range."""
     if not isinstance(table, dict) or not isinstance(table.get("grid"), dict):
         return table
@@ -62,55 +58,51 @@ def _flat(path: Path, where: str, table: Any) -> Any:
         grid |= {f"params.{name}": values for name, values in grid.pop("params").items()}
     for field, values in grid.items():
         if isinstance(values, dict):
-            check_keys(path, where, values, Range.model_fields, f"grid.{field}.")
+            check_keys(values, Range.model_fields, f"grid.{field}.")
     return table | {"grid": grid}
 
 
-def _misfit(spec: SweepSpec, head: dict[str, Any]) -> str | None:
-    """What a sweep asks that its head cannot do."""
+def _check_fit(spec: SweepSpec, head: dict[str, Any]) -> None:
+    """Raise ConfigError where a sweep asks what its head cannot do."""
     base, kind = head.get("base"), head["kind"]
     if isinstance(base, list) and base[1:] and "base" not in spec.grid:
-        return f": the head {spec.head!r} is on several bases; name one of them, or sweep over them: grid.base = {base}"
+        raise ConfigError(
+            f"the head {spec.head!r} is on several bases; name one of them, or sweep over them: grid.base = {base}"
+        )
     if spec.strategy == "halving" and kind != "dense":
-        return (
-            ' strategy: "halving" needs a head of kind "dense", whose epochs it divides, found '
+        raise ConfigError(
+            'strategy: "halving" needs a head of kind "dense", whose epochs it divides, found '
             f'kind "{kind}"; take "grid" or "random"'
         )
-    epochs = head.get("epochs", DEFAULT_EPOCHS)
+    epochs = head.get("epochs", DenseSpec.model_fields["epochs"].default)
     if spec.strategy == "halving" and spec.min_epochs >= epochs:
-        return (
-            f" min_epochs: expected fewer than the {epochs} epochs of the head {spec.head!r}, found "
+        raise ConfigError(
+            f"min_epochs: expected fewer than the {epochs} epochs of the head {spec.head!r}, found "
             f"{spec.min_epochs}; no trial would be dropped"
         )
     optimizers = spec.grid.get("optimizer") or [head.get("optimizer")]
     if "momentum" in spec.grid and "sgd" not in optimizers:
         found = ", ".join(map(repr, optimizers))
-        return f' grid.momentum: only optimizer "sgd" takes it, found {found}; leave it out'
-    return None
-
-
-DEFAULT_EPOCHS = KINDS["dense"].model_fields["epochs"].default
+        raise ConfigError(f'grid.momentum: only optimizer "sgd" takes it, found {found}; leave it out')
 
 
 def variant(
-    path: Path, sweep: str, head: dict[str, Any], params: dict[str, Any], bases: dict[str, BaseSpec]
+    sweep: str, head: dict[str, Any], params: dict[str, Any], bases: dict[str, BaseSpec], folder: Path
 ) -> HeadEntry:
     """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
     table = dict(head)
     if isinstance(table.get("base"), list):
         table["base"] = table["base"][0]  # stands in where no base is named
-    start = f"{path}: [sweeps.{sweep}] "
     for field, value in params.items():
         name, _, parameter = field.partition(".")
         if name == "base" and not isinstance(value, str):
-            raise ConfigError(f"{start}grid.base: expected names of bases, found {value!r}")
+            raise ConfigError(f"grid.base: expected names of bases, found {value!r}")
         if parameter and not isinstance(table.get(name, {}), dict):
-            raise ConfigError(f"{start}grid.{field}: {name} has no parts, found {table[name]!r}")
+            raise ConfigError(f"grid.{field}: {name} has no parts, found {table[name]!r}")
         table[name] = {**table.get(name, {}), parameter: value} if parameter else value
     try:
-        (entry,) = on_each_base(path, f"sweeps.{sweep}", sweep, table, bases)
+        (entry,) = on_each_base(sweep, table, bases, folder)
     except ConfigError as error:
-        said = str(error).removeprefix(start)
         varied = {field.partition(".")[0] for field in params}
-        raise ConfigError(f"{start}{'grid.' if re.split('[.:]', said)[0] in varied else ''}{said}") from None
+        raise ConfigError(f"{'grid.' if re.split('[.:]', str(error))[0] in varied else ''}{error}") from None
     return entry

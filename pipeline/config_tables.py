@@ -1,13 +1,16 @@
 """One table of the configuration → one spec. What is wrong with it becomes one line: where, what was expected, what was found."""
 
 import re
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from cache.errors import ConfigError
-from stages.fields import nearest
+from stages.fields import Spec, nearest
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 # Pydantic's words for its own types, in those of a TOML file.
 WORDS = {
@@ -28,19 +31,27 @@ WORDS = {
 # Errors whose words say what was found.
 SAID = ("missing", "value_error", "too_short")
 # What Pydantic puts into the place of an error for the member of a union that was meant; it does not stand in the file.
-TAGS = ("dense", "keras", "sklearn", "list", "range")
+TAGS = ("list", "range")
 # Names become folders and make targets, so they stay within what both can take.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def validated(path: Path, where: str, spec: Any, table: Any) -> Any:
+@contextmanager
+def place(where: str) -> Iterator[None]:
+    """A ConfigError in the block begins with ``where`` it is: so who finds a mistake need not know of which table it is."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
+
+
+def validated(spec: type[AnySpec], table: Any) -> AnySpec:
     """The spec that a table says. Raises ConfigError; the error for an unknown field names the nearest known one."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: expected a table [{where}], found {table!r}")
-    if hasattr(spec, "model_fields"):
-        check_keys(path, where, table, spec.model_fields)
+        raise ConfigError(f"expected a table, found {table!r}")
+    check_keys(table, spec.model_fields)
     try:
-        return TypeAdapter(spec).validate_python(table)
+        return spec.model_validate(table)
     except ValidationError as error:
         first, *others = error.errors()
         names = [str(part) for part in first["loc"] if part not in TAGS]
@@ -50,31 +61,26 @@ def validated(path: Path, where: str, spec: Any, table: Any) -> Any:
             found += nearest(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))
         more = f" (and {len(others)} more)" if others else ""
         # What does not fit together names its fields itself.
-        place = f"{'.'.join(names)}: " if names else ""
-        raise ConfigError(f"{path}: [{where}] {place}{message}{found}{more}") from None
+        field = f"{'.'.join(names)}: " if names else ""
+        raise ConfigError(f"{field}{message}{found}{more}") from None
 
 
-def table_of(path: Path, raw: dict[str, Any], name: str) -> dict[str, Any]:
-    """A table of the file, empty where there is none."""
-    value = raw.get(name, {})
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a table [{name}], found {value!r}")
-    return value
-
-
-def check_name(path: Path, where: str, name: str) -> None:
+def check_name(name: str) -> None:
     """Raise ConfigError for a name that is no name of a folder."""
     if not NAME.fullmatch(name):
         raise ConfigError(
-            f"{path}: [{where}]: expected a name that begins with a letter or digit, and has letters, digits, '-', '_' and '.' only, "
+            "expected a name that begins with a letter or digit, and has letters, digits, '-', '_' and '.' only, "
             f"found {name!r}; rename it"
         )
 
 
-def check_keys(path: Path, where: str, table: dict[str, Any], known: Any, inside: str = "") -> None:
-    """Raise ConfigError for a field that is not ``known``, or without ``where`` for a section of the file that is not."""
+def check_keys(table: Iterable[str], known: Collection[str], before: str = "", what: str = "field") -> None:
+    """Raise ConfigError for a field that is not ``known``; ``before`` is what stands before the fields' names."""
     for key in table:
         if key not in known:
-            place = f"[{where}] {inside}{key}" if where else f"[{key}]"
-            what = "field" if where else "section"
-            raise ConfigError(f"{path}: {place}: unknown {what}{nearest(key, known)}; known are {', '.join(known)}")
+            raise ConfigError(f"{before}{key}: unknown {what}{nearest(key, known)}; known are {', '.join(known)}")
+
+
+def no_such(what: str, name: str, known: Collection[str]) -> str:
+    """The words for a name that is not among those ``known``, with the nearest of these."""
+    return f"no {what} {name!r}{nearest(name, known)}; there are {', '.join(known) or 'none'}"

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from io import TextIOWrapper
 from time import perf_counter
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -14,9 +15,8 @@ class Terminal:
     def __init__(self) -> None:
         # A file name that is not UTF-8 is shown escaped; it must not stop the run.
         for stream in (sys.stdout, sys.stderr):
-            reconfigure = getattr(stream, "reconfigure", None)
-            if reconfigure:
-                reconfigure(errors="backslashreplace")
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         self._shown: list[str] = []
         self._bars = 0
         self._printed = perf_counter()
@@ -34,14 +34,9 @@ class Terminal:
             for line in lines:
                 self.say(line)
 
-    @contextmanager
-    def task(self, what: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    def task(self, what: str, total: int, unit: str = "images") -> AbstractContextManager[Callable[[int], None]]:
         """A bar with things per second and the time left; off a terminal, a line every ten seconds."""
-        if sys.stderr.isatty():
-            with self._bar(what, total, unit) as advance:
-                yield advance
-        else:
-            yield self._lines(what, total, unit)
+        return (self._bar if sys.stderr.isatty() else self._lines)(what, total, unit)
 
     @contextmanager
     def _bar(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -70,9 +65,8 @@ class Terminal:
             task = progress.add_task(what, total=total, rate="")
 
             def advance(done: int) -> None:
-                progress.advance(task, done)
-                rate = progress.tasks[0].completed / max(perf_counter() - start, 1e-9)
-                progress.update(task, rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
+                rate = (progress.tasks[0].completed + done) / max(perf_counter() - start, 1e-9)
+                progress.update(task, advance=done, rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
 
             self._bars += 1
             try:
@@ -80,20 +74,21 @@ class Terminal:
             finally:
                 self._bars -= 1
 
-    def _lines(self, what: str, total: int, unit: str) -> Callable[[int], None]:
-        start = perf_counter()
-        state = {"done": 0, "said": start}
+    @contextmanager
+    def _lines(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        start = said = perf_counter()
+        done = 0
 
-        def advance(done: int) -> None:
-            state["done"] += done
+        def advance(more: int) -> None:
+            nonlocal done, said
+            done += more
             now = perf_counter()
-            if now - state["said"] >= SECONDS_BETWEEN_LINES:
-                state["said"] = now
-                rate = state["done"] / (now - start)
-                left = (total - state["done"]) / rate
-                self.say(f"{what}: {state['done']:,} of {total:,}, {rate:,.1f} {unit}/s, {left:,.0f} s left")
+            if now - said >= SECONDS_BETWEEN_LINES:
+                said = now
+                rate = done / (now - start)
+                self.say(f"{what}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {(total - done) / rate:,.0f} s left")
 
-        return advance
+        yield advance
 
 
 def visible(line: str) -> str:

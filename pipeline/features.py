@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import DataError
-from cache.manifest import Manifest
 from pipeline.build import frozen_base
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
@@ -16,13 +15,13 @@ from stages.progress import Progress
 
 if TYPE_CHECKING:
     from stages.bases.frozen import FrozenBase
-    from stages.extract.features import LayerStore, Stage
+    from stages.extract.features import Stage
 
 
 def extract_missing(
     config: Config, progress: Progress, rehash: bool = False, allow_drift: bool = False, on: str | None = None
-) -> int:
-    """Stage one: extract what the cache lacks, bring labels in the shards up to date. Returns the images extracted.
+) -> None:
+    """Stage one: extract what the cache lacks, bring labels in the shards up to date.
 
     ``on`` is the address of a Dask scheduler whose workers extract; without it this process does.
     """
@@ -36,20 +35,18 @@ def extract_missing(
         check_heads(graph)
     # All are built before the first runs, so that a mistake in the last is not found an hour later.
     built = {target.name: frozen_base(graph, target, progress) for target in stale if target.missing}
-    extracted = 0
     for target in stale:
-        extracted += _bring_up_to_date(graph, target, built.get(target.name), progress, allow_drift, on)
+        _bring_up_to_date(graph, target, built.get(target.name), progress, allow_drift, on)
     if not stale:
         progress.say("features: up to date")
     elif graph.skipped.reasons != undecodable:
         # The manifest without what cannot be decoded; raises where the rest is too little to train on.
         load_graph(config)
-    return extracted
 
 
 def _bring_up_to_date(
     graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool, on: str | None
-) -> int:
+) -> None:
     from stages.extract.features import LayerStore, Stage, compare
 
     if not target.key():  # the weights have just been fetched or quantised
@@ -65,38 +62,31 @@ def _bring_up_to_date(
         for each in sorted(layers.values(), key=lambda each: each.store.folder):
             held.enter_context(each.store.writing(progress.say))
         graph.skipped.refresh()
-        if rewritten := sum(_mend(each, graph.manifest) for each in layers.values()):
+        rewritten = 0
+        for each in layers.values():
+            each.store.create(each.identity)
+            each.store.discard_damaged()
+            rewritten += each.store.relabel(graph.manifest)
+            each.store.discard_damaged()  # what relabelling found
+        if rewritten:
             progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
         # Another process may have worked on the stores since the graph was made, so look again under the lock.
         stage.layers = {layer: each for layer, each in layers.items() if stage.lacks(layer)}
         if not stage.layers:
-            return 0
+            return
         if base is None or not set(stage.layers) <= set(base.layers):
             base = frozen_base(graph, target, progress, list(stage.layers))
-        return _extract(stage, base, compare(stage, base), on)
+        _extract(stage, base, compare(stage, base), on)
 
 
-def _mend(each: "LayerStore", manifest: Manifest) -> int:
-    """Bring a store to what its spec and the manifest say; what is damaged goes. Returns the shards rewritten."""
-    each.store.create(each.identity)
-    each.store.discard_damaged()
-    rewritten = each.store.relabel(manifest)
-    each.store.discard_damaged()  # what relabelling found
-    return rewritten
-
-
-def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, Any]], on: str | None) -> int:
+def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, Any]], on: str | None) -> None:
+    from stages.extract.cluster import extract_on
     from stages.extract.features import extract
 
     progress, wanted = stage.progress, stage.wanted()
     before = stage.least_rows()
     try:
-        if on is None:
-            done = extract(stage, base, wanted, compared)
-        else:
-            from stages.extract.cluster import extract_on
-
-            done = extract_on(on, stage, base.spec, wanted)
+        done = extract_on(on, stage, base.spec, wanted) if on else extract(stage, base, wanted, compared)
     except KeyboardInterrupt:
         kept = stage.least_rows() - before
         progress.say(f"features: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")
@@ -111,7 +101,6 @@ def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, A
     )
     if changed := done.rejected.changed:
         raise DataError(f"{changed[0]}: {len(changed)} images changed or went away while they were read; run again")
-    return done.extracted
 
 
 def plan(config: Config, progress: Progress) -> list[str]:

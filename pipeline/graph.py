@@ -14,15 +14,7 @@ from cache.manifest import Manifest
 from cache.skipped import SkippedImages
 from pipeline.config import Config
 from pipeline.reasons import report_reasons
-from pipeline.targets import (
-    BaseTarget,
-    HeadTarget,
-    SweepTarget,
-    base_target,
-    head_target,
-    sweep_target,
-    winner_target,
-)
+from pipeline.targets import BaseTarget, HeadTarget, SweepTarget, base_target, head_target, sweep_target, winner_target
 from stages.data.policy import EXACT
 from stages.data.scan import NoImagesError, scan
 from stages.data.splits import assign_splits
@@ -86,14 +78,11 @@ def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Pr
     folder = config.cache.dir
     try:
         return scan(config.data, folder, skipped.reasons, rehash, progress, config.root_name), True
-    except NoImagesError as error:
-        problem: DataError = error
     except DataError as error:
-        if config.data.root.exists():
+        gone = isinstance(error, NoImagesError) or not config.data.root.exists()
+        if not gone or not (folder / "manifest.json").exists():
             raise
-        problem = error
-    if not (folder / "manifest.json").exists():
-        raise problem
+        problem = str(error)
     stored = Manifest.load(folder / "manifest.json")
     if stored.root != config.root_name:
         raise DataError(f"{problem} (the cache in {folder} is of {stored.root!r})")

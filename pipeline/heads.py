@@ -6,16 +6,16 @@ from time import perf_counter
 from cache.errors import HeadError
 from cache.files import lock
 from pipeline.config import Config
+from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
 from pipeline.targets import HeadTarget
 from pipeline.words import first
-from stages.fields import nearest
 from stages.heads.results import best_on_validation
 from stages.progress import Progress
 
 
-def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> int:
-    """Stage two: train the heads that are stale. Returns how many were trained.
+def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> None:
+    """Stage two: train the heads that are stale.
 
     All are trained in this process; with the address of a Dask scheduler in ``on``, what scikit-learn does in parallel goes there.
 
@@ -29,52 +29,51 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
         known_head(graph, name)
     if not _wanted(graph, names):
         progress.say("heads: up to date")
-        return 0
+        return
     with lock(config.cache.dir / "heads", progress.say):
         # Another process may have trained some of them while this one waited.
         graph = load_graph(config)
         stale = _wanted(graph, names)
         if not stale:
             progress.say("heads: up to date")
-            return 0
+            return
         for base in dict.fromkeys(head.entry.base for head in stale):
             graph.bases[base].require()
         for line in first([f"data: {note}" for note in graph.manifest.notes], 5):
             progress.say(line)
         check_heads(graph)
         if on is None:
-            return _train(graph, stale, progress)
+            _train(graph, stale, progress)
+            return
         from stages.extract.cluster import cluster
 
         with cluster(on):
-            return _train(graph, stale, progress)
+            _train(graph, stale, progress)
 
 
 def _wanted(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
-    return [head for head in graph.heads.values() if head.stale and (not names or head.name in names)]
+    return [head for name, head in graph.heads.items() if head.stale and name in (names or graph.heads)]
 
 
-def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int:
+def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> None:
     from stages.bases.backend import LOADING
     from stages.heads.dataset import Dataset
     from stages.heads.train import HeadTask, train_heads
 
     start, before = perf_counter(), len(LOADING)
     failures: list[HeadError] = []
+    rows, home = graph.manifest.rows_digest, graph.config.path.parent
     for name in dict.fromkeys(head.entry.base for head in stale):
         base = graph.bases[name]
+        data = Dataset(graph.manifest, base.stores, graph.config.cache.memory)
         tasks = []
         for head in stale:
             entry = head.entry
-            if entry.base == name and (base_key := base.key(entry.layers)) is not None and head.key is not None:
-                rows = graph.manifest.rows_digest
-                home = graph.config.path.parent
+            if entry.base == name and (key := base.key(entry.layers)) and head.key:
                 tasks.append(
-                    HeadTask(head.name, entry.spec, head.key, name, entry.layers, base_key, rows, head.folder, home)
+                    HeadTask(entry.name, entry.spec, head.key, name, entry.layers, key, rows, head.folder, home)
                 )
-        for task, outcome in train_heads(
-            tasks, Dataset(graph.manifest, base.stores, graph.config.cache.memory), progress
-        ):
+        for task, outcome in train_heads(tasks, data, progress):
             if isinstance(outcome, HeadError):
                 progress.say(f"failed: {outcome}")
                 failures.append(outcome)
@@ -91,16 +90,15 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> int
     if failures:
         more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
         raise HeadError(f"{failures[0]}{more}; mend or remove it in {graph.config.path.name}")
-    return trained
 
 
 def check_heads(graph: Graph) -> None:
     """Find a misspelt estimator now, and not after an hour of extraction."""
     from stages.heads.train import check_spec
 
-    for head in graph.heads.values():
+    for name, head in graph.heads.items():
         if head.stale:
-            check_spec(head.name, head.entry.spec)
+            check_spec(name, head.entry.spec)
 
 
 def known_head(graph: Graph, name: str) -> HeadTarget:
@@ -110,9 +108,7 @@ def known_head(graph: Graph, name: str) -> HeadTarget:
             f"the winner of sweep {name!r} is not known: {'; '.join(graph.sweeps[name].reasons)}; run `make sweep`"
         )
     if name not in graph.heads:
-        raise HeadError(
-            f"no head {name!r} in the configuration{nearest(name, graph.heads)}; there are {', '.join(graph.heads) or 'none'}"
-        )
+        raise HeadError(no_such("head", name, graph.heads))
     return graph.heads[name]
 
 
@@ -125,10 +121,10 @@ def trained_head(graph: Graph, name: str | None) -> HeadTarget:
         raise HeadError("no head is trained for this configuration; run `make heads`")
     chosen = known_head(graph, name or best_on_validation(usable)["head"])
     if chosen.result is None:
-        raise HeadError(f"head {chosen.name!r} is not trained yet; run `make heads`")
+        raise HeadError(f"head {chosen.entry.name!r} is not trained yet; run `make heads`")
     if not _as_configured(graph, chosen):
         why = "; ".join(chosen.reasons)
-        raise HeadError(f"head {chosen.name!r} was trained with another configuration: {why}; run `make heads`")
+        raise HeadError(f"head {chosen.entry.name!r} was trained with another configuration: {why}; run `make heads`")
     return chosen
 
 

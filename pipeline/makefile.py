@@ -13,8 +13,6 @@ from pathlib import Path
 from cache.files import digest_json, write_if_changed
 from pipeline.graph import Graph
 
-SECOND = 1_000_000_000
-
 
 def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
     """Write ``fragment`` where it changed, and the key files and stamps into the folder beside it that bears its stem.
@@ -22,57 +20,41 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
     Where ``sweeps`` are asked for, too, they are run before the report, which shows what came of them.
     """
     folder = fragment.with_suffix("")
-    keys = {
-        "features": " ".join(str(base.key()) for base in graph.bases.values()),
-        **{f"heads/{name}": str(head.key) for name, head in graph.heads.items()},
-        **{f"sweeps/{name}": sweep.key for name, sweep in graph.sweeps.items()},
-        "report": digest_json(graph.report_parts),
+    features = " ".join(str(base.key()) for base in graph.bases.values())
+    to_sweep = sweeps and any(sweep.stale for sweep in graph.sweeps.values())
+    # For each stamp the stamps before it, and its targets, each with its key and whether it is stale.
+    stamps: dict[str, tuple[list[str], dict[str, tuple[str, bool]]]] = {
+        "features": ([], {"features": (features, any(base.stale for base in graph.bases.values()))}),
+        "heads": (["features"], {f"heads/{name}": (str(head.key), head.stale) for name, head in graph.heads.items()}),
+        "sweeps": (["features"], {f"sweeps/{name}": (each.key, each.stale) for name, each in graph.sweeps.items()}),
+        "report": (
+            ["heads", "sweeps"] if sweeps else ["heads"],
+            {"report": (digest_json(graph.report_parts), bool(graph.report_reasons) or to_sweep)},
+        ),
     }
-    to_sweep = any(sweep.stale for sweep in graph.sweeps.values())
-    stale = {
-        "features": {"features": any(base.stale for base in graph.bases.values())},
-        "heads": {f"heads/{name}": head.stale for name, head in graph.heads.items()},
-        "sweeps": {f"sweeps/{name}": sweep.stale for name, sweep in graph.sweeps.items()},
-        "report": {"report": bool(graph.report_reasons) or (sweeps and to_sweep)},
-    }
-    for name, key in keys.items():
-        write_if_changed(folder / f"{name}.key", key + "\n")
-    for leftover in (*folder.glob("heads/*.key"), *folder.glob("sweeps/*.key")):
-        if f"{leftover.parent.name}/{leftover.name.removesuffix('.key')}" not in keys:
-            leftover.unlink()
-    before = {
-        "features": "",
-        "heads": "features",
-        "sweeps": "features",
-        "report": "heads sweeps" if sweeps else "heads",
-    }
-    rules = []
-    for stamp, targets in stale.items():
-        _settle(folder, stamp, targets)
-        order = " ".join(f"{folder}/{name}.stamp" for name in before[stamp].split())
-        rules.append(f"{folder}/{stamp}.stamp: {' '.join(f'{folder}/{name}.key' for name in targets)} | {order}\n")
-    write_if_changed(
-        fragment, "# Written by headstart: what depends on what. Make it anew with any target.\n" + "".join(rules)
-    )
+    rules = ["# Written by headstart: what depends on what. Make it anew with any target.\n"]
+    known: set[Path] = set()
+    for stamp, (before, targets) in stamps.items():
+        stale = {folder / f"{name}.key": is_stale for name, (_, is_stale) in targets.items()}
+        for path, (key, _) in zip(stale, targets.values(), strict=True):
+            write_if_changed(path, key + "\n")
+        _settle(folder / f"{stamp}.stamp", stale)
+        order = " ".join(f"{folder}/{name}.stamp" for name in before)
+        rules.append(f"{folder}/{stamp}.stamp: {' '.join(map(str, stale))} | {order}\n")
+        known |= stale.keys()
+    for leftover in {*folder.glob("heads/*.key"), *folder.glob("sweeps/*.key")} - known:
+        leftover.unlink()
+    write_if_changed(fragment, "".join(rules))
 
 
-def _settle(folder: Path, stamp_name: str, stale: Mapping[str, bool]) -> None:
+def _settle(stamp: Path, stale: Mapping[Path, bool]) -> None:
     """Make each key file newer than the stamp where its target is stale, and older where it is not."""
-    stamp = folder / f"{stamp_name}.stamp"
-    keys = {folder / f"{name}.key": is_stale for name, is_stale in stale.items()}
-    if stamp.exists() and all((_mtime(key) > _mtime(stamp)) == is_stale for key, is_stale in keys.items()):
-        return
+    if stamp.exists():
+        made = stamp.stat().st_mtime_ns
+        if all((key.stat().st_mtime_ns > made) == is_stale for key, is_stale in stale.items()):
+            return
     stamp.touch()
     # All in the past, so that make does not warn of clocks, and far enough apart for any file system.
-    now = time.time_ns()
-    _set_mtime(stamp, now - 4 * SECOND)
-    for key, is_stale in keys.items():
-        _set_mtime(key, now - (2 if is_stale else 6) * SECOND)
-
-
-def _mtime(path: Path) -> int:
-    return path.stat().st_mtime_ns
-
-
-def _set_mtime(path: Path, ns: int) -> None:
-    os.utime(path, ns=(ns, ns))
+    now = time.time()
+    for path, age in {stamp: 4, **{key: 2 if is_stale else 6 for key, is_stale in stale.items()}}.items():
+        os.utime(path, (now - age, now - age))

@@ -25,12 +25,12 @@ def predict_files(config: Config, progress: Progress, paths: Sequence[Path], hea
     chosen = trained_head(graph, head)
     target = graph.bases[chosen.entry.base]
     if chosen.stale:
-        progress.say(f"warning: head {chosen.name} is not up to date: {'; '.join(chosen.reasons)}")
+        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
     files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
     if not files:
         raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
     result = chosen.result or {}
-    progress.say(f"head: {chosen.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
+    progress.say(f"head: {chosen.entry.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
     model = load_head(chosen.folder)
     stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
     temperature = result.get("temperature", 1.0)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cache.errors import ConfigError
@@ -10,6 +11,7 @@ from cache.files import TEMPORARY_PREFIX, is_alive, lock
 from cache.store import FeatureStore
 from pipeline.config import Config, load_config
 from pipeline.graph import Graph, load_graph
+from pipeline.words import bytes_in
 from stages.progress import Progress
 
 
@@ -33,17 +35,29 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     stores = {layer.store.folder.name for layer in layers if layer.store}
     sweeps = {name for graph in graphs for name in graph.sweeps}
     heads = {name for graph in graphs for name in graph.heads} | sweeps  # a stale sweep's winner is not among the heads
-    found = [_folder(path, "features of no configured base", progress) for path in _others(folder / "features", stores)]
-    found += [_folder(path, "a head that is not configured", progress) for path in _others(folder / "heads", heads)]
-    found += [_folder(path, "a sweep that is not configured", progress) for path in _others(folder / "sweeps", sweeps)]
+    unused: dict[Path, str] = {}
+    for kind, known, what in (
+        ("features", stores, "features of no configured base"),
+        ("heads", heads, "a head that is not configured"),
+        ("sweeps", sweeps, "a sweep that is not configured"),
+    ):
+        unused |= {path: what for path in sorted(folder.glob(f"{kind}/*/")) if path.name not in known}
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
-    found += [_file(path, "a temporary file of a killed run") for path in left]
+    unused |= dict.fromkeys(left, "a temporary file of a killed run")
     # What is left of a damaged shard is kept until its images are extracted again.
     whole = {layer.store.folder for layer in layers if layer.store and not layer.missing}
     damaged = [path for path in folder.glob("features/*/*.damaged") if path.parent in whole]
-    found += [_file(path, "a damaged shard that was set aside") for path in damaged]
+    unused |= dict.fromkeys(damaged, "a damaged shard that was set aside")
+    found = [
+        Garbage(f"{path}: {what}", bytes_in(path), partial(_remove, path, progress)) for path, what in unused.items()
+    ]
     if all(graph.images_here and not _unreachable(graph) for graph in graphs):
-        found += _rows(folder, stores, graphs, progress)
+        wanted = {digest for graph in graphs for digest in graph.manifest.by_digest}
+        for store in [FeatureStore(folder / "features" / name) for name in sorted(stores)]:
+            if unwanted := [digest for digest in store.digests() if digest not in wanted]:
+                what = f"{store.folder}: {len(unwanted)} rows of images that are gone"
+                share = store.size() * len(unwanted) // len(store)
+                found.append(Garbage(what, share, partial(_drop, store, unwanted, progress)))
     return found
 
 
@@ -74,33 +88,12 @@ def _is_ours(path: Path) -> bool:
     return any(line.lstrip().startswith(("[data]", "[base", "[heads", "[sweeps")) for line in text.splitlines())
 
 
-def _others(folder: Path, known: set[str]) -> list[Path]:
-    return [path for path in sorted(folder.glob("*/")) if path.name not in known]
-
-
-def _folder(path: Path, what: str, progress: Progress) -> Garbage:
-    def remove() -> None:
+def _remove(path: Path, progress: Progress) -> None:
+    if path.is_dir():
         with lock(path, progress.say):
             shutil.rmtree(path)
-
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return Garbage(f"{path}: {what}", size, remove)
-
-
-def _file(path: Path, what: str) -> Garbage:
-    return Garbage(f"{path}: {what}", path.stat().st_size, lambda: path.unlink(missing_ok=True))
-
-
-def _rows(folder: Path, stores: set[str], graphs: list[Graph], progress: Progress) -> list[Garbage]:
-    wanted = {digest for graph in graphs for digest in graph.manifest.by_digest}
-    found = []
-    for name in sorted(stores):
-        store = FeatureStore(folder / "features" / name)
-        if unwanted := [digest for digest in store.digests() if digest not in wanted]:
-            share = store.size() * len(unwanted) // len(store)
-            what = f"{store.folder}: {len(unwanted)} rows of images that are gone"
-            found.append(Garbage(what, share, lambda store=store, rows=unwanted: _drop(store, rows, progress)))  # type: ignore[misc]
-    return found
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _drop(store: FeatureStore, rows: list[str], progress: Progress) -> None:

@@ -49,13 +49,7 @@ def _older_schemas(store: FeatureStore) -> list[str]:
 
 
 def head_reasons(
-    folder: Path,
-    result: dict[str, Any] | None,
-    key: str,
-    base_key: str,
-    where: str,
-    spec: AnyHead,
-    manifest: Manifest,
+    folder: Path, result: dict[str, Any] | None, key: str, base_key: str, where: str, spec: AnyHead, manifest: Manifest
 ) -> tuple[str, ...]:
     """Why the head in a folder, with this ``result``, is not the one with this ``key``; ``where`` names base and layers."""
     if result is None:
@@ -65,8 +59,10 @@ def head_reasons(
     reasons = []
     if result["base_key"] != base_key:
         reasons.append(f"the base changed ({where})")
-    if result["spec"] != spec.parameters():
-        reasons.append(_spec_changes(result["spec"], spec.parameters()))
+    was, now = result["spec"], spec.parameters()
+    if was != now:
+        names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+        reasons.append(", ".join(f"{name} {json.dumps(was.get(name))} → {json.dumps(now.get(name))}" for name in names))
     if result["rows_digest"] != manifest.rows_digest:
         reasons.append(_data_changes(folder, manifest))
     return tuple(reasons) or ("trained by a headstart with other keys",)
@@ -115,26 +111,19 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
     return tuple(reasons)
 
 
-def _spec_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The parameters of a head that are others than those that it was trained with."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} {json.dumps(before.get(name))} → {json.dumps(now.get(name))}" for name in names)
-
-
 def _data_changes(folder: Path, manifest: Manifest) -> str:
     """What happened to the images since the head was trained, from the predictions that it left behind."""
     with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.reader(file)
         next(rows, None)
-        before = {row[0]: (row[1], row[2]) for row in rows}
+        before = {path: (split, label) for path, split, label, *_ in rows}
     now = {r.path: (r.split, r.label) for r in manifest.records}
+    both = [(before[path], now[path]) for path in now.keys() & before.keys()]
     counts = {
-        "added": len(now.keys() - before.keys()),
-        "deleted": len(before.keys() - now.keys()),
-        "relabelled": sum(before[path][1] != now[path][1] for path in now.keys() & before.keys()),
-        "moved to another split": sum(
-            before[p][0] != now[p][0] and before[p][1] == now[p][1] for p in now.keys() & before.keys()
-        ),
+        "added": len(now) - len(both),
+        "deleted": len(before) - len(both),
+        "relabelled": sum(was[1] != is_now[1] for was, is_now in both),
+        "moved to another split": sum(was[0] != is_now[0] and was[1] == is_now[1] for was, is_now in both),
     }
     told = [counted(n, f"image {what}", f"images {what}") for what, n in counts.items() if n]
     return ", ".join(told) or "the content of images changed"

@@ -12,9 +12,9 @@ from stages.report.data import BaseSummary, HeadSummary, ReportData
 def write_stale(config: Config, progress: Progress) -> Graph:
     """Write the report where it is stale. Raises HeadError while a head is not trained."""
     graph = load_graph(config, progress=progress)
-    stale = [head for head in graph.heads.values() if head.stale]
-    if stale:
-        raise HeadError(f"head {stale[0].name!r} is not up to date: {'; '.join(stale[0].reasons)}; run `make heads`")
+    for name, head in graph.heads.items():
+        if head.stale:
+            raise HeadError(f"head {name!r} is not up to date: {'; '.join(head.reasons)}; run `make heads`")
     for name, sweep in graph.sweeps.items():
         if not sweep.done:
             progress.say(f"report: sweep {name} is not in it: {'; '.join(sweep.reasons)}; run `make sweep`")
@@ -36,7 +36,7 @@ def report_data(graph: Graph) -> ReportData:
         skipped=graph.manifest.skipped,
         root=graph.config.data.root if graph.images_here else None,
         bases=[_base_summary(base, layer) for base in graph.bases.values() for layer in base.stores],
-        heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
+        heads=[HeadSummary(name, head.folder, head.result) for name, head in graph.heads.items() if head.result],
         parts=graph.report_parts,
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
     )

@@ -1,12 +1,10 @@
 """``headstart status``: each target, up to date or stale and why."""
 
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
-from pipeline.targets import LayerTarget
-from pipeline.words import data_lines, scored_on
+from pipeline.words import bytes_in, data_lines, scored_on
 from stages.progress import Progress, counted
 
 
@@ -18,8 +16,13 @@ def status_lines(config: Config, progress: Progress) -> list[str]:
     for name, base in graph.bases.items():
         for layer in base.layers:
             words = ["features", *([name] if len(graph.bases) > 1 else []), *([layer.layer] if base.layers[1:] else [])]
-            rows.append((" ".join(words), layer.reasons, _store_words(layer)))
-    rows += [(f"head {name}", head.reasons, _score_words(head.result)) for name, head in graph.heads.items()]
+            store, what = layer.store, ""
+            if store is not None:
+                what = f"{len(store):,} images, {store.size() / 1e6:,.1f} MB in {store.folder}"
+            rows.append((" ".join(words), layer.reasons, what))
+    for name, head in graph.heads.items():
+        what = f"validation accuracy {head.result['metrics']['validation']['accuracy']:.3f}" if head.result else ""
+        rows.append((f"head {name}", head.reasons, what))
     rows += [(f"sweep {name}", sweep.reasons, _sweep_words(sweep.result)) for name, sweep in graph.sweeps.items()]
     rows.append(("report", _report_reasons(graph), str(graph.report_path)))
     width = max(len(name) for name, *_ in rows)
@@ -37,16 +40,6 @@ def _report_reasons(graph: Graph) -> tuple[str, ...]:
     return graph.report_reasons
 
 
-def _store_words(layer: LayerTarget) -> str:
-    if layer.store is None:
-        return ""
-    return f"{len(layer.store):,} images, {layer.store.size() / 1e6:,.1f} MB in {layer.store.folder}"
-
-
-def _score_words(result: dict[str, Any] | None) -> str:
-    return f"validation accuracy {result['metrics']['validation']['accuracy']:.3f}" if result else ""
-
-
 def _sweep_words(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
@@ -57,13 +50,9 @@ def _sweep_words(result: dict[str, Any] | None) -> str:
 def _size_line(graph: Graph) -> str:
     """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
     folder = graph.config.cache.dir
-    sizes = {name: _bytes(folder / name) for name in ("features", "heads", "sweeps", "weights", "report")}
-    used = sum(_bytes(store.folder) for base in graph.bases.values() for store in base.stores.values())
-    used += sum(_bytes(head.folder) for head in graph.heads.values())
+    sizes = {name: bytes_in(folder / name) for name in ("features", "heads", "sweeps", "weights", "report")}
+    used = sum(bytes_in(store.folder) for base in graph.bases.values() for store in base.stores.values())
+    used += sum(bytes_in(head.folder) for head in graph.heads.values())
     other = sizes["features"] + sizes["heads"] - used
     words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items() if size)
     return f"cache: {folder}: {words or 'empty'}" + (f"; {other / 1e6:,.1f} MB not in use, see prune" if other else "")
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -7,11 +7,11 @@ from typing import Any
 from cache.errors import CacheError, ConfigError, HeadError, HeadstartError
 from cache.files import digest_json, lock
 from pipeline.config import Config
+from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
 from pipeline.heads import train_stale
 from pipeline.targets import SweepTarget
 from pipeline.words import scored_on
-from stages.fields import nearest
 from stages.heads.spec import head_key
 from stages.heads.train import check_spec
 from stages.progress import Progress, counted
@@ -25,18 +25,16 @@ from stages.sweeps.trials import Trial, leader_lines, trials_of, winner
 PRINTED = 5  # leaders
 
 
-def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> int:
-    """Run the sweeps that are stale, and train their winners. Returns how many were run."""
+def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> None:
+    """Run the sweeps that are stale, and train their winners."""
     if not config.sweeps:
         raise ConfigError(f"{config.path}: expected at least one [sweeps.NAME], found none; add one")
     for name in names:
         if name not in config.sweeps:
-            known = ", ".join(config.sweeps)
-            raise ConfigError(
-                f"no sweep {name!r} in {config.path.name}{nearest(name, config.sweeps)}; there are {known}"
-            )
+            raise ConfigError(f"{config.path}: {no_such('sweep', name, config.sweeps)}")
     graph = load_graph(config, progress=progress)
-    stale = [name for name, each in graph.sweeps.items() if each.stale and (not names or name in names)]
+    wanted = [name for name in config.sweeps if not names or name in names]
+    stale = [name for name in wanted if graph.sweeps[name].stale]
     problems: list[HeadstartError] = []
     for name in stale:
         try:
@@ -51,12 +49,11 @@ def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> 
             progress.show([])
     if not stale:
         progress.say("sweeps: up to date")
-    done = [name for name, each in load_graph(config).sweeps.items() if each.done and (not names or name in names)]
-    if done:
+    sweeps = load_graph(config).sweeps
+    if done := [name for name in wanted if sweeps[name].done]:
         train_stale(config, progress, done)
     if problems:
         raise HeadError(f"{len(problems)} of {len(stale)} sweeps failed" if stale[1:] else str(problems[0]))
-    return len(stale)
 
 
 def _run(config: Config, name: str, progress: Progress) -> None:

@@ -93,10 +93,6 @@ class HeadTarget:
     reasons: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        return self.entry.name
-
-    @property
     def stale(self) -> bool:
         return bool(self.reasons)
 
@@ -129,19 +125,20 @@ def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -
     """A base, what its stores hold, and what they lack."""
     weights = Weights(spec, config.cache.dir / "weights")
     digest = base_digest(spec, weights)
-    layers = tuple(_layer_target(config, spec, digest, layer, manifest) for layer in spec.cuts)
-    return BaseTarget(name, spec, weights, layers)
-
-
-def _layer_target(config: Config, spec: BaseSpec, digest: str | None, layer: str, manifest: Manifest) -> LayerTarget:
     if digest is None:
         what = "is not quantised" if spec.precision == "int8" else f"has its {spec.weights} weights not fetched"
-        return LayerTarget(layer, None, {}, None, tuple(manifest.by_digest), (f"{spec.name} {what} yet",))
-    identity = spec.identity(digest, config.cache.dtype, layer)
-    key = digest_json(identity)
-    store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key, layer))
-    missing = tuple(store.missing(manifest.by_digest))
-    return LayerTarget(layer, key, identity, store, missing, feature_reasons(store, manifest, missing))
+        all_images, why = tuple(manifest.by_digest), (f"{spec.name} {what} yet",)
+        unknown = tuple(LayerTarget(layer, None, {}, None, all_images, why) for layer in spec.cuts)
+        return BaseTarget(name, spec, weights, unknown)
+    layers = []
+    for layer in spec.cuts:
+        identity = spec.identity(digest, config.cache.dtype, layer)
+        key = digest_json(identity)
+        store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key, layer))
+        missing = tuple(store.missing(manifest.by_digest))
+        reasons = feature_reasons(store, manifest, missing)
+        layers.append(LayerTarget(layer, key, identity, store, missing, reasons))
+    return BaseTarget(name, spec, weights, tuple(layers))
 
 
 def head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest) -> HeadTarget:
@@ -158,7 +155,7 @@ def head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Ma
 
 
 def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarget], manifest: Manifest) -> SweepTarget:
-    """A sweep, its result, and why that is not the one that the configuration asks for."""
+    """As ``head_target``, for a sweep."""
     folder = config.cache.dir / "sweeps" / entry.name
     named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
     keys = {name: bases[name].key() for name in named if name in bases} if isinstance(named, list) else {}

@@ -1,7 +1,5 @@
 """``headstart verify``: read everything in the cache, and check it."""
 
-from pathlib import Path
-
 from cache.errors import CacheError
 from cache.manifest import Manifest
 from cache.store import FeatureStore
@@ -23,7 +21,11 @@ def problems(config: Config, progress: Progress) -> list[str]:
         shards, rows = shards + len(store.shards()), rows + len(store)
     heads = sorted((folder / "heads").glob("*/"))
     for path in heads:
-        wrong += [f"damaged: {problem}; delete {path} and run `make heads`" for problem in _head_problems(path)]
+        if (result := read_result(path)) is None:
+            found = [f"{path}: expected a whole head, found none or a damaged result.json"]
+        else:
+            found = [f"{path / name}: its digest does not match" for name in damaged_files(path, result)]
+        wrong += [f"damaged: {problem}; delete {path} and run `make heads`" for problem in found]
     for path in sorted((folder / "sweeps").glob("*/result.json")):
         if read_sweep(path.parent) is None:
             wrong.append(f"damaged: {path}: expected the result of a sweep, found it changed; run `make sweep`")
@@ -34,10 +36,3 @@ def problems(config: Config, progress: Progress) -> list[str]:
             wrong.append(f"damaged: {error}; it is written anew where the images are")
     progress.say(f"verify: {shards} shards with {rows:,} rows, {len(heads)} heads: {len(wrong)} problems")
     return wrong
-
-
-def _head_problems(folder: Path) -> list[str]:
-    result = read_result(folder)
-    if result is None:
-        return [f"{folder}: expected a whole head, found none or a damaged result.json"]
-    return [f"{folder / name}: its digest does not match" for name in damaged_files(folder, result)]

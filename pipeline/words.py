@@ -1,6 +1,7 @@
 """What was scanned, in words. Apart from what runs, as a command that only looks comes here too."""
 
 from collections import Counter
+from pathlib import Path
 
 from pipeline.graph import Graph
 
@@ -10,14 +11,12 @@ def data_lines(graph: Graph) -> list[str]:
     manifest = graph.manifest
     counts = manifest.counts()
     splits = ", ".join(f"{split} {sum(counter.values()):,}" for split, counter in counts.items() if counter)
+    classes = sorted(f"{name} {n:,}" for name, n in sum(counts.values(), Counter()).items())
+    more = f" … and {len(classes) - 12} more" if len(classes) > 12 else ""
     lines = [
-        f"data: {len(manifest.records):,} images in {len(manifest.classes)} classes, layout {manifest.layout!r} ({splits})"
+        f"data: {len(manifest.records):,} images in {len(manifest.classes)} classes, layout {manifest.layout!r} ({splits})",
+        f"data: classes {', '.join(classes[:12])}{more}",
     ]
-    classes = [f"{name} {n:,}" for name, n in sum(counts.values(), Counter()).items()]
-    shown = sorted(classes)[:12]
-    lines.append(
-        f"data: classes {', '.join(shown)}" + (f" … and {len(classes) - 12} more" if len(classes) > 12 else "")
-    )
     if manifest.unlabelled:
         lines.append(
             f"data: {len(manifest.unlabelled):,} images without a label, such as {manifest.unlabelled[0]} (for predict)"
@@ -34,6 +33,11 @@ def data_lines(graph: Graph) -> list[str]:
 def scored_on(cv: int | None) -> str:
     """What the accuracy of a sweep's trials is called."""
     return f"accuracy over {cv} folds" if cv else "validation accuracy"
+
+
+def bytes_in(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder and those below it."""
+    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
 
 
 def first(lines: list[str], most: int) -> list[str]:

@@ -55,7 +55,7 @@ def test_a_misspelt_estimator_is_found_before_anything_is_extracted(empty: Calla
 
 
 def test_unknown_head_names_the_nearest(project: Project) -> None:
-    assert "no head 'logre' in the configuration (did you mean 'logreg'?); there are logreg, ridge" in only_line(
+    assert "no head 'logre' (did you mean 'logreg'?); there are logreg, ridge" in only_line(
         project.headstart("heads", "logre")
     )
 

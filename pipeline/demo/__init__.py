@@ -18,18 +18,14 @@ def write_demo(folder: Path) -> str:
     write_if_changed(config, files(__name__).joinpath("headstart.toml").read_text(encoding="utf-8"))
     photos = folder / "digits"
     if len(list(photos.glob("*/*.png"))) < IMAGES:
-        _write_digits(photos)
+        import numpy as np
+        from PIL import Image
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        for i in range(IMAGES):
+            # Pixels are counts from 0 to 16.
+            pixels = np.round(digits.images[i] * (255 / 16)).astype(np.uint8)
+            with atomic_path(photos / str(digits.target[i]) / f"{i:04d}.png") as temporary:
+                Image.fromarray(pixels).save(temporary)
     return f"demo: {IMAGES} handwritten digits in {photos}, configured by {config}"
-
-
-def _write_digits(photos: Path) -> None:
-    import numpy as np
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    for i in range(IMAGES):
-        # Pixels are counts from 0 to 16.
-        pixels = np.round(digits.images[i] * (255 / 16)).astype(np.uint8)
-        with atomic_path(photos / str(digits.target[i]) / f"{i:04d}.png") as temporary:
-            Image.fromarray(pixels).save(temporary)

@@ -24,14 +24,11 @@ class Checkpoints:
         for path in folder.glob("*.npz"):
             try:
                 with zipfile.ZipFile(path) as file:
-                    whole = file.testzip() is None
+                    if damaged := file.testzip():
+                        raise zipfile.BadZipFile(damaged)
                 with np.load(path, allow_pickle=False) as file:
-                    epochs = max(len(each.history) for each in _fitted(file))
+                    self._epochs[path.stem] = max(len(each.history) for each in _fitted(file))
             except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-                whole = False
-            if whole:
-                self._epochs[path.stem] = epochs
-            else:
                 path.unlink()
 
     def epochs(self, key: str) -> int:
@@ -40,7 +37,10 @@ class Checkpoints:
 
     def read(self, key: str) -> list[Begun]:
         """The members of a trial as they were kept."""
-        return self._read(self._path(key))
+        with np.load(self._path(key), allow_pickle=False) as file:
+            fitted = _fitted(file)
+            sizes = [sum(name.startswith(f"{i}/") for name in file.files) for i in range(len(fitted))]
+            return [Begun(each, [file[f"{i}/{k}"] for k in range(sizes[i])]) for i, each in enumerate(fitted)]
 
     def write(self, key: str, members: Sequence[Begun]) -> None:
         """Keep a trial as it is now. Raises OSError."""
@@ -63,12 +63,6 @@ class Checkpoints:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.npz"
-
-    def _read(self, path: Path) -> list[Begun]:
-        with np.load(path, allow_pickle=False) as file:
-            fitted = _fitted(file)
-            sizes = [sum(name.startswith(f"{i}/") for name in file.files) for i in range(len(fitted))]
-            return [Begun(each, [file[f"{i}/{k}"] for k in range(sizes[i])]) for i, each in enumerate(fitted)]
 
 
 def _fitted(file: Any) -> list[Fitted]:

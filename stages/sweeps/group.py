@@ -1,6 +1,7 @@
 """Trials of a sweep that are trained together: for each of them as many members as seeds and folds."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 from stages.sweeps.checkpoints import Checkpoints
@@ -18,32 +19,31 @@ SECONDS_BETWEEN_CHECKPOINTS = 20.0
 SHARE_FOR_CHECKPOINTS = 0.05
 
 
+@dataclass
 class Group:
     """Dense trials of one shape on the same features, from where their checkpoints have them."""
 
-    def __init__(
-        self,
-        trials: Sequence[Trial],
-        folds: Sequence[Fold],
-        repeats: int,
-        source: Source,
-        n_classes: int,
-        checkpoints: Checkpoints,
-        say: Callable[[str], None],
-    ) -> None:
-        self.trials = list(trials)
-        self._folds, self._repeats, self._checkpoints, self._say = folds, repeats, checkpoints, say
+    trials: Sequence[Trial]
+    folds: Sequence[Fold]
+    repeats: int
+    source: Source
+    n_classes: int
+    checkpoints: Checkpoints
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
         members = []
-        for trial in trials:
+        for trial in self.trials:
             assert isinstance(trial.spec, DenseSpec)
-            for number in range(repeats):
+            for number in range(self.repeats):
                 spec = trial.spec.model_copy(update={"seed": trial.spec.seed + number})
-                members += [Member(spec, train, validation) for train, validation in folds]
-        begun = [each for trial in trials if checkpoints.epochs(trial.key) for each in checkpoints.read(trial.key)]
-        self._training = Training(members, source, n_classes, keep_weights=False, begun=begun)
+                members += [Member(spec, train, validation) for train, validation in self.folds]
+        kept = [trial.key for trial in self.trials if self.checkpoints.epochs(trial.key)]
+        begun = [member for key in kept for member in self.checkpoints.read(key)]
+        self._training = Training(members, self.source, self.n_classes, keep_weights=False, begun=begun)
         self._written, self._took, self._told = perf_counter(), 0.0, False
 
-    def advance(self, epochs: int | None, written: Callable[["Group"], None] = lambda group: None) -> None:
+    def advance(self, epochs: int | None, written: Callable[[], None] = lambda: None) -> None:
         """Train for so many epochs in all, or to the end. ``written`` is called after each checkpoint."""
         end = epochs or max(member.spec.epochs for member in self._training.members)
         while self.alive and self._training.epoch < end:
@@ -51,7 +51,7 @@ class Group:
             between = max(SECONDS_BETWEEN_CHECKPOINTS, self._took / SHARE_FOR_CHECKPOINTS)
             if perf_counter() - self._written >= between:
                 self.write()
-                written(self)
+                written()
 
     @property
     def alive(self) -> bool:
@@ -75,7 +75,7 @@ class Group:
             if any(one.dropped for one in fitted):
                 continue
             epochs = max(len(one.history) for one in fitted)
-            scores = [mean_score([one.after(epoch) for one in fitted], self._folds) for epoch in range(1, epochs + 1)]
+            scores = [mean_score([one.after(epoch) for one in fitted], self.folds) for epoch in range(1, epochs + 1)]
             complete = all(one.stopped for one in fitted)
             problem = "" if all(one.best_epoch for one in fitted) else "training diverged"
             seconds = round(sum(one.seconds for one in fitted), 3)
@@ -83,7 +83,7 @@ class Group:
         return found
 
     def _places(self, i: int) -> range:
-        each = self._repeats * len(self._folds)
+        each = self.repeats * len(self.folds)
         return range(i * each, (i + 1) * each)
 
     def write(self) -> bool:
@@ -94,10 +94,10 @@ class Group:
             for i, trial in enumerate(self.trials):
                 mine = [members[place] for place in self._places(i)]
                 if any(not each.fitted.stopped for each in mine):
-                    self._checkpoints.write(trial.key, mine)
+                    self.checkpoints.write(trial.key, mine)
         except OSError as error:  # the sweep itself needs none of it
             if not self._told:
-                self._say(f"{self._checkpoints.folder}: cannot be written ({error.strerror}); a kill now costs more")
+                self.say(f"{self.checkpoints.folder}: cannot be written ({error.strerror}); a kill now costs more")
             self._told = True
             return False
         finally:

@@ -24,7 +24,7 @@ def halve(sweep: Sweep, trials: Sequence[Trial]) -> None:
     longest = max(trial.spec.epochs for trial in trials if isinstance(trial.spec, DenseSpec))
     held: list[Group] = []
     # Two groups at once: one compiles, which takes one core, while the other trains. Each stream takes all the memory there is.
-    whole = all(sweep.dataset(trial).fits(trial.spec.pool, trial.layers) for trial in trials)
+    whole = all(sweep.data[trial.base].fits(trial.spec.pool, trial.layers) for trial in trials)
     ends = rungs(sweep.spec, longest)
     for rung, epochs in enumerate(ends, 1):
         under_way = {trial.key for group in held for trial in group.trials}
@@ -55,8 +55,7 @@ def _climb(
 
     def climb(each: Group | list[Trial], hold: bool) -> Group | None:
         group = each if isinstance(each, Group) else sweep.begin(each)
-        group.advance(epochs, sweep.note_complete)
-        sweep.note(group)
+        sweep.advance(group, epochs)
         return group if hold or not group.write() else None
 
     load_keras()  # not by two threads at once

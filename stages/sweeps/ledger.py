@@ -3,17 +3,16 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import NamedTuple
 
 from cache.files import digest_text
 from stages.heads.intervals import wilson
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """How a trial did on validation after some epochs; over ``rows`` images, and with several seeds their mean.
 
     ``spread`` is the standard deviation of the accuracy between seeds.
@@ -58,10 +57,6 @@ class Record:
         """Whether it could not be trained, and is to be tried again; one that diverged was trained."""
         return bool(self.problem) and not self.scores and not self.complete
 
-    def covers(self, epochs: int) -> bool:
-        """Whether the score after so many epochs is known."""
-        return self.complete or len(self.scores) >= epochs
-
     def after(self, epochs: int) -> Score:
         """The score after so many epochs, or after fewer where it stopped before."""
         return self.scores[min(epochs, len(self.scores)) - 1]
@@ -72,43 +67,30 @@ class Record:
         return self.scores[-1].ranking if self.scored else (1.0, float("inf"))
 
 
-class Ledger:
-    """The records of a sweep, a line each, in a file that is only ever added to; the last line of a trial counts.
+class Ledger(dict[str, Record]):
+    """The records of a sweep by the keys of its trials; in the file a line each, of which the last of a trial counts.
 
     A line that a killed run left half-written, or that was changed, is passed over, and its trial trained again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._records: dict[str, Record] = {}
+        super().__init__()
         self._writing = Lock()
         if path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 digest, _, body = line.partition(" ")
                 if digest_text(body)[:16] == digest:
-                    self._keep(json.loads(body))
-
-    def _keep(self, raw: dict[str, Any]) -> None:
-        scores = tuple(Score(*each) for each in raw["scores"])
-        self._records[raw["key"]] = Record(raw["key"], scores, raw["complete"], raw["seconds"], raw["problem"])
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._records
-
-    def __getitem__(self, key: str) -> Record:
-        return self._records[key]
+                    raw = json.loads(body)
+                    self[raw["key"]] = Record(**raw | {"scores": tuple(Score(*each) for each in raw["scores"])})
 
     def covers(self, key: str, epochs: int) -> bool:
         """Whether the score of a trial after so many epochs is known."""
-        return key in self._records and self._records[key].covers(epochs)
-
-    def knows(self, key: str) -> bool:
-        """Whether there is a record of a trial that was trained."""
-        return key in self._records and not self._records[key].failed
+        return key in self and (self[key].complete or len(self[key].scores) >= epochs)
 
     def complete(self, key: str) -> bool:
         """Whether a trial needs no more training."""
-        return key in self._records and self._records[key].complete
+        return key in self and self[key].complete
 
     def add(self, records: Sequence[Record]) -> None:
         """Keep records, on disk before this returns."""
@@ -117,16 +99,8 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = []
         for each in records:
-            scores = [[score.accuracy, score.loss, score.rows, score.spread] for score in each.scores]
-            raw = {
-                "key": each.key,
-                "scores": scores,
-                "complete": each.complete,
-                "seconds": each.seconds,
-                "problem": each.problem,
-            }
-            self._keep(raw)
-            body = json.dumps(raw)
+            self[each.key] = each
+            body = json.dumps(asdict(each))
             lines.append(f"{digest_text(body)[:16]} {body}\n")
         with self._writing:
             try:

@@ -1,6 +1,7 @@
 """Many variants of one head, scored on validation: each is recorded when it is done, so that none is trained twice."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -32,28 +33,27 @@ AT_FIRST = 8
 SECONDS_A_WAVE = 20.0
 
 
+@dataclass
 class Sweep:
     """A sweep at work: trains what the ledger lacks, and shows who leads."""
 
-    def __init__(
-        self,
-        spec: SweepSpec,
-        data: Mapping[str, Dataset],
-        ledger: Ledger,
-        progress: Progress,
-        name: str,
-        home: Path = Path(),
-    ) -> None:
-        self.spec, self.data, self.ledger, self.progress = spec, data, ledger, progress
-        self.name, self.home = name, home
-        self.checkpoints = Checkpoints(ledger.path.parent / "under_way")
+    spec: SweepSpec
+    data: Mapping[str, Dataset]  # of each base
+    ledger: Ledger
+    progress: Progress
+    name: str
+    home: Path = Path()
+
+    def __post_init__(self) -> None:
+        self.checkpoints = Checkpoints(self.ledger.path.parent / "under_way")
         self._sources: dict[tuple[str, tuple[str, ...], Pool], Source] = {}
         self._making = Lock()
 
     def announce(self, trials: Sequence[Trial]) -> None:
         """Say how many trials there are, and how many of them are known."""
         begun = {trial.key for trial in trials if self.checkpoints.epochs(trial.key)}
-        known = sum(self.ledger.knows(trial.key) and trial.key not in begun for trial in trials)
+        trained = {key for key, record in self.ledger.items() if not record.failed} - begun
+        known = sum(trial.key in trained for trial in trials)
         asked = self.spec.trials or prod(len(values) for values in self.spec.grid.values() if isinstance(values, list))
         self.progress.say(
             f"sweep {self.name}: {counted(len(trials), 'trial')}"
@@ -81,17 +81,16 @@ class Sweep:
                 self.show(shown)
 
     def _train(self, wave: Sequence[Trial]) -> None:
-        data, repeats, first = self.dataset(wave[0]), self.spec.repeats, wave[0].spec
-        if isinstance(first, DenseSpec):
-            group = self.begin(wave)
-            group.advance(None, self.note_complete)
-            self.note(group)
-        elif isinstance(first, SklearnSpec):
-            self.ledger.add(score_baselines(wave, data, self.folds(data), repeats))
+        if isinstance(wave[0].spec, DenseSpec):
+            self.advance(self.begin(wave))
+            return
+        data, repeats = self.data[wave[0].base], self.spec.repeats
+        folds = self.folds(data)
+        if isinstance(wave[0].spec, SklearnSpec):
+            self.ledger.add(score_baselines(wave, data, folds, repeats))
         else:
-            folds = self.folds(data)
-            own = (score_own(each, data, folds, repeats, self.home, self.progress, self.name) for each in wave)
-            self.ledger.add(list(own))
+            run = (data, folds, repeats, self.home, self.progress, self.name)
+            self.ledger.add([score_own(trial, *run) for trial in wave])
 
     def groups(self, trials: Sequence[Trial]) -> list[list[Trial]]:
         """Trials that are trained together: dense ones of one shape that have come as far, baselines on the same features."""
@@ -102,7 +101,7 @@ class Sweep:
         found = []
         for group in by_features.values():
             specs = [trial.spec for trial in group if isinstance(trial.spec, DenseSpec)]
-            classes = len(self.dataset(group[0]).classes)
+            classes = len(self.data[group[0].base].classes)
             places = by_shape(specs, self._inputs(group[0]), classes) if specs else [list(range(len(group)))]
             found += [[group[i] for i in each] for each in places]
         return found
@@ -113,7 +112,7 @@ class Sweep:
             yield from _cut(group, min(WAVE, max(1, WAVE_BYTES // max(self.bytes(trial) for trial in group))))
             return
         if isinstance(group[0].spec, KerasSpec):
-            yield from _cut(group, 1)
+            yield from ([trial] for trial in group)
             return
         quick = {trial.key for trial in group if isinstance(trial.spec, SklearnSpec) and on_path(trial.spec)}
         yield from _cut([trial for trial in group if trial.key in quick], WAVE)
@@ -129,25 +128,25 @@ class Sweep:
     def bytes(self, trial: Trial) -> int:
         """Weights and slots of all members of a dense trial."""
         assert isinstance(trial.spec, DenseSpec)
-        shape = Shape.of(trial.spec, self._inputs(trial), len(self.dataset(trial).classes))
+        shape = Shape.of(trial.spec, self._inputs(trial), len(self.data[trial.base].classes))
         return shape.bytes * self.spec.repeats * (self.spec.cv or 1)
 
     def begin(self, trials: Sequence[Trial]) -> Group:
         """Dense trials of one shape, from where they had come to."""
-        data, source = self.dataset(trials[0]), self._source(trials[0])
+        data, source = self.data[trials[0].base], self._source(trials[0])
         folds, said = self.folds(data), self.progress.say
         return Group(trials, folds, self.spec.repeats, source, len(data.classes), self.checkpoints, said)
 
-    def note(self, group: Group, complete: bool = False) -> None:
-        """Record what is new of a group; or of the trials alone that are complete."""
+    def advance(self, group: Group, epochs: int | None = None) -> None:
+        """Train a group for so many epochs in all, or to the end, and record what is new; trials that are complete before."""
+        group.advance(epochs, lambda: self._note(group, complete=True))
+        self._note(group)
+
+    def _note(self, group: Group, complete: bool = False) -> None:
         new = [record for record in group.records() if not self.ledger.complete(record.key)]
         records = [record for record in new if record.complete or not complete]
         self.ledger.add(records)
         self.checkpoints.remove(record.key for record in records if record.complete)
-
-    def note_complete(self, group: Group) -> None:
-        """Record the trials of a group that are complete."""
-        self.note(group, complete=True)
 
     def show(self, trials: Sequence[Trial], title: str = "") -> None:
         """Show who leads, in the place of who led before."""
@@ -165,19 +164,15 @@ class Sweep:
             return [(data.rows("train"), data.rows("validation"))]
         return cross_validation(data, self.spec.cv, self.spec.seed)
 
-    def dataset(self, trial: Trial) -> Dataset:
-        """The data of the base that a trial is on."""
-        return self.data[trial.base]
-
     def _inputs(self, trial: Trial) -> int:
-        return self.dataset(trial).width(trial.spec.pool, trial.layers)
+        return self.data[trial.base].width(trial.spec.pool, trial.layers)
 
     def _source(self, trial: Trial) -> Source:
         """Rows of the features of a trial, which all trials on them share."""
         features = (trial.base, trial.layers, trial.spec.pool)
         with self._making:
             if features not in self._sources:
-                self._sources[features] = self.dataset(trial).source(trial.spec.pool, trial.layers)
+                self._sources[features] = self.data[trial.base].source(trial.spec.pool, trial.layers)
             return self._sources[features]
 
 

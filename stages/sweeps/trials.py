@@ -42,7 +42,7 @@ class Trial:
 
 def trials_of(spec: SweepSpec, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
     """The trials of a sweep whose strategy knows them beforehand, each key once."""
-    found = [variant({name: _plain(params[name], spec.grid[name]) for name in spec.grid}) for params in _chosen(spec)]
+    found = [variant({name: params[name] for name in spec.grid}) for params in _chosen(spec)]
     return list({trial.key: trial for trial in found}.values())
 
 
@@ -50,9 +50,13 @@ def _chosen(spec: SweepSpec) -> list[dict[str, Any]]:
     """The parameters of each trial. More trials of the same draw begin with those of fewer."""
     from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-    if any(isinstance(values, Range) for values in spec.grid.values()):
-        space = {name: _distribution(values) for name, values in spec.grid.items()}
-        return list(ParameterSampler(space, spec.trials or 0, random_state=spec.seed))
+    ranges = {name: values for name, values in spec.grid.items() if isinstance(values, Range)}
+    if ranges:
+        space = spec.grid | {name: _distribution(values) for name, values in ranges.items()}
+        drawn = list(ParameterSampler(space, spec.trials or 0, random_state=spec.seed))
+        # As TOML would have it; what was drawn from a range of whole numbers, rounded down to one.
+        kinds = {name: int if values.whole else float for name, values in ranges.items()}
+        return [params | {name: kind(params[name]) for name, kind in kinds.items()} for params in drawn]
     every = ParameterGrid(dict(spec.grid))
     if spec.trials is None:
         return list(every)
@@ -66,24 +70,13 @@ def _chosen(spec: SweepSpec) -> list[dict[str, Any]]:
     return [every[i] for i in places]
 
 
-def _distribution(values: list[Any] | Range) -> Any:
+def _distribution(values: Range) -> Any:
     from scipy import stats
 
-    if not isinstance(values, Range):
-        return values
-    if values.whole and values.log:
-        return stats.loguniform(values.low, values.high + 1)
-    if values.whole:
-        return stats.randint(int(values.low), int(values.high) + 1)
-    kind = stats.loguniform if values.log else stats.uniform
-    return kind(values.low, values.high) if values.log else kind(values.low, values.high - values.low)
-
-
-def _plain(value: Any, values: list[Any] | Range) -> Any:
-    """As TOML would have it; what was drawn from a range of whole numbers, rounded down to one."""
-    if isinstance(values, Range):
-        return int(value) if values.whole else float(value)
-    return value
+    end = values.high + 1 if values.whole else values.high  # what is drawn stays below it
+    if values.log:
+        return stats.loguniform(values.low, end)
+    return stats.randint(values.low, end) if values.whole else stats.uniform(values.low, end - values.low)
 
 
 def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
@@ -116,7 +109,7 @@ def effects(
     four parts, each an equal share of it on its own scale; a long list of numbers in four of equal length.
     """
     done = [
-        (trial, (record.after(epochs) if epochs else record.scores[-1]).accuracy)
+        (trial.params, (record.after(epochs) if epochs else record.scores[-1]).accuracy)
         for trial, record in ranked
         if (epochs or record.complete) and record.scored
     ]
@@ -124,10 +117,9 @@ def effects(
     for name, values in grid.items():
         labels, place = _labels(values)
         groups: list[list[float]] = [[] for _ in labels]
-        for trial, accuracy in done:
-            if trial.params[name] is None:
-                continue
-            groups[place(trial.params[name])].append(accuracy)
+        for params, accuracy in done:
+            if params[name] is not None:
+                groups[place(params[name])].append(accuracy)
         found[name] = [
             {
                 "value": label,

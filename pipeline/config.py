@@ -12,8 +12,9 @@ from pipeline.config_tables import check_keys, check_name, place, validated
 from stages.bases.spec import FILE, SOURCES, BaseSpec
 from stages.data.spec import DataSpec
 from stages.extract.spec import CacheSpec
+from stages.report.spec import ReportSpec
 
-SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps")
+SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps", "report")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Config:
     cache: CacheSpec
     heads: dict[str, HeadEntry]
     sweeps: dict[str, SweepEntry]
+    report: ReportSpec
 
     def variant(self, sweep: SweepEntry, params: dict[str, Any]) -> HeadEntry:
         """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
@@ -62,6 +64,8 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
         data = validated(DataSpec, _with_paths(tables["data"], folder, "root", "labels"))
     with place("[cache] "):
         cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))
+    with place("[report] "):
+        report = validated(ReportSpec, tables["report"])
     if "base" in raw and "bases" in raw:
         raise ConfigError("expected [base] or [bases.NAME], found both; keep one of the two forms")
     if raw.get("bases") == {}:
@@ -70,7 +74,7 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
     bases = bases or {"base": _base("base", "base", tables["base"], folder)}
     heads = head_entries(tables["heads"], bases, folder)
     sweeps = sweep_entries(tables, heads, bases, folder)
-    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps)
+    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps, report)
 
 
 def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:

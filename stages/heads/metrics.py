@@ -17,15 +17,6 @@ from stages.heads.intervals import (
     wilson,
 )
 
-# What may choose a head, and which way is better.
-METRICS = {
-    "accuracy": "high",
-    "balanced_accuracy": "high",
-    "macro_f1": "high",
-    "auc": "high",
-    "top5_accuracy": "high",
-    "log_loss": "low",
-}
 # What a temperature changes: all that depends on more than the order of the probabilities.
 CALIBRATED = ("log_loss", "brier", "calibration_error", "ece")
 TOP = 5  # with more classes than this, the share of images whose label is among the five most probable is told, too

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cache.errors import CacheError
 from cache.files import atomic_path, read_sealed, seal, sha256_file, write_csv, write_text
 from cache.manifest import ImageRecord
+from stages.heads.scored import METRICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,12 +85,17 @@ def damaged_files(folder: Path, result: dict[str, Any]) -> list[str]:
     return [name for name, digest in result["files"].items() if sha256_file(folder / name) != digest]
 
 
-def best_on_validation(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The head to use: the highest validation accuracy, then the lowest validation log loss, then its name."""
-    return min(results, key=ranking)
+def best_on_validation(results: list[dict[str, Any]], metric: str = "accuracy") -> dict[str, Any]:
+    """The head to use: the best validation score by ``metric``, then the lowest validation log loss, then its name."""
+    return min(results, key=lambda result: ranking(result, metric))
 
 
-def ranking(result: dict[str, Any]) -> tuple[float, float, str]:
-    """Sort key of a leaderboard. Test scores have no part in it."""
+def ranking(result: dict[str, Any], metric: str = "accuracy") -> tuple[float, float, str]:
+    """Sort key of a leaderboard: the best first. Test scores have no part in it. A head without the score comes last."""
     validation = result["metrics"]["validation"]
-    return -validation["accuracy"], validation["log_loss"], result["head"]
+    return rank_of(metric, validation.get(metric)), validation["log_loss"], result["head"]
+
+
+def rank_of(metric: str, value: float | None) -> float:
+    """A score as a number that is lower for a better one; infinity for none."""
+    return float("inf") if value is None else value if METRICS[metric] == "low" else -value

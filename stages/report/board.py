@@ -107,9 +107,9 @@ class Board:
         return found.pop() if len(found) == 1 else None
 
 
-def leaderboard(heads: Sequence[HeadSummary]) -> Board:
+def leaderboard(heads: Sequence[HeadSummary], metric: str = "accuracy") -> Board:
     """Heads sorted by validation alone; test scores are shown and have no part in the order."""
-    ordered = sorted(heads, key=lambda head: ranking(head.result))
+    ordered = sorted(heads, key=lambda head: ranking(head.result, metric))
     metrics = [head.result["metrics"] for head in ordered]
     lows = [m[split]["accuracy_interval"][0] for m in metrics for split in ("validation", "test") if split in m]
     floor = min(0.9, math.floor(10 * min(lows, default=0.0)) / 10)

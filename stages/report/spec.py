@@ -1,0 +1,13 @@
+"""``[report]``: what heads are ranked by."""
+
+from typing import Literal
+
+from stages.fields import Spec
+
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auc", "top5_accuracy", "log_loss"]
+
+
+class ReportSpec(Spec):
+    """``[report]``. ``metric`` is the validation score by which heads, and the trials of sweeps, are ranked."""
+
+    metric: Metric = "accuracy"

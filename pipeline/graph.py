@@ -41,6 +41,7 @@ class Graph:
     @cached_property
     def report_parts(self) -> dict[str, Any]:
         """What the report shows, as digests: the parts of its key."""
+        metric = self.config.report.metric
         return {
             "page": PAGE_VERSION,
             "data": self.manifest.digest,
@@ -49,7 +50,7 @@ class Graph:
             # The results and not their keys: what a head was trained to again is shown again.
             "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
             "sweeps": {name: digest_json(each.result) for name, each in self.sweeps.items() if each.done},
-        }
+        } | ({} if metric == "accuracy" else {"metric": metric})
 
     @cached_property
     def report_reasons(self) -> tuple[str, ...]:

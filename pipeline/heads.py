@@ -62,6 +62,7 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
 
     start, before = perf_counter(), len(LOADING)
     failures: list[HeadError] = []
+    looks = 0
     rows, home = graph.manifest.rows_digest, graph.config.path.parent
     for name in dict.fromkeys(head.entry.base for head in stale):
         base = graph.bases[name]
@@ -82,8 +83,11 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
             low, high = found["accuracy_interval"]
             score = f"validation accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f})"
             progress.say(f"trained: {task.name} in {outcome['seconds']:.1f} s, {score}")
+            looks = outcome["test_looks"]
             for warning in outcome["warnings"]:
                 progress.say(f"warning: {task.name}: {warning}")
+    if looks > 1:
+        progress.say(f"heads: {looks} heads have been scored on these test images by now; choose by validation alone")
     trained = len(stale) - len(failures)
     loading = f", of which loading TensorFlow took {LOADING[0]:.1f} s" if len(LOADING) > before else ""
     progress.say(f"heads: {trained} trained of {len(graph.heads)} in {perf_counter() - start:.1f} s{loading}")
@@ -119,7 +123,7 @@ def trained_head(graph: Graph, name: str | None) -> HeadTarget:
     usable = [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
     if name is None and not usable:
         raise HeadError("no head is trained for this configuration; run `make heads`")
-    chosen = known_head(graph, name or best_on_validation(usable)["head"])
+    chosen = known_head(graph, name or best_on_validation(usable, graph.config.report.metric)["head"])
     if chosen.result is None:
         raise HeadError(f"head {chosen.entry.name!r} is not trained yet; run `make heads`")
     if not _as_configured(graph, chosen):

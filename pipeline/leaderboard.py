@@ -17,19 +17,22 @@ def up_to_date_line(graph: Graph) -> str:
 
 def leaderboard_lines(graph: Graph) -> list[str]:
     """The trained heads, best on validation first, with 95% intervals."""
-    results = sorted((head.result for head in graph.heads.values() if head.result and not head.stale), key=ranking)
+    metric = graph.config.report.metric
+    found = [head.result for head in graph.heads.values() if head.result and not head.stale]
+    results = sorted(found, key=lambda result: ranking(result, metric))
     if not results:
         return ["no head is trained yet; run `make report`"]
     width = max(len("head"), *(len(result["head"]) for result in results))
-    lines = [f"{'head':{width}}  {'validation (chooses)':>22}  {'test':>22}  {'seconds':>8}"]
+    lines = [] if metric == "accuracy" else [f"ranked by {metric}"]
+    lines += [f"{'head':{width}}  {'validation (chooses)':>22}  {'test':>22}  {'seconds':>8}"]
     for result in results:
-        scores = [_interval(result["metrics"].get(split)) for split in ("validation", "test")]
+        scores = [_interval(result["metrics"].get(split), metric) for split in ("validation", "test")]
         lines.append(f"{result['head']:{width}}  {scores[0]:>22}  {scores[1]:>22}  {result['seconds']:8.1f}")
     return lines
 
 
-def _interval(metrics: dict[str, Any] | None) -> str:
-    if metrics is None:
+def _interval(metrics: dict[str, Any] | None, metric: str) -> str:
+    if metrics is None or metrics.get(metric) is None:
         return "–"
-    low, high = metrics["accuracy_interval"]
-    return f"{metrics['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+    interval = metrics.get(f"{metric}_interval")
+    return f"{metrics[metric]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.errors import DataError
+from cache.errors import DataError, HeadError
 from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import load_graph
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from stages.predict.predict import Prediction
 
 
-def predict_files(config: Config, progress: Progress, paths: Sequence[Path], head: str | None) -> list["Prediction"]:
-    """Labels and probabilities for image files, by the head named or the best on validation."""
+def predict_files(
+    config: Config, progress: Progress, paths: Sequence[Path], head: str | None, min_accuracy: float | None = None
+) -> list["Prediction"]:
+    """Labels and probabilities for image files, by the head named or the best on validation.
+
+    With ``min_accuracy`` the head answers only from the confidence on that gave this accuracy on validation.
+    """
+    from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
     from stages.predict.predict import find_images, predict_images
 
@@ -31,11 +37,20 @@ def predict_files(config: Config, progress: Progress, paths: Sequence[Path], hea
         raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
     result = chosen.result or {}
     progress.say(f"head: {chosen.entry.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
+    threshold = 0.0
+    if min_accuracy is not None:
+        if "abstention" not in result:
+            raise HeadError(
+                f"head {chosen.entry.name!r}: expected its confidences on validation, found none, as an earlier version trained it; "
+                f"remove {chosen.folder} and run `make heads`"
+            )
+        threshold = threshold_for(result["abstention"], min_accuracy)
+        progress.say(f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}")
     model = load_head(chosen.folder)
     stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
     temperature = result.get("temperature", 1.0)
     make_base = partial(base_as_stored, target, progress, list(stores))
-    return predict_images(files, model, stores, make_base, progress, temperature)
+    return predict_images(files, model, stores, make_base, progress, temperature, threshold)
 
 
 def prediction_lines(predictions: Sequence["Prediction"]) -> list[str]:
@@ -47,7 +62,8 @@ def prediction_lines(predictions: Sequence["Prediction"]) -> list[str]:
             continue
         ranked = sorted(zip(prediction.classes, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
         shown = ", ".join(f"{name} {p:.3f}" for name, p in (ranked if len(ranked) <= 5 else ranked[:3]))
-        lines.append(f"{prediction.path}: {prediction.label} ({shown})")
+        label = prediction.label if prediction.sure else "not sure enough"
+        lines.append(f"{prediction.path}: {label} ({shown})")
     return lines
 
 
@@ -56,5 +72,5 @@ def written_lines(csv: Path, predictions: Sequence["Prediction"]) -> list[str]:
     from stages.predict.predict import write_submission
 
     written = write_submission(csv, predictions)
-    unread = [prediction for prediction in predictions if prediction.reason]
-    return [*prediction_lines(unread), f"{csv}: {written} of {len(predictions)} predictions written"]
+    left_out = [prediction for prediction in predictions if prediction.reason or not prediction.sure]
+    return [*prediction_lines(left_out), f"{csv}: {written} of {len(predictions)} predictions written"]

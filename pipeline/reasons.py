@@ -96,8 +96,9 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
         "data": "images, names, labels, splits or what is skipped changed",
         "bases": "the base changed",
         "sweeps": "a sweep has another result",
+        "metric": "heads are ranked by another score",
     }
-    reasons = [reason for part, reason in why.items() if written.get(part) != parts[part]]
+    reasons = [reason for part, reason in why.items() if written.get(part) != parts.get(part)]
     if parts["images"] and not written.get("images"):
         reasons.append("the images are here again")  # without them a page is written without thumbnails
     before, now = written.get("heads", {}), parts["heads"]

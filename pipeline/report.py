@@ -5,6 +5,7 @@ from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.targets import BaseTarget
 from stages.bases.weights import NOTES
+from stages.heads.looks import test_looks
 from stages.progress import Progress
 from stages.report.data import BaseSummary, HeadSummary, ReportData
 
@@ -38,6 +39,8 @@ def report_data(graph: Graph) -> ReportData:
         bases=[_base_summary(base, layer) for base in graph.bases.values() for layer in base.stores],
         heads=[HeadSummary(name, head.folder, head.result) for name, head in graph.heads.items() if head.result],
         parts=graph.report_parts,
+        metric=graph.config.report.metric,
+        looks=test_looks(graph.config.cache.dir / "heads", graph.manifest),
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
     )
 

@@ -151,6 +151,8 @@ def head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Ma
     key = head_key(entry.spec, base_key, manifest.rows_digest)
     where = f"{base.spec.name}, {' + '.join(entry.layers)}"
     reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest)
+    if result and not reasons and config.report.metric not in result["metrics"]["validation"]:
+        reasons = (f"its {config.report.metric} is not known, as an earlier version scored it",)
     return HeadTarget(entry, folder, key, result, reasons)
 
 

@@ -20,6 +20,7 @@ from stages.heads.dense import DenseHead
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all
 from stages.heads.head import Head, Rows
+from stages.heads.looks import note_look
 from stages.heads.metrics import CALIBRATED, scores
 from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, read_result, write_head
@@ -219,6 +220,7 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
         "temperature": t,
         "abstention": selective({s: _confident(data, logs, s, t) for s in SPLITS[1:] if len(data.rows(s))}),
     }
+    result["test_looks"] = note_look(task.folder.parent, data.manifest, task.key)
     write_head(task.folder, head, data.records, logs, result)
     return result
 

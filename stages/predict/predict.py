@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +30,16 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image file: its classes' names and probabilities, or the reason why it could not be read."""
+    """One image file: its classes' names and probabilities, or the reason why it could not be read.
+
+    One that is not ``sure`` has a probability below that from which on the head is to answer.
+    """
 
     path: Path
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     reason: str | None = None
+    sure: bool = True
 
     @property
     def label(self) -> str:
@@ -67,10 +71,11 @@ def predict_images(
     make_base: Callable[[], "FrozenBase"],
     progress: Progress,
     temperature: float = 1.0,
+    threshold: float = 0.0,
 ) -> list[Prediction]:
     """Predictions in the order of ``files``. Features that the stores have are read, the rest are extracted and not kept.
 
-    Probabilities are calibrated by ``temperature``, which leaves labels as they are.
+    Probabilities are calibrated by ``temperature``, which leaves labels as they are. Below ``threshold`` a prediction is not sure.
 
     ``stores`` are those of the layers that the head was trained on, in its order.
     """
@@ -87,7 +92,8 @@ def predict_images(
             if new := [path for path in digests if path not in features]:
                 base = base or make_base()
                 features |= _extract(new, digests, base, head.spec.pool, reasons)
-            out += _predict(chunk, features, head, reasons, temperature)
+            found = _predict(chunk, features, head, reasons, temperature)
+            out += [replace(each, sure=max(each.probabilities, default=0.0) >= threshold) for each in found]
             advance(len(chunk))
     return out
 
@@ -144,9 +150,10 @@ def write_submission(path: Path, predictions: Sequence[Prediction]) -> int:
     """Write ``id,label`` in the order of the ids, for two classes with the probability of the second; says how many.
 
     An id is the file's stem, or its whole path where two files share a stem. Ids that are all numbers are ordered as
-    numbers, as the cats-and-dogs competition wants them. Files that could not be read have no line.
+    numbers, as the cats-and-dogs competition wants them. Files that could not be read have no line, nor have those of which the
+    head is not sure.
     """
-    read = [p for p in predictions if not p.reason]
+    read = [p for p in predictions if not p.reason and p.sure]
     stems = Counter(p.path.stem for p in read)
     rows = [
         (

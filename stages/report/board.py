@@ -20,7 +20,8 @@ _FITTED_BY_LOG_LOSS = (
 class Score:
     """A head's scores on one split.
 
-    ``left`` and ``width`` place the interval on its bar, ``tick`` the accuracy, in percent of the bar.
+    ``chosen`` is the score that heads are ranked by. ``left`` and ``width`` place the interval on its bar, ``tick`` the
+    accuracy, in percent of the bar.
     """
 
     n: int
@@ -28,6 +29,8 @@ class Score:
     low: float
     high: float
     balanced: float | None
+    chosen: float | None
+    chosen_interval: tuple[float, float] | None
     log_loss: float | None
     left: float
     width: float
@@ -117,10 +120,10 @@ def leaderboard(heads: Sequence[HeadSummary], metric: str = "accuracy") -> Board
     rows = []
     for rank, head in enumerate(ordered, 1):
         found = head.result["metrics"]
-        test = _score(found["test"], floor) if "test" in found else None
+        test = _score(found["test"], floor, metric) if "test" in found else None
         caveat = _caveat(head.result)
         words = settings(head.result, layers)
-        rows.append(Row(rank, head, words, _score(found["validation"], floor), test, caveat))
+        rows.append(Row(rank, head, words, _score(found["validation"], floor, metric), test, caveat))
     return Board(rows, floor)
 
 
@@ -139,7 +142,7 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return groups
 
 
-def _score(metrics: dict[str, Any], floor: float) -> Score:
+def _score(metrics: dict[str, Any], floor: float, metric: str) -> Score:
     low, high = metrics["accuracy_interval"]
 
     def place(share: float) -> float:
@@ -151,6 +154,8 @@ def _score(metrics: dict[str, Any], floor: float) -> Score:
         low=low,
         high=high,
         balanced=metrics.get("balanced_accuracy"),
+        chosen=metrics.get(metric),
+        chosen_interval=metrics.get(f"{metric}_interval"),
         log_loss=metrics.get("log_loss"),
         left=place(low),
         width=round(place(high) - place(low), 2),

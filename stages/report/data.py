@@ -46,7 +46,8 @@ class ReportData:
 
     ``skipped`` maps a path to the reason, for what the scan left out and for what could not be decoded; ``root`` is
     the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
-    ``read_report_parts``; ``sweeps`` are their ``result.json`` as read.
+    ``read_report_parts``; ``metric`` ranks heads; ``looks`` is how many heads have been scored on these test images in all;
+    ``sweeps`` are their ``result.json`` as read.
     """
 
     title: str
@@ -56,4 +57,6 @@ class ReportData:
     bases: list[BaseSummary]
     heads: list[HeadSummary]
     parts: dict[str, Any]
+    metric: str = "accuracy"
+    looks: int = 0
     sweeps: list[dict[str, Any]] = field(default_factory=list)

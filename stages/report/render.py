@@ -30,7 +30,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    board = leaderboard([as_scored_now(head) for head in data.heads])
+    board = leaderboard([as_scored_now(head) for head in data.heads], data.metric)
     split = "test" if board.best is None or board.best.test else "validation"
     return {
         "title": data.title,
@@ -46,6 +46,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "curves": describe_curves(board.rows),
         "notices": notices(data),
         "images_here": data.root is not None,
+        "metric": data.metric.replace("_", " "),
+        "looks": data.looks,
     }
 
 

@@ -1,9 +1,10 @@
 """Features that memory does not hold: a head on rows streamed from the shards, against the same head with all rows in memory.
 
-    python -m bench.stream [--rows 100000] [--memory 1000000000] [--epochs 3]
+    python -m bench.stream [--rows 100000] [--memory 1000000000] [--epochs 3] [--by-path]
 
 Made-up features (4, 4, 512) in shards of 500 rows; one hidden layer of 64 units on all 8,192. Streamed comes first, so that the
-peak of the process is that of streaming; the bench prints the ratio of the speeds and of the final validation losses.
+peak of the process is that of streaming; with ``--by-path`` each shard holds one class, as shards did that were written in the
+order of paths, where they now are in that of digests; the bench prints the ratio of the speeds and of the final validation losses.
 """
 
 import argparse
@@ -43,9 +44,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--memory", type=int, default=1_000_000_000)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--by-path", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        whole = write_features(Path(name) / "store", arguments.rows, apart=0.02)
+        whole = write_features(Path(name) / "store", arguments.rows, apart=0.02, by_path=arguments.by_path)
         small = Dataset(whole.manifest, whole.stores, arguments.memory)
         assert not small.fits("flatten")
         import keras  # counts as start-up

@@ -169,6 +169,11 @@ def shape_of(path: Path) -> tuple[int, ...]:
     return _guarded(path, lambda file: tuple(file["features"].shape))
 
 
+def dtype_of(path: Path) -> str:
+    """The dtype of the features of a shard, such as "float16". Raises DamageError for a damaged file."""
+    return _guarded(path, lambda file: str(file["features"].dtype))
+
+
 def _layout(features: NDArray[Any], compression: Compression) -> dict[str, Any]:
     if compression == "none":
         return {}  # contiguous: HDF5 reads it straight into the caller's array

@@ -97,6 +97,13 @@ class FeatureStore:
         with self._moving_damage_aside():
             return [read_info(path) for path in self.shards()]
 
+    def dtypes(self) -> set[str]:
+        """The dtypes in which features are stored: a shard may be float32 where float16 does not hold its values."""
+        from cache.shard import dtype_of
+
+        with self._moving_damage_aside():
+            return {dtype_of(path) for path in self.shards()}
+
     def refresh(self) -> None:
         """Look at the shards again. One that cannot be read, or is of another base, is in ``damaged`` and holds nothing."""
         entries, damaged = index.read_entries(self.folder, self._key())

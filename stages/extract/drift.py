@@ -19,7 +19,7 @@ from cache.store import FeatureStore
 from stages.bases.frozen import FrozenBase
 from stages.bases.spec import BaseSpec
 from stages.data.images import BadImageError
-from stages.extract.decoding import ChangedError, load, spread
+from stages.extract.decoding import ChangedError, load, sampled
 from stages.progress import Progress
 
 ROWS = 4
@@ -43,7 +43,7 @@ def compare(
     """
     stored_here = [known[digest] for digest in store.digests() if digest in known]
     # Twice as many as are wanted, as some may not be readable here.
-    records, images = _readable(spread(stored_here, 2 * ROWS), root, base.spec)
+    records, images = _readable(sampled(stored_here, 2 * ROWS), root, base.spec)
     if not records:
         if len(store):
             progress.say("features: none of the images that are stored is here, so nothing can be compared")

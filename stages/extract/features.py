@@ -59,7 +59,8 @@ class Stage:
         """The contents (SHA-256) that one of the stores lacks, and that can be decoded as far as is known."""
         missing = {digest for each in self.layers.values() for digest in each.store.missing(self.manifest.by_digest)}
         missing -= self.skipped.reasons.keys()
-        return [digest for digest in self.manifest.by_digest if digest in missing]
+        # By digest and not by path, so that a shard holds all classes: heads that are streamed see the shards one after another.
+        return sorted(missing)
 
     def lacks(self, layer: str) -> bool:
         """Whether the store of a layer lacks an image that may be decodable."""

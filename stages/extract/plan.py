@@ -17,7 +17,7 @@ from cache.shard import ShardInfo, write_shard
 from cache.table import ShardTable
 from stages.bases.frozen import FrozenBase
 from stages.data.images import BadImageError
-from stages.extract.decoding import ChangedError, Rejected, decoded_batches, load, spread
+from stages.extract.decoding import ChangedError, Rejected, decoded_batches, load, sampled
 from stages.extract.spec import CacheSpec
 from stages.extract.writing import as_stored
 from stages.progress import SILENT
@@ -42,11 +42,11 @@ class Measured:
 
 
 def measure(base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache: CacheSpec) -> Measured:
-    """Decode, extract and compress a few batches of ``records``, spread over all of them; nothing is kept.
+    """Decode, extract and compress a few batches of ``records``, drawn by their contents; nothing is kept.
 
     Raises DataError where none of them can be decoded.
     """
-    sample = list(spread(records, BATCHES * base.batch_size))
+    sample = list(sampled(records, BATCHES * base.batch_size))
     while len(sample) < 2 * base.batch_size:  # so that there is a batch after the first
         sample += sample
     rows: list[dict[str, np.ndarray]] = []

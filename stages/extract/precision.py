@@ -17,7 +17,7 @@ from stages.bases import backend
 from stages.bases.frozen import FrozenBase
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
-from stages.extract.decoding import Rejected, decoded_batches, spread
+from stages.extract.decoding import Rejected, decoded_batches, sampled
 from stages.progress import Progress
 
 # Of the features of a sample, in the Frobenius norm: ‖reduced − float32‖ / ‖float32‖.
@@ -87,9 +87,9 @@ def relative_error(found: dict[str, NDArray[np.float32]], expected: dict[str, ND
 
 
 def _sample(spec: BaseSpec, records: Sequence[ImageRecord], root: Path, most: int) -> NDArray[np.uint8] | None:
-    """A few images (n, height, width, 3) from beginning to end; None where none of those looked at can be decoded."""
+    """A few images (n, height, width, 3), drawn by their contents; None where none of those looked at can be decoded."""
     count = min(IMAGES, most)
-    batch = next(decoded_batches(root, spread(records, 2 * count), spec, count, Rejected()), None)
+    batch = next(decoded_batches(root, sampled(records, 2 * count), spec, count, Rejected()), None)
     return batch.images if batch else None
 
 

@@ -44,6 +44,8 @@ class Streamed:
     ) -> None:
         self.y = y
         self._records, self._stores, self._pool = records, stores, pool
+        # What the shards say, and not the configuration: some may be float32, as float16 does not hold their values.
+        self._halves = all(store.dtypes() == {"float16"} for store in stores.values())
         example = self._read(np.arange(1))
         self.inputs = example.shape[1]
         self.rows_at_once = max(LEAST_ROWS, memory // (BLOCKS_AT_ONCE * example.nbytes))
@@ -82,16 +84,12 @@ class Streamed:
     def _read(self, part: NDArray[np.int64]) -> NDArray[Any]:
         digests = [self._records[int(row)].sha256 for row in part]
         (store, *others) = self._stores.values()
-        if not others and self._pool == "flatten" and _stored_as_float16(store):
+        if not others and self._pool == "flatten" and self._halves:
             halves: NDArray[np.float16] = store.read(digests, dtype="float16")
             return halves.reshape(len(part), -1)
         # Pooled shard by shard: maps of a whole block may be many times what is kept of them.
         pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in self._stores.values()]
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
-
-
-def _stored_as_float16(store: FeatureStore) -> bool:
-    return bool(store.spec.get("dtype") == "float16")
 
 
 def _shards(records: Sequence[ImageRecord], store: FeatureStore) -> list[str]:

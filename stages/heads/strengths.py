@@ -23,6 +23,8 @@ STRENGTH = {"RidgeClassifier": "alpha", "LogisticRegression": "C"}
 PLAIN = {"RidgeClassifier": {"alpha"}, "LogisticRegression": {"C", "max_iter", "tol", "class_weight"}}
 # Steps that L-BFGS remembers, as in SciPy; and how often a step is halved before there is no lower point to be found.
 MEMORY, HALVINGS = 10, 20
+# The relative change of a mean over rows that float32 still tells.
+RESOLUTION = 1e-6
 # Columns that go through BLAS at a time, for two classes and for more: how it rounds depends on their number, and a path of
 # L-BFGS on how it rounds. A strength has one column for two classes, and most of the time a few strengths alone are left.
 COLUMNS_OF_TWO, COLUMNS = 8, 16
@@ -156,9 +158,12 @@ def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, l
         estimator.coef_ = point[: d * outputs].reshape(d, outputs).T.astype(rows.dtype)
         estimator.intercept_ = point[d * outputs :].astype(rows.dtype)
         estimator.n_iter_, estimator.n_features_in_ = np.array([count], np.int32), d
-        warned = (
-            [] if done else [f"ConvergenceWarning: stopped after max_iter = {most} iterations, before it converged"]
+        why = (
+            f"after max_iter = {most} iterations"
+            if count >= most
+            else f"after {count} iterations, as no step went down"
         )
+        warned = [] if done else [f"ConvergenceWarning: stopped {why}, before it converged"]
         found.append((_pipeline(steps, estimator), warned))
     return found
 
@@ -206,6 +211,7 @@ def minimise(
     iterations, converged = np.zeros(k, np.int64), np.abs(slope).max(axis=1) <= tolerance
     moves: list[NDArray[np.float64]] = []
     turns: list[NDArray[np.float64]] = []
+    stuck = np.zeros(k, np.bool_)
     active = np.flatnonzero(~converged)
     for _ in range(most):
         if not len(active):
@@ -228,10 +234,11 @@ def minimise(
             length[trying] /= 2
         iterations[active] += 1
         moves, turns = [*moves[1 - MEMORY :], at - before], [*turns[1 - MEMORY :], slope - slope_before]
-        # Where no step goes down any more, the sums of float32 do not tell better from worse.
         converged[active] = np.abs(slope[active]).max(axis=1) <= tolerance
-        converged[trying] = True
-        active = active[~converged[active]]
+        # Where no step goes down any more, the search is at its end: well, if the sums of float32 do not tell better from worse.
+        stuck[trying] = True
+        converged[trying] |= np.abs(descent[trying]) <= RESOLUTION * np.abs(value[trying])
+        active = active[~(converged | stuck)[active]]
     return at, iterations, converged
 
 

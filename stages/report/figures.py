@@ -91,7 +91,7 @@ def _mark(axes: "Axes", epoch: int, values: Sequence[float], first: float, last:
 def reliability_figure(bins: Sequence[Bin], intervals: Sequence[Limits], label: str, split: str) -> Markup:
     """SVG of accuracy by confidence: a point for each bin with its 95% interval, and the line of true probabilities."""
     figure, axes = _panel()
-    colour = STAND_IN["validation" if split == "validation" else "train"]
+    colour = STAND_IN[split]
     low = math.floor(10 * min([0.9, *(b.confidence for b in bins), *(low for low, _ in intervals)])) / 10
     axes.plot([low, 1], [low, 1], color=STAND_IN["muted"], linewidth=1, linestyle=(0, (2, 3)))
     for each, (bottom, top) in zip(bins, intervals, strict=True):
@@ -107,7 +107,7 @@ def abstention_figure(counts: Sequence[Sequence[int]], n: int, label: str, split
     """SVG of accuracy by the share of ``n`` images that is answered; ``counts`` are (answered, right) at each threshold."""
     figure, axes = _panel()
     points = sorted((answered / n, right / answered) for answered, right in counts if answered)
-    colour = STAND_IN["validation" if split == "validation" else "train"]
+    colour = STAND_IN[split]
     axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=2.2, drawstyle="steps-post")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")

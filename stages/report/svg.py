@@ -14,7 +14,14 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STAND_IN = {"train": "#010203", "validation": "#020304", "text": "#030405", "muted": "#040506", "rule": "#050607"}
+STAND_IN = {
+    "train": "#010203",
+    "validation": "#020304",
+    "text": "#030405",
+    "muted": "#040506",
+    "rule": "#050607",
+    "test": "#060708",
+}
 # No date and no version: the same figure is the same text.
 _METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _FIRST_TAG = re.compile(r"<svg\b[^>]*?viewBox=\"([^\"]*)\"[^>]*>", re.S)

@@ -43,8 +43,9 @@ def search(sweep: Sweep, variant: Callable[[dict[str, Any]], Trial]) -> list[Tri
                 record = sweep.ledger[trial.key]
                 if record.scored:
                     study.tell(each, record.scores[-1].accuracy)
-                else:
-                    study.tell(each, state=optuna.trial.TrialState.FAIL)
+                else:  # one that failed would not count, and be asked for again; one that is pruned counts as bad
+                    each.report(0.0, step=1)
+                    study.tell(each, state=optuna.trial.TrialState.PRUNED)
     return list(trials.values())
 
 

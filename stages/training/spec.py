@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from stages.fields import Fraction, Layers, PositiveInt, Seed, Spec, off
 
 Pool = Literal["flatten", "avg", "max", "none"]  # the last for heads that take feature maps as they are
+ADAMW_DECAY = 0.004  # Keras's
 # Wide enough for any head; one of a thousand million would end where memory does.
 Units = Annotated[int, Field(gt=0, le=65_536)]
 
@@ -58,6 +59,14 @@ class TrainedSpec(CommonSpec):
         if not isinstance(table, dict) or table.get("optimizer") == "sgd":
             return table
         return {name: value for name, value in table.items() if name != "momentum"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adamw_decays(cls, table: Any) -> Any:
+        """AdamW without decay is Adam. Set here and no default of the field, so that the keys of other heads stay as they are."""
+        if not isinstance(table, dict) or table.get("optimizer") != "adamw":
+            return table
+        return {"weight_decay": ADAMW_DECAY} | table
 
 
 class DenseSpec(TrainedSpec):

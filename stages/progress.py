@@ -23,6 +23,11 @@ def counted(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def in_bytes(size: float) -> str:
+    """Bytes in words: MB or GB."""
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+
+
 class _Silent:
     def say(self, line: str) -> None:
         pass

@@ -26,7 +26,7 @@ from stages.bases.weights import Weights
 from stages.data.images import decode
 from stages.extract.precision import stored_precision, suitable_base
 from stages.extract.spec import CacheSpec
-from stages.extract.writing import ShardWriter, Target, as_float16
+from stages.extract.writing import ShardWriter, as_float16
 from stages.heads.train import load_head
 from stages.progress import SILENT
 
@@ -309,9 +309,7 @@ def test_the_writer_writes_each_row_once_and_never_holds_more_than_a_shard(
     if held:
         rows = np.stack([np.full(3, -i, np.float32) for i in sorted(held)])
         both["b"].append(rows, [record(i) for i in sorted(held)], ["cat"], info)
-    writer = ShardWriter(
-        {layer: Target(each, info) for layer, each in both.items()}, ["cat"], cache, batch_size, SILENT
-    )
+    writer = ShardWriter({layer: (each, info) for layer, each in both.items()}, ["cat"], cache, batch_size, SILENT)
     added = 0
     for size in (min(size, batch_size) for size in sizes):
         writer.make_room(size)

@@ -66,15 +66,6 @@ class ShardJob:
     sample: tuple[ImageRecord, ...]
 
 
-@dataclass(frozen=True)
-class ShardDone:
-    """What a worker did: images extracted, those that gave no row, and lines for the person who waits."""
-
-    extracted: int
-    rejected: Rejected
-    said: tuple[str, ...] = ()
-
-
 @contextmanager
 def cluster(address: str) -> Iterator[Any]:
     """Connect to a Dask scheduler; within, joblib runs there. Raises HeadstartError where there is none."""
@@ -107,7 +98,7 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
     from dask.distributed import KilledWorker, as_completed
 
     done = Extraction()
-    said: set[str] = set()
+    said: set[str] = set()  # each worker says what it found, and like ones find the same
     start = perf_counter()
     jobs = _jobs(stage, spec, wanted)
     lease = jobs[0].lease
@@ -120,15 +111,15 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
             # Not pure: a shard that is asked for again is to be written again.
             futures = client.map(extract_shard, jobs, pure=False)
             for future in as_completed(futures):
-                found: ShardDone = future.result()
-                done.extracted += found.extracted
-                done.rejected.skipped.update(found.rejected.skipped)
-                done.rejected.changed.extend(found.rejected.changed)
-                for line in found.said:
-                    if line not in said:  # each worker says what it found, and like ones find the same
+                extracted, rejected, lines = future.result()
+                done.extracted += extracted
+                done.rejected.skipped.update(rejected.skipped)
+                done.rejected.changed.extend(rejected.changed)
+                for line in lines:
+                    if line not in said:
                         said.add(line)
                         stage.progress.say(line)
-                advance(found.extracted + len(found.rejected.skipped) + len(found.rejected.changed))
+                advance(extracted + len(rejected.skipped) + len(rejected.changed))
                 stage.check(done.rejected)
         except KilledWorker as error:
             raise HeadstartError(
@@ -175,16 +166,9 @@ def _jobs(stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> list[ShardJob]
     ]
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A base that a worker has loaded, and how far its features are from those stored, by layer."""
-
-    base: FrozenBase
-    compared: Mapping[str, dict[str, Any]]
-
-
-# A worker keeps the base that it was last asked for. One shard at a time, however many threads it has: a base uses all cores.
-_LOADED: dict[str, _Loaded] = {}
+# A worker keeps the base that it was last asked for, and how far its features are from those stored, by layer.
+_LOADED: dict[str, tuple[FrozenBase, dict[str, dict[str, Any]]]] = {}
+# One shard at a time, however many threads a worker has: a base uses all cores.
 _LOCK = Lock()
 
 
@@ -201,16 +185,18 @@ class _Lines:
     show = SILENT.show
 
 
-def extract_shard(job: ShardJob) -> ShardDone:
-    """What a worker does. Raises DataError where it does not see the images or the weights, CacheError for drift."""
+def extract_shard(job: ShardJob) -> tuple[int, Rejected, list[str]]:
+    """What a worker does; returns the images extracted, those that gave no row, and lines for the person who waits.
+
+    Raises DataError where the worker does not see the images or the weights, CacheError for drift.
+    """
     if not job.root.is_dir():
         raise DataError(
             f"{job.root}: expected the images there on every worker, found no such folder on {os.uname().nodename}"
         )
     with _LOCK:
         rejected, said = Rejected(), _Lines()
-        loaded = _load(job, said)
-        base = loaded.base
+        base, compared = _load(job, said)
         rows: list[Rows] = []
         records: list[ImageRecord] = []
         start = perf_counter()
@@ -230,12 +216,12 @@ def extract_shard(job: ShardJob) -> ShardDone:
             table = ShardTable.of([records[i] for i in kept], job.classes)
             # What really computed: the worker's hardware may be another than the client's.
             computed = (base.precision, base.device, base.versions)
-            info = ShardInfo(shard.key, shard.identity, *computed, loaded.compared[layer], seconds)
+            info = ShardInfo(shard.key, shard.identity, *computed, compared[layer], seconds)
             write_shard(shard.path, stored, table, info, job.cache.compression)
-    return ShardDone(len(records), rejected, tuple(said.lines))
+    return len(records), rejected, said.lines
 
 
-def _load(job: ShardJob, said: _Lines) -> _Loaded:
+def _load(job: ShardJob, said: _Lines) -> tuple[FrozenBase, dict[str, dict[str, Any]]]:
     """The base, loaded unless it is the last one that was, and compared with what is stored."""
     name = f"{job.spec.model_dump_json()} {[shard.key for shard in job.layers.values()]} {job.weights}"
     if name not in _LOADED:
@@ -249,9 +235,9 @@ def _load(job: ShardJob, said: _Lines) -> _Loaded:
             )
         stores = {layer: FeatureStore(shard.path.parent) for layer, shard in job.layers.items()}
         base = precision.suitable_base(job.spec, weights, tuple(stores), stores.values(), job.sample, job.root, said)
-        compared = {}
+        compared: dict[str, dict[str, Any]] = {}
         for layer, store in stores.items():
             known = {digest: ImageRecord(path, digest, "", "") for digest, path in store.paths().items()}
             compared[layer] = drift.compare(store, known, job.root, base, layer, job.allow_drift, SILENT)
-        _LOADED[name] = _Loaded(base, compared)
+        _LOADED[name] = base, compared
     return _LOADED[name]

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,8 @@ def decoded_batches(
         images: list[NDArray[np.uint8]] = []
         seen = 0
         while True:
-            for record in upcoming:
+            for record in islice(upcoming, BATCHES_AHEAD * batch_size - len(waiting)):
                 waiting.append((record, pool.submit(load, root / record.path, record.sha256, spec)))
-                if len(waiting) >= BATCHES_AHEAD * batch_size:
-                    break
             if not waiting:
                 break
             record, future = waiting.popleft()
@@ -78,6 +77,12 @@ def decoded_batches(
             yield Batch(ready, np.stack(images), seen)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def sample(root: Path, records: Sequence[ImageRecord], spec: BaseSpec, most: int) -> Batch | None:
+    """A few images, drawn by their contents; None where none of those looked at can be decoded."""
+    # Twice as many are looked at as are wanted, as some may not be readable here.
+    return next(decoded_batches(root, sampled(records, 2 * most), spec, most, Rejected()), None)
 
 
 def sampled(records: Sequence[ImageRecord], most: int) -> Sequence[ImageRecord]:

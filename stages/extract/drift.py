@@ -4,22 +4,18 @@ The same code on other hardware, or under other versions, may give other numbers
 none. What is compared is the relative error ‖here − stored‖ / ‖stored‖ of each row.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.manifest import ImageRecord
 from cache.shard import ShardInfo
 from cache.store import FeatureStore
 from stages.bases.frozen import FrozenBase
-from stages.bases.spec import BaseSpec
-from stages.data.images import BadImageError
-from stages.extract.decoding import ChangedError, load, sampled
+from stages.extract.decoding import sample
 from stages.progress import Progress
 
 ROWS = 4
@@ -41,13 +37,12 @@ def compare(
     ``known`` says by SHA-256 where the images are, below ``root``. Where none of those stored is there, nothing is compared.
     Raises CacheError for drift beyond the tolerance that is not ``allowed``, DamageError for a damaged shard.
     """
-    stored_here = [known[digest] for digest in store.digests() if digest in known]
-    # Twice as many as are wanted, as some may not be readable here.
-    records, images = _readable(sampled(stored_here, 2 * ROWS), root, base.spec)
-    if not records:
+    found = sample(root, [known[digest] for digest in store.digests() if digest in known], base.spec, ROWS)
+    if not found:
         if len(store):
             progress.say("features: none of the images that are stored is here, so nothing can be compared")
         return {}
+    records, images = found.records, found.images
     batches = [images] if len(images) <= base.batch_size else [image[None] for image in images]
     here = np.concatenate([base(batch)[layer] for batch in batches]).reshape(len(records), -1)
     stored = store.read(record.sha256 for record in records).reshape(len(records), -1)
@@ -70,16 +65,3 @@ def compare(
 def _computed_by(features: FrozenBase | ShardInfo) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in features.versions.items())
     return f"{features.precision} on {features.device}, {versions}"
-
-
-def _readable(
-    records: Sequence[ImageRecord], root: Path, spec: BaseSpec
-) -> tuple[list[ImageRecord], NDArray[np.uint8]]:
-    """The first of ``records`` whose images are here as they were, and those images (n, height, width, 3)."""
-    found: dict[ImageRecord, NDArray[np.uint8]] = {}
-    for record in records:
-        with suppress(OSError, BadImageError, ChangedError):
-            found[record] = load(root / record.path, record.sha256, spec)
-        if len(found) == ROWS:
-            break
-    return list(found), np.array(list(found.values()))

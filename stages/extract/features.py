@@ -18,7 +18,7 @@ from stages.data.spec import DataSpec
 from stages.extract import drift
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.extract.spec import CacheSpec
-from stages.extract.writing import Rows, ShardWriter, Target
+from stages.extract.writing import Rows, ShardWriter
 from stages.progress import SILENT, Progress
 
 
@@ -57,15 +57,15 @@ class Stage:
 
     def wanted(self) -> list[str]:
         """The contents (SHA-256) that one of the stores lacks, and that can be decoded as far as is known."""
-        missing = {digest for each in self.layers.values() for digest in each.store.missing(self.manifest.by_digest)}
-        missing -= self.skipped.reasons.keys()
         # By digest and not by path, so that a shard holds all classes: heads that are streamed see the shards one after another.
-        return sorted(missing)
+        return sorted({digest for layer in self.layers for digest in self._lacking(layer)})
 
     def lacks(self, layer: str) -> bool:
         """Whether the store of a layer lacks an image that may be decodable."""
-        missing = self.layers[layer].store.missing(self.manifest.by_digest)
-        return any(digest not in self.skipped.reasons for digest in missing)
+        return bool(self._lacking(layer))
+
+    def _lacking(self, layer: str) -> set[str]:
+        return set(self.layers[layer].store.missing(self.manifest.by_digest)) - self.skipped.reasons.keys()
 
     def least_rows(self) -> int:
         """The images whose features all layers have."""
@@ -89,7 +89,7 @@ def extract(
     """
     computed = (base.precision, base.device, base.versions)
     targets = {
-        layer: Target(each.store, ShardInfo(each.key, each.identity, *computed, compared.get(layer, {})))
+        layer: (each.store, ShardInfo(each.key, each.identity, *computed, compared.get(layer, {})))
         for layer, each in stage.layers.items()
     }
     writer = ShardWriter(targets, stage.manifest.classes, stage.cache, base.batch_size, stage.progress)
@@ -125,17 +125,15 @@ def compare(stage: Stage, base: FrozenBase) -> dict[str, dict[str, Any]]:
     A shard that turns out to be damaged is removed, and its images are missing then. Raises CacheError where features
     computed here differ from those stored, unless drift is allowed.
     """
-    return {layer: found for layer in stage.layers if (found := _compare(stage, base, layer))}
-
-
-def _compare(stage: Stage, base: FrozenBase, layer: str) -> dict[str, Any]:
-    store = stage.layers[layer].store
-    while True:
-        try:
-            known, root = stage.manifest.by_digest, stage.data.root
-            return drift.compare(store, known, root, base, layer, stage.allow_drift, stage.progress)
-        except DamageError:
-            store.discard_damaged()
+    known, root = stage.manifest.by_digest, stage.data.root
+    found: dict[str, dict[str, Any]] = {}
+    for layer, each in stage.layers.items():
+        while layer not in found:
+            try:
+                found[layer] = drift.compare(each.store, known, root, base, layer, stage.allow_drift, stage.progress)
+            except DamageError:
+                each.store.discard_damaged()
+    return found
 
 
 def check_finite(features: Rows, records: Sequence[ImageRecord], base: FrozenBase) -> None:

@@ -20,7 +20,7 @@ from stages.data.images import BadImageError
 from stages.extract.decoding import ChangedError, Rejected, decoded_batches, load, sampled
 from stages.extract.spec import CacheSpec
 from stages.extract.writing import as_stored
-from stages.progress import SILENT
+from stages.progress import SILENT, in_bytes
 
 # The first batch compiles and is not timed.
 BATCHES = 4
@@ -98,7 +98,7 @@ def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Pat
         + (f" ({copies:,} copies of others are not extracted again)" if copies else ""),
         f"{name}: about {_duration(images * found.seconds)} at {1 / found.seconds:,.1f} images/s, "
         f"as {found.images} timed images went",
-        f"{name}: about {_megabytes(size)} on disk ({found.bytes / 1e3:,.1f} kB an image), {_megabytes(free)} are free"
+        f"{name}: about {in_bytes(size)} on disk ({found.bytes / 1e3:,.1f} kB an image), {in_bytes(free)} are free"
         + ("" if size < free else ": NOT ENOUGH"),
     ]
     if found.decoding > MUCH:
@@ -107,10 +107,6 @@ def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Pat
             f'{name}: decoding takes {share} of that; decode = "scaled" in the base is quicker for large JPEG files'
         )
     return lines
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def _duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from stages.bases import backend
 from stages.bases.frozen import FrozenBase
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
-from stages.extract.decoding import Rejected, decoded_batches, sampled
+from stages.extract.decoding import Rejected, decoded_batches, sample
 from stages.progress import Progress
 
 # Of the features of a sample, in the Frobenius norm: ‖reduced − float32‖ / ‖float32‖.
@@ -62,15 +62,15 @@ def suitable_base(
     base = FrozenBase(spec, weights, layers, begun)
     if spec.precision != "auto" or base.precision == "float32" or begun:
         return base
-    images = _sample(spec, records, root, base.batch_size)
-    if images is None:
+    few = sample(root, records, spec, min(IMAGES, base.batch_size))
+    if few is None:
         return base
     exact = FrozenBase(spec, weights, layers, "float32")
-    error = relative_error(base(images), exact(images))
+    error = relative_error(base(few.images), exact(few.images))
     if error <= LARGEST_ERROR:
         return base
     progress.say(
-        f"base: {spec.name} in {base.precision} is {error:.2%} away from float32 on {len(images)} of these images, more than "
+        f"base: {spec.name} in {base.precision} is {error:.2%} away from float32 on {len(few.images)} of these images, more than "
         f'{LARGEST_ERROR:.0%}, so it computes in float32; precision = "{base.precision}" would insist'
     )
     return exact
@@ -84,13 +84,6 @@ def relative_error(found: dict[str, NDArray[np.float32]], expected: dict[str, ND
     ]
     # Where a value is not finite, the error is not a number, which is no maximum either.
     return max(error if np.isfinite(error) else float("inf") for error in errors)
-
-
-def _sample(spec: BaseSpec, records: Sequence[ImageRecord], root: Path, most: int) -> NDArray[np.uint8] | None:
-    """A few images (n, height, width, 3), drawn by their contents; None where none of those looked at can be decoded."""
-    count = min(IMAGES, most)
-    batch = next(decoded_batches(root, sampled(records, 2 * count), spec, count, Rejected()), None)
-    return batch.images if batch else None
 
 
 def calibration_images(manifest: Manifest, root: Path, spec: BaseSpec) -> Iterator[NDArray[np.uint8]]:

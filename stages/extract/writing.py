@@ -30,14 +30,6 @@ Halved = Mapping[str, NDArray[np.float16] | None]
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where the features of one layer go: its store, and what its shards say of themselves."""
-
-    store: FeatureStore
-    info: ShardInfo
-
-
-@dataclass(frozen=True)
 class _Added:
     """Rows of every layer as they came, and, when the other thread has come to it, as float16."""
 
@@ -47,11 +39,14 @@ class _Added:
 
 
 class ShardWriter:
-    """Collects rows of every layer and writes shards in the background. Use it from one thread."""
+    """Collects rows of every layer and writes shards in the background. Use it from one thread.
+
+    ``targets`` are the store of each layer, and what its shards say of themselves.
+    """
 
     def __init__(
         self,
-        targets: Mapping[str, Target],
+        targets: Mapping[str, tuple[FeatureStore, ShardInfo]],
         classes: Sequence[str],
         cache: CacheSpec,
         batch_size: int,
@@ -111,23 +106,22 @@ class ShardWriter:
 
     def _write(self, buffer: list[_Added], seconds: float) -> None:
         records = [record for added in buffer for record in added.records]
-        for layer, target in self._targets.items():
+        for layer, (store, info) in self._targets.items():
             # Another layer may lack images that this one has, and an interrupt may have handed rows over twice.
-            wanted = [i for i, record in enumerate(records) if record.sha256 not in target.store]
+            wanted = [i for i, record in enumerate(records) if record.sha256 not in store]
             if not wanted:
                 continue
             halves = [half for added in buffer if (half := added.halved.result()[layer]) is not None]
             if len(halves) == len(buffer):
                 features: NDArray[Any] = np.concatenate(halves)
             else:
-                features = np.concatenate([added.features[layer] for added in buffer])
-                if self._cache.dtype == "float16":
-                    self._progress.say(no_float16(features))
-            target.store.append(
+                whole = np.concatenate([added.features[layer] for added in buffer])
+                features = as_stored(whole, self._cache.dtype, self._progress)
+            store.append(
                 features if len(wanted) == len(records) else features[wanted],
                 [records[i] for i in wanted],
                 self._classes,
-                replace(target.info, seconds=round(seconds, 3)),
+                replace(info, seconds=round(seconds, 3)),
                 self._cache.compression,
             )
 
@@ -138,7 +132,9 @@ def as_stored(features: NDArray[np.float32], dtype: str, progress: Progress) -> 
         return features
     stored = as_float16(features)
     if stored is None:
-        progress.say(no_float16(features))
+        low, high = np.abs(features).min(), np.abs(features).max()
+        fit = f"features from {low:.2g} to {high:.2g} do not fit float16 (65504)"
+        progress.say(f"warning: {fit}: this shard is stored as float32")
         return features
     return stored
 
@@ -158,12 +154,6 @@ def as_float16(features: NDArray[np.float32]) -> NDArray[np.float16] | None:
     if doubtful.any() and _largest_loss(rows[doubtful], stored.reshape(rows.shape)[doubtful]) > FLOAT16_LOSS:
         return None
     return stored
-
-
-def no_float16(features: NDArray[np.float32]) -> str:
-    """What is said of features that are stored as float32 for once."""
-    low, high = float(np.abs(features).min()), float(np.abs(features).max())
-    return f"warning: features from {low:.2g} to {high:.2g} do not fit float16 (65504): this shard is stored as float32"
 
 
 def _largest_loss(rows: NDArray[np.float32], stored: NDArray[np.float16]) -> float:

@@ -42,7 +42,7 @@ class SklearnHead(Head):
         """Become the head that was fitted. Raises HeadError where it could not be."""
         if fit.problem:
             raise HeadError(fit.problem)
-        self._pipeline, self.warnings_ = fit.pipeline, fit.warnings
+        self._pipeline, self.warnings_, self.seconds_ = fit.pipeline, fit.warnings, fit.seconds
         return self
 
     def note(self, train: Rows, validation: Rows) -> Self:

@@ -3,17 +3,17 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DataError
-from cache.manifest import ImageRecord, Manifest
+from cache.manifest import Manifest
 from cache.store import FeatureStore
 from stages.bases.backend import load_keras
 from stages.heads.pooling import pool_features
 from stages.heads.stream import Streamed
+from stages.progress import in_bytes
 from stages.training.source import InMemory, Source
 from stages.training.spec import Pool
 
@@ -21,36 +21,21 @@ from stages.training.spec import Pool
 COPIES = 4.0
 
 
-def in_words(size: int) -> str:
-    """Bytes in MB or GB."""
-    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
-
-
-@dataclass
 class Dataset:
     """The images of a manifest, in an order that depends on their contents alone, with the features of a base's layers.
 
     ``y`` (n,) int64 indexes ``classes``. Arrays are read once for each layer and pooling, and kept; those that would take more
-    than ``memory`` bytes (left out: half of the machine's) while a head is trained are streamed.
+    than ``memory`` bytes (left out: half of the machine's), the ``limit``, while a head is trained are streamed.
     """
 
-    manifest: Manifest
-    stores: Mapping[str, FeatureStore]
-    memory: int | None = None
-    records: Sequence[ImageRecord] = field(init=False)
-    y: NDArray[np.int64] = field(init=False)
-    _arrays: dict[tuple[str, Pool], NDArray[np.float32]] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, manifest: Manifest, stores: Mapping[str, FeatureStore], memory: int | None = None) -> None:
+        self.manifest, self.stores, self.classes = manifest, stores, manifest.classes
+        self.limit = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         # By content: a file that is renamed in its class changes nothing, not even the order of batches.
-        self.records = sorted(self.manifest.records, key=lambda record: (record.sha256, record.label, record.path))
+        self.records = sorted(manifest.records, key=lambda record: (record.sha256, record.label, record.path))
         ids = {name: i for i, name in enumerate(self.classes)}
         self.y = np.array([ids[record.label] for record in self.records], np.int64)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of their ids."""
-        return self.manifest.classes
+        self._arrays: dict[tuple[str, Pool], NDArray[np.float32]] = {}
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
         """The positions of the images of some splits."""
@@ -73,7 +58,7 @@ class Dataset:
                 f'set layers = ["{layers[-1]}"] for it, or train one head for each'
             )
         if not self.fits(pool, layers):
-            need, limit = in_words(self._bytes(pool, layers)), in_words(self.limit)
+            need, limit = in_bytes(self._bytes(pool, layers)), in_bytes(self.limit)
             remedy = 'set pool = "avg", or ' if pool == "flatten" else ""
             raise DataError(
                 f"{len(self.records):,} rows of features, pool {pool!r}, take {need} while they are trained on, expected at most "
@@ -81,13 +66,6 @@ class Dataset:
             )
         found = [self._pooled(layer, pool) for layer in layers or list(self.stores)[-1:]]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-
-    @property
-    def limit(self) -> int:
-        """Bytes that features may take."""
-        if self.memory is not None:
-            return self.memory
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
     def fits(self, pool: Pool, layers: Sequence[str] = ()) -> bool:
         """Whether memory holds the features while a head is trained on them."""
@@ -123,8 +101,7 @@ class Dataset:
             if sum(each.nbytes for each in self._arrays.values()) * COPIES > self.limit / 2:
                 self._arrays.clear()
             digests = [record.sha256 for record in self.records]
-            read = self.stores[layer].read(digests, lambda features: pool_features(features, pool))
-            self._arrays[layer, pool] = read
+            self._arrays[layer, pool] = self.stores[layer].read(digests, lambda rows: pool_features(rows, pool))
         return self._arrays[layer, pool]
 
     def feature_shapes(self, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -41,7 +41,7 @@ class DenseHead(KerasModelHead):
             raise DivergedError.at(self.spec.learning_rate)
         self._core = build_core(self.spec, inputs, len(self.classes_))
         self._core.set_weights(fitted.weights)
-        self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
+        self.history_, self.best_epoch_, self.seconds_ = fitted.history, fitted.best_epoch, fitted.seconds
         self.n_parameters_ = int(self._core.count_params())
         return self
 
@@ -58,16 +58,15 @@ class DenseHead(KerasModelHead):
         keras = load_keras()
         if len(feature_shapes) == 1:
             (shape,) = feature_shapes.values()
-            layers = [keras.layers.Input(shape, name="features"), *_pooling(self.spec, shape), *self._core.layers]
+            pooling = [] if len(shape) == 1 else [_pooling(self.spec, "pool")]
+            layers = [keras.layers.Input(shape, name="features"), *pooling, *self._core.layers]
             keras.Sequential(layers, name="head").save(path)
             return
         inputs = [keras.layers.Input(shape, name=f"features_{layer}") for layer, shape in feature_shapes.items()]
-        pooled = []
-        for given, (layer, shape) in zip(inputs, feature_shapes.items(), strict=True):
-            found = given
-            for pool in _pooling(self.spec, shape, f"pool_{layer}"):
-                found = pool(found)
-            pooled.append(found)
+        pooled = [
+            given if len(shape) == 1 else _pooling(self.spec, f"pool_{layer}")(given)
+            for given, (layer, shape) in zip(inputs, feature_shapes.items(), strict=True)
+        ]
         out = keras.layers.Concatenate(name="pool")(pooled)
         for layer in self._core.layers:
             out = layer(out)
@@ -104,8 +103,8 @@ def build_core(spec: DenseSpec, inputs: int, n_classes: int) -> Any:
     return load_keras().Sequential(found, name="head")
 
 
-def _pooling(spec: DenseSpec, feature_shape: tuple[int, ...], name: str = "pool") -> list[Any]:
+def _pooling(spec: DenseSpec, name: str) -> Any:
     """The layer that does to feature maps what ``pool_features`` does to arrays."""
     layers = load_keras().layers
     kinds = {"flatten": layers.Flatten, "avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
-    return [] if len(feature_shape) == 1 else [kinds[spec.pool](name=name)]
+    return kinds[spec.pool](name=name)

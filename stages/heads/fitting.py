@@ -33,7 +33,9 @@ def fit_all(specs: Sequence[SklearnSpec], shared: Shared) -> list[Fit]:
 
     A fit is the same alone and in any company.
     """
-    found: dict[int, Fit] = {}
+    from sklearn.pipeline import make_pipeline
+
+    found: dict[int, Fit] = {}  # classifiers first, without the steps before them
     paths: dict[str, list[int]] = {}
     for i, spec in enumerate(specs):
         if on_path(spec):
@@ -52,33 +54,27 @@ def fit_all(specs: Sequence[SklearnSpec], shared: Shared) -> list[Fit]:
             continue  # about the rows: scikit-learn says what is wrong with them
         seconds = (perf_counter() - start) / len(places)
         found |= {i: Fit(*each, seconds) for i, each in zip(places, fitted, strict=True)}
-    return [found[i] for i in range(len(specs))] if len(found) == len(specs) else _others(specs, shared, found)
+    _fit_others(specs, shared, found)
+    for i, spec in enumerate(specs):
+        if not found[i].problem:
+            found[i] = replace(found[i], pipeline=make_pipeline(*shared.steps(spec), found[i].pipeline))
+    return [found[i] for i in range(len(specs))]
 
 
-def _others(specs: Sequence[SklearnSpec], shared: Shared, found: dict[int, Fit]) -> list[Fit]:
+def _fit_others(specs: Sequence[SklearnSpec], shared: Shared, found: dict[int, Fit]) -> None:
     import joblib
 
     todo = [i for i in range(len(specs)) if i not in found]
     while todo:
         i = todo.pop(0)
-        found[i] = _with_steps(_fit_one(specs[i], shared.rows(specs[i].scale)[1], shared.y), specs[i], shared)
+        found[i] = _fit_one(specs[i], shared.rows(specs[i]), shared.y)
         if found[i].seconds > SECONDS_WORTH_A_PROCESS and len(todo) > 1:
-            jobs = [joblib.delayed(_fit_one)(specs[j], shared.rows(specs[j].scale)[1], shared.y, 1) for j in todo]
-            fitted = joblib.Parallel(n_jobs=-1)(jobs)
-            found |= {j: _with_steps(each, specs[j], shared) for j, each in zip(todo, fitted, strict=True)}
+            jobs = [joblib.delayed(_fit_one)(specs[j], shared.rows(specs[j]), shared.y, 1) for j in todo]
+            found |= zip(todo, joblib.Parallel(n_jobs=-1)(jobs), strict=True)
             break
-    return [found[i] for i in range(len(specs))]
-
-
-def _with_steps(fit: Fit, spec: SklearnSpec, shared: Shared) -> Fit:
-    from sklearn.pipeline import make_pipeline
-
-    steps, _ = shared.rows(spec.scale)
-    return fit if fit.problem else replace(fit, pipeline=make_pipeline(*steps, fit.pipeline))
 
 
 def _fit_one(spec: SklearnSpec, rows: NDArray[np.float32], y: NDArray[np.int64], n_jobs: int = -1) -> Fit:
-    """A fitted classifier."""
     import joblib
 
     start = perf_counter()

@@ -26,8 +26,8 @@ class Head(ABC):
     """A classifier of features (n, …) as the base gives them, or pooled (n, d); ``classes_`` are the names of the classes.
 
     After ``fit``: ``history_`` (a dict for each epoch; one for a baseline), ``best_epoch_`` (from 1; the epoch with the lowest
-    validation loss, whose weights are kept; None for a baseline), ``n_parameters_`` and ``warnings_``. ``probabilities_`` says
-    where probabilities come from.
+    validation loss, whose weights are kept; None for a baseline), ``n_parameters_``, ``warnings_`` and ``seconds_``.
+    ``probabilities_`` says where probabilities come from.
     """
 
     spec: Any  # that of its kind
@@ -39,6 +39,7 @@ class Head(ABC):
         self.best_epoch_: int | None = None
         self.n_parameters_: int | None = None
         self.warnings_: list[str] = []
+        self.seconds_ = 0.0
 
     @property
     @abstractmethod

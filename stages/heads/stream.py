@@ -6,7 +6,6 @@ each head shuffles for itself. While one block is trained on, the next is read.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,8 @@ class Streamed:
         example = self._read(np.arange(1))
         self.inputs = example.shape[1]
         self.rows_at_once = max(LEAST_ROWS, memory // (BLOCKS_AT_ONCE * example.nbytes))
-        self._shard_of = _shards(records, next(iter(stores.values())))
+        first = next(iter(stores.values()))
+        self._shard_of = [first.shard_of(record.sha256) for record in records]
 
     def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
         """Blocks of ``rows``, shard by shard, in an order of this epoch, or in that of the shards where it is None."""
@@ -58,11 +58,10 @@ class Streamed:
         tensor = load_keras().ops.convert_to_tensor
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as reader:
             ahead = reader.submit(self._read, parts[0])
-            for number, (part, following) in enumerate(pairwise([*parts, None])):
-                assert part is not None
+            for number, part in enumerate(parts):
                 found = ahead.result()
-                if following is not None:
-                    ahead = reader.submit(self._read, following)
+                if number + 1 < len(parts):
+                    ahead = reader.submit(self._read, parts[number + 1])
                 X = np.zeros((size, self.inputs), found.dtype)
                 X[: len(part)] = found
                 y = np.zeros(size, np.int32)
@@ -85,13 +84,7 @@ class Streamed:
         digests = [self._records[int(row)].sha256 for row in part]
         (store, *others) = self._stores.values()
         if not others and self._pool == "flatten" and self._halves:
-            halves: NDArray[np.float16] = store.read(digests, dtype="float16")
-            return halves.reshape(len(part), -1)
+            return store.read(digests, dtype="float16").reshape(len(part), -1)
         # Pooled shard by shard: maps of a whole block may be many times what is kept of them.
         pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in self._stores.values()]
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
-
-
-def _shards(records: Sequence[ImageRecord], store: FeatureStore) -> list[str]:
-    """The shard that holds each record's features."""
-    return [store.shard_of(record.sha256) for record in records]

@@ -9,6 +9,7 @@ What is fitted together has no say in the numbers: a strength alone comes out as
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,39 +32,25 @@ COLUMNS_OF_TWO, COLUMNS = 8, 16
 
 
 class Shared:
-    """Training rows (n, d), and what several baselines fitted on them have in common, made when it is first asked for."""
+    """Training rows ``X`` (n, d) and labels ``y`` (n,) of several baselines, standardised once."""
 
     def __init__(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
         self.X, self.y = X, y
-        self._scaled: tuple[Any, NDArray[np.float32]] | None = None
-        self._spectrum: dict[bool, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
-    def rows(self, scale: bool) -> tuple[list[Any], NDArray[np.float32]]:
-        """The steps before a classifier, fitted, and what they make of the rows."""
-        if not scale:
-            return [], self.X
-        if self._scaled is None:
-            from sklearn.preprocessing import StandardScaler
+    @cached_property
+    def _scaled(self) -> tuple[Any, NDArray[np.float32]]:
+        from sklearn.preprocessing import StandardScaler
 
-            scaler = StandardScaler().fit(self.X)
-            self._scaled = scaler, scaler.transform(self.X)
-        scaler, rows = self._scaled
-        return [scaler], rows
+        scaler = StandardScaler().fit(self.X)
+        return scaler, scaler.transform(self.X)
 
-    def centred(self, scale: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The rows (n, d) float64 less their mean, and the mean (d,)."""
-        rows = self.rows(scale)[1].astype(np.float64)
-        mean = rows.mean(axis=0)
-        rows -= mean
-        return rows, mean
+    def steps(self, spec: SklearnSpec) -> list[Any]:
+        """What stands before the classifier, fitted."""
+        return [self._scaled[0]] if spec.scale else []
 
-    def spectrum(self, scale: bool, rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Eigenvalues and eigenvectors of the smaller of the two Gram matrices of the centred rows."""
-        if scale not in self._spectrum:
-            wide = rows.shape[1] > len(rows)
-            values, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
-            self._spectrum[scale] = np.maximum(values, 0), vectors
-        return self._spectrum[scale]
+    def rows(self, spec: SklearnSpec) -> NDArray[np.float32]:
+        """The rows as the classifier gets them."""
+        return self._scaled[1] if spec.scale else self.X
 
 
 def on_path(spec: SklearnSpec) -> bool:
@@ -75,33 +62,34 @@ def on_path(spec: SklearnSpec) -> bool:
 
 
 def fit_path(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, list[str]]]:
-    """A fitted pipeline for each spec, and the warnings of its fit. All are ``on_path``, and differ in their strength alone.
+    """A fitted classifier for each spec, and the warnings of its fit. All are ``on_path``, and differ in their strength alone.
 
     Parameters are valid here. Raises ValueError for rows that are not finite or of one class, as scikit-learn would.
     """
-    if not np.isfinite(shared.rows(specs[0].scale)[1]).all():
+    rows = shared.rows(specs[0])
+    if not np.isfinite(rows).all():
         raise ValueError("expected finite features")
     solve = _ridge if specs[0].estimator == "RidgeClassifier" else _logistic
-    return solve(specs, shared)
+    return solve([classifier(spec) for spec in specs], rows, shared.y)
 
 
-def _ridge(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, list[str]]]:
+def _ridge(estimators: Sequence[Any], X: NDArray[np.float32], y: NDArray[np.int64]) -> list[tuple[Any, list[str]]]:
     from sklearn.preprocessing import LabelBinarizer
 
-    steps, _ = shared.rows(specs[0].scale)
-    rows, mean = shared.centred(specs[0].scale)
-    values, vectors = shared.spectrum(specs[0].scale, rows)
-    binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(shared.y)
-    targets = binarizer.transform(shared.y).astype(np.float64)
-    offset = targets.mean(axis=0)
+    rows = X.astype(np.float64)
+    mean = rows.mean(axis=0)
+    rows -= mean
     wide = rows.shape[1] > len(rows)
+    values, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    values = np.maximum(values, 0)
+    binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(y)
+    targets = binarizer.transform(y).astype(np.float64)
+    offset = targets.mean(axis=0)
     # (XᵀX + αI)⁻¹Xᵀy, or Xᵀ(XXᵀ + αI)⁻¹y, which is the same.
     projected = vectors.T @ ((targets - offset) if wide else rows.T @ (targets - offset))
     # Directions that the rows do not have get no coefficient, whatever the strength, as by the pseudo-inverse.
     there = (values > values.max() * max(rows.shape) * np.finfo(np.float64).eps)[:, None]
-    found: list[tuple[Any, list[str]]] = []
-    for spec in specs:
-        ridge = classifier(spec)
+    for ridge in estimators:
         shrunk = np.divide(projected, values[:, None] + float(ridge.alpha), out=np.zeros_like(projected), where=there)
         inner = vectors @ shrunk
         coefficient = (rows.T @ inner if wide else inner).T
@@ -109,21 +97,21 @@ def _ridge(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, list
         ridge.coef_ = coefficient.astype(np.float32)
         ridge.intercept_ = (offset - coefficient @ mean).astype(np.float32)
         ridge.n_features_in_, ridge.n_iter_, ridge.solver_ = rows.shape[1], None, "cholesky"
-        found.append((_pipeline(steps, ridge), []))
-    return found
+    return [(ridge, []) for ridge in estimators]
 
 
-def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, list[str]]]:
+def _logistic(
+    estimators: Sequence[Any], rows: NDArray[np.float32], y: NDArray[np.int64]
+) -> list[tuple[Any, list[str]]]:
     """All strengths at once: each pass over the rows serves every one of them."""
     from scipy.special import expit, log_softmax
+    from sklearn.utils.class_weight import compute_sample_weight
 
-    estimators = [classifier(spec) for spec in specs]
     strengths = np.array([estimator.C for estimator in estimators], np.float64)
-    steps, rows = shared.rows(specs[0].scale)
-    classes, labels = np.unique(shared.y, return_inverse=True)
+    classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError("expected rows of two classes at least")
-    weights = _row_weights(estimators[0].class_weight, labels)
+    weights = compute_sample_weight(estimators[0].class_weight, labels)
     total = weights.sum()
     n, d = rows.shape
     outputs = 1 if len(classes) == 2 else len(classes)
@@ -149,7 +137,7 @@ def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, l
         slope = by_strength(back, len(at)) + penalty[:, None, None] * w
         return value, np.concatenate([slope.reshape(len(at), -1), errors.sum(axis=1)], axis=1)
 
-    start = np.zeros((len(specs), (d + 1) * outputs))
+    start = np.zeros((len(estimators), (d + 1) * outputs))
     most, tolerance = int(estimators[0].max_iter), float(estimators[0].tol)
     at, iterations, converged = minimise(objective, start, tolerance, most)
     found: list[tuple[Any, list[str]]] = []
@@ -164,7 +152,7 @@ def _logistic(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, l
             else f"after {count} iterations, as no step went down"
         )
         warned = [] if done else [f"ConvergenceWarning: stopped {why}, before it converged"]
-        found.append((_pipeline(steps, estimator), warned))
+        found.append((estimator, warned))
     return found
 
 
@@ -183,14 +171,6 @@ def product(left: NDArray[np.float32], right: NDArray[np.float32], columns: int)
 def by_strength(columns: NDArray[np.float32], strengths: int) -> NDArray[np.float32]:
     """Columns (m, strengths · outputs) as (strengths, m, outputs), each strength's in one piece: sums go by how numbers lie."""
     return np.ascontiguousarray(columns.reshape(len(columns), strengths, -1).transpose(1, 0, 2))
-
-
-def _row_weights(class_weight: str | None, labels: NDArray[np.intp]) -> NDArray[np.float64]:
-    if class_weight is None:
-        return np.ones(len(labels))
-    counts = np.bincount(labels)
-    balanced: NDArray[np.float64] = (len(labels) / (len(counts) * counts))[labels]
-    return balanced
 
 
 Objective = Callable[[NDArray[np.float64], NDArray[np.intp]], tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -265,9 +245,3 @@ def _two_loops(
 def _dots(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     found: NDArray[np.float64] = (a * b).sum(axis=1)  # einsum sums in pieces that go by the number of rows
     return found
-
-
-def _pipeline(steps: Sequence[Any], estimator: Any) -> Any:
-    from sklearn.pipeline import make_pipeline
-
-    return make_pipeline(*steps, estimator)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from pydantic import TypeAdapter
 
 from cache.errors import DataError, HeadError, HeadstartError
 from cache.manifest import SPLITS
+from stages.bases import backend
 from stages.heads.abstention import Confident, selective
 from stages.heads.baselines import SklearnHead
 from stages.heads.calibration import cooled, temperature
-from stages.heads.dataset import Dataset, in_words
+from stages.heads.dataset import Dataset
 from stages.heads.dense import DenseHead
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all
@@ -26,7 +28,7 @@ from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, read_result, write_head
 from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
 from stages.heads.strengths import Shared
-from stages.progress import SILENT, Progress
+from stages.progress import SILENT, Progress, in_bytes
 from stages.training.member import Member
 from stages.training.spec import DenseSpec, Pool
 from stages.training.together import train_all
@@ -77,12 +79,12 @@ class Trained:
     selected: Head | None = None
 
     @classmethod
-    def of(cls, head: Head, seconds: float, refitted: Head | None = None, more: float = 0.0) -> "Trained":
+    def of(cls, head: Head, refitted: Head | None = None) -> "Trained":
         """A head, and the one that was refitted: it shows the history of the first, which says why it is as it is."""
         if refitted is None:
-            return cls(head, seconds)
+            return cls(head, head.seconds_)
         refitted.history_, refitted.best_epoch_ = head.history_, head.best_epoch_
-        return cls(refitted, seconds + more, selected=head)
+        return cls(refitted, head.seconds_ + refitted.seconds_, selected=head)
 
     def log_probabilities(self, data: Dataset, layers: Sequence[str]) -> NDArray[np.float64]:
         """For all rows (n, classes); a head that has seen the validation rows does not speak for them."""
@@ -124,7 +126,7 @@ def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -
     train, validation, both = data.rows("train"), data.rows("validation"), data.rows("train", "validation")
     source = data.source(tasks[0].spec.pool, tasks[0].layers)
     if not source.whole:
-        progress.say(f"heads: {len(data.records):,} rows do not fit into {in_words(data.limit)}; they are streamed")
+        progress.say(f"heads: {len(data.records):,} rows do not fit into {in_bytes(data.limit)}; they are streamed")
     what = tasks[0].name if len(tasks) == 1 else f"{len(tasks)} heads"
     with progress.task(f"Training {what}", sum(spec.epochs for spec in specs), "epochs") as advance:
         found = train_all([Member(spec, train, validation) for spec in specs], source, len(data.classes), advance)
@@ -137,28 +139,27 @@ def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -
     def taken(i: int) -> Trained:
         head = DenseHead(specs[i], data.classes).take(found[i], source.inputs)
         if i not in refitted:
-            return Trained.of(head, found[i].seconds)
-        other = DenseHead(specs[i], data.classes).take(refitted[i], source.inputs)
-        return Trained.of(head, found[i].seconds, other, refitted[i].seconds)
+            return Trained.of(head)
+        return Trained.of(head, DenseHead(specs[i], data.classes).take(refitted[i], source.inputs))
 
     yield from ((task, partial(taken, i)) for i, task in enumerate(tasks))
 
 
 def _train_own(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
     X = data.X(tasks[0].spec.pool, tasks[0].layers)
-    validation, both = data.rows("validation"), data.rows("train", "validation")
+    validation = data.rows("validation")
 
-    def fitted(task: HeadTask, spec: KerasSpec, rows: NDArray[np.int64], last: bool) -> KerasHead:
-        head = KerasHead(spec, data.classes, task.home, last)
+    def fitted(task: HeadTask, spec: KerasSpec, *splits: str, last: bool = False) -> KerasHead:
+        head, rows = KerasHead(spec, data.classes, task.home, last), data.rows(*splits)
         return head.fit(X[rows], data.y[rows], X[validation], data.y[validation], progress, task.name)
 
     def trained(task: HeadTask, spec: KerasSpec) -> Trained:
-        head = fitted(task, spec, data.rows("train"), last=False)
+        head = fitted(task, spec, "train")
         if not spec.refit:
-            return Trained.of(head, head.seconds_)
-        final = fitted(task, _for_epochs(spec, head.best_epoch_), both, last=True)
+            return Trained.of(head)
+        final = fitted(task, _for_epochs(spec, head.best_epoch_), "train", "validation", last=True)
         final.spec = spec
-        return Trained.of(head, head.seconds_, final, final.seconds_)
+        return Trained.of(head, final)
 
     yield from ((task, partial(trained, task, task.spec)) for task in tasks if isinstance(task.spec, KerasSpec))
 
@@ -169,16 +170,15 @@ def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress)
     train, validation, both = data.rows("train"), data.rows("validation"), data.rows("train", "validation")
     found = fit_all(specs, Shared(X[train], data.y[train]))
     again = [i for i, spec in enumerate(specs) if spec.refit]
-    refitted = fit_all([specs[i] for i in again], Shared(X[both], data.y[both])) if again else []
-    final = dict(zip(again, refitted, strict=True))
+    more = fit_all([specs[i] for i in again], Shared(X[both], data.y[both])) if again else []
+    refitted = dict(zip(again, more, strict=True))
 
     def taken(i: int) -> Trained:
         head = SklearnHead(specs[i], data.classes).take(found[i])
         head.note(Rows(X[train], data.y[train]), Rows(X[validation], data.y[validation]))
-        if i not in final:
-            return Trained.of(head, found[i].seconds)
-        other = SklearnHead(specs[i], data.classes).take(final[i])
-        return Trained.of(head, found[i].seconds, other, final[i].seconds)
+        if i not in refitted:
+            return Trained.of(head)
+        return Trained.of(head, SklearnHead(specs[i], data.classes).take(refitted[i]))
 
     yield from ((task, partial(taken, i)) for i, task in enumerate(tasks))
 
@@ -244,10 +244,6 @@ def _confident(data: Dataset, logs: NDArray[np.float64], split: str, t: float) -
 
 def versions(spec: AnyHead) -> dict[str, str]:
     """Versions of what trained the head. A baseline does not load Keras to say Keras's."""
-    if not isinstance(spec, SklearnSpec):
-        from stages.bases.backend import versions as keras_versions
-
-        return keras_versions()
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("scikit-learn", "skops", "numpy")}
+    if isinstance(spec, SklearnSpec):
+        return {name: version(name) for name in ("scikit-learn", "skops", "numpy")}
+    return backend.versions()

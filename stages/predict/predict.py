@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,24 +76,27 @@ def predict_images(
     """Predictions in the order of ``files``. Features that the stores have are read, the rest are extracted and not kept.
 
     Probabilities are calibrated by ``temperature``, which leaves labels as they are. Below ``threshold`` a prediction is not sure.
-
     ``stores`` are those of the layers that the head was trained on, in its order.
     """
     base: FrozenBase | None = None
+    classes = tuple(str(name) for name in head.classes_)
     out: list[Prediction] = []
     remaining = iter(files)
     with progress.task("Predicting", len(files)) as advance:
         while chunk := list(islice(remaining, CHUNK)):
             digests, reasons = _digests(chunk)
-            features: dict[Path, NDArray[np.float32]] = {}
-            if cached := [path for path in digests if all(digests[path] in store for store in stores.values())]:
-                rows = [store.read(digests[path] for path in cached) for store in stores.values()]
+            features: dict[str, NDArray[np.float32]] = {}  # by digest
+            if cached := [digest for digest in digests.values() if all(digest in each for each in stores.values())]:
+                rows = [store.read(cached) for store in stores.values()]
                 features |= zip(cached, pool_layers(rows, head.spec.pool), strict=True)
-            if new := [path for path in digests if path not in features]:
+            if new := {path: digest for path, digest in digests.items() if digest not in features}:
                 base = base or make_base()
-                features |= _extract(new, digests, base, head.spec.pool, reasons)
-            found = _predict(chunk, features, head, reasons, temperature)
-            out += [replace(each, sure=max(each.probabilities, default=0.0) >= threshold) for each in found]
+                features |= _extract(new, base, head.spec.pool, reasons)
+            readable = {path: features[digests[path]] for path in chunk if path not in reasons}
+            found = _probabilities(readable, head, temperature)
+            for path in chunk:
+                p = found.get(path, ())
+                out.append(Prediction(path, classes, p, reasons.get(path), max(p, default=0.0) >= threshold))
             advance(len(chunk))
     return out
 
@@ -112,38 +115,30 @@ def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
 
 
 def _extract(
-    files: Sequence[Path], digests: dict[Path, str], base: "FrozenBase", pool: Pool, reasons: dict[Path, str]
-) -> dict[Path, NDArray[np.float32]]:
+    digests: dict[Path, str], base: "FrozenBase", pool: Pool, reasons: dict[Path, str]
+) -> dict[str, NDArray[np.float32]]:
     from stages.extract.decoding import Rejected, decoded_batches
 
-    records = [ImageRecord(str(path.absolute()), digests[path], "", "") for path in files]
+    records = [ImageRecord(str(path.absolute()), digest, "", "") for path, digest in digests.items()]
     rejected = Rejected()
-    by_digest: dict[str, NDArray[np.float32]] = {}
+    found: dict[str, NDArray[np.float32]] = {}
     for batch in decoded_batches(Path("/"), records, base.spec, base.batch_size, rejected):
-        if batch.records:
-            rows = pool_layers(list(base(batch.images).values()), pool)
-            by_digest |= {record.sha256: row for record, row in zip(batch.records, rows, strict=True)}
-    for path in files:
-        if digests[path] not in by_digest:
-            reasons[path] = rejected.skipped.get(digests[path], "changed while it was read")
-    return {path: by_digest[digests[path]] for path in files if digests[path] in by_digest}
+        rows = pool_layers(list(base(batch.images).values()), pool)
+        found |= zip([record.sha256 for record in batch.records], rows, strict=True)
+    for path, digest in digests.items():
+        if digest not in found:
+            reasons[path] = rejected.skipped.get(digest, "changed while it was read")
+    return found
 
 
-def _predict(
-    files: Sequence[Path],
-    features: dict[Path, NDArray[np.float32]],
-    head: Head,
-    reasons: dict[Path, str],
-    temperature: float,
-) -> list[Prediction]:
-    classes = tuple(str(name) for name in head.classes_)
-    readable = [path for path in files if path in features]
-    found: dict[Path, tuple[float, ...]] = {}
-    if readable:
-        logs = head.predict_log_proba(np.stack([features[path] for path in readable]))
-        rows = np.exp(cooled(logs, temperature))
-        found = {path: tuple(float(p) for p in row) for path, row in zip(readable, rows, strict=True)}
-    return [Prediction(path, classes, found.get(path, ()), reasons.get(path)) for path in files]
+def _probabilities(
+    features: dict[Path, NDArray[np.float32]], head: Head, temperature: float
+) -> dict[Path, tuple[float, ...]]:
+    if not features:
+        return {}
+    logs = head.predict_log_proba(np.stack(list(features.values())))
+    rows = np.exp(cooled(logs, temperature))
+    return {path: tuple(map(float, row)) for path, row in zip(features, rows, strict=True)}
 
 
 def write_submission(path: Path, predictions: Sequence[Prediction]) -> int:

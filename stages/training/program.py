@@ -38,7 +38,8 @@ def program(shape: Shape, drops: bool, ragged: bool) -> Program:
 
     ``ragged`` heads have different numbers of rows: one that has no row left in a step is not changed by it.
     """
-    ops = load_keras().ops
+    keras = load_keras()
+    ops = keras.ops
 
     def train(state: State, rates: Rates, X: Any, y: Any, orders: Any, seeds: Any) -> tuple[State, Sums]:
         def step(i: Any, carried: tuple[State, Sums]) -> tuple[State, Sums]:
@@ -61,8 +62,7 @@ def program(shape: Shape, drops: bool, ragged: bool) -> Program:
             after = _updated(shape.optimizer, before, grads, rates)._replace(moving=list(moving))
             if ragged:
                 here = ops.max(valid, axis=1)[:, None, None] > 0
-                weights, slots, moving = (_where(here, *pair) for pair in zip(after[:3], before[:3], strict=True))
-                after = State(weights, slots, moving, ops.where(here, after.steps, before.steps))
+                after = keras.tree.map_structure(lambda new, old: ops.where(here, new, old), after, before)
             return after, Sums(*(total + part for total, part in zip(sums, found, strict=True)))
 
         zeros = ops.zeros((orders.shape[1],))
@@ -77,11 +77,6 @@ def program(shape: Shape, drops: bool, ragged: bool) -> Program:
 
     # Scoring is a few operations a head and epoch: less than compiling it would take.
     return Program(compiled(train), evaluate)
-
-
-def _where(here: Any, new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
-    ops = load_keras().ops
-    return [ops.where(here, each, before) for each, before in zip(new, old, strict=True)]
 
 
 class _Dropout(NamedTuple):
@@ -100,16 +95,12 @@ class _Dropout(NamedTuple):
         _, rows, units = values.shape
         place = ops.convert_to_tensor(np.arange(rows * units, dtype=np.int32).reshape(1, rows, units))
         step = ops.cast(ops.convert_to_tensor(self.step), "int32") * (rows * units)
-        x = (place + step) * _int32(0x9E3779B9) + self.seeds[layer][:, None, None]
+        x = (place + step) * np.uint32(0x9E3779B9).view(np.int32) + self.seeds[layer][:, None, None]
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-            x = ops.bitwise_xor(x, _shifted(x, shift)) * _int32(factor)
+            x = ops.bitwise_xor(x, _shifted(x, shift)) * np.uint32(factor).view(np.int32)
         x = ops.bitwise_xor(x, _shifted(x, 16))
         uniform = ops.cast(_shifted(x, 8), "float32") * np.float32(2**-24)
         return ops.where(uniform >= self.drop, values / (1.0 - self.drop), ops.zeros_like(values))
-
-
-def _int32(value: int) -> np.int32:
-    return np.int32(value - 2**32 if value >= 2**31 else value)
 
 
 def _shifted(x: Any, by: int) -> Any:

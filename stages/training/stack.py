@@ -78,25 +78,10 @@ class Rates(NamedTuple):
     @classmethod
     def of(cls, specs: Sequence[DenseSpec], class_weight: NDArray[np.float32]) -> "Rates":
         """The rates of heads with these specs; ``class_weight`` (K, classes) is that of each class's rows."""
-
         tensor = load_keras().ops.convert_to_tensor
-
-        def column(values: Sequence[float]) -> Any:
-            return tensor(np.array(values, np.float32)[:, None, None])
-
-        return cls(
-            column([spec.learning_rate for spec in specs]),
-            column([spec.momentum for spec in specs]),
-            column([spec.weight_decay for spec in specs]),
-            column([spec.dropout for spec in specs]),
-            column([spec.label_smoothing for spec in specs]),
-            tensor(np.asarray(class_weight, np.float32)),
-        )
-
-    def take(self, heads: Sequence[int]) -> "Rates":
-        """Those of some of the heads."""
-        places = np.array(heads, np.int32)
-        return Rates(*(load_keras().ops.take(each, places, axis=0) for each in self))
+        rates = [(s.learning_rate, s.momentum, s.weight_decay, s.dropout, s.label_smoothing) for s in specs]
+        columns = [np.array(column, np.float32)[:, None, None] for column in zip(*rates, strict=True)]
+        return cls(*(tensor(each) for each in (*columns, class_weight)))
 
 
 class State(NamedTuple):
@@ -108,13 +93,6 @@ class State(NamedTuple):
     slots: list[Any]
     moving: list[Any]
     steps: Any
-
-    def take(self, heads: Sequence[int]) -> "State":
-        """Some of the heads."""
-        ops = load_keras().ops
-        places = np.array(heads, np.int32)
-        weights, slots, moving = ([ops.take(each, places, axis=0) for each in part] for part in self[:3])
-        return State(weights, slots, moving, ops.take(self.steps, places, axis=0))
 
     def split(self) -> list[list[NDArray[np.float32]]]:
         """Each head on its own, as ``joined`` takes them."""

@@ -1,9 +1,9 @@
 """Many dense heads at once: those of one shape are stacked, epoch by epoch, each with its own early stopping."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,26 +94,25 @@ class Training:
         return _Stack(heads, state, stack.Rates.of(specs, weight))
 
     def _one_epoch(self, tick: Callable[[int], None]) -> None:
-        sums = [_Totals() for _ in self._stacks]
-        spent = [0.0] * len(self._stacks)
+        for each in self._stacks:
+            each.trained, each.scored = np.zeros((2, 3, len(each.heads)))
+            each.seconds = 0.0
         for block in self.source.blocks(self._rows, self.epoch):
-            for number, each in enumerate(self._stacks):
+            for each in self._stacks:
                 start = perf_counter()
                 orders, seeds = self._draws(each.heads, block)
                 if orders.shape[0]:
                     each.state, found = self._program.train(each.state, each.rates, block.X, block.y, orders, seeds)
-                    sums[number].add(found)
-                spent[number] += perf_counter() - start
-        scored = [_Totals() for _ in self._stacks]
+                    each.trained += _as_array(found)
+                each.seconds += perf_counter() - start
         for block in self.source.blocks(self._scored, None):
-            for number, each in enumerate(self._stacks):
+            for each in self._stacks:
                 start = perf_counter()
-                self._score(each, block, scored[number])
-                spent[number] += perf_counter() - start
+                self._score(each, block)
+                each.seconds += perf_counter() - start
         self.epoch += 1
-        for each, trained, validated, seconds in zip(self._stacks, sums, scored, spent, strict=True):
-            self._note(each, trained.means(), validated.means(), seconds)
-            tick(sum(not self.fitted[i].stopped or len(self.fitted[i].history) == self.epoch for i in each.heads))
+        for each in self._stacks:
+            tick(self._note(each))
         self._restack()
 
     def _draws(self, heads: Sequence[int], block: Block) -> tuple[Any, Any]:
@@ -136,13 +135,14 @@ class Training:
             return np.empty(0, np.int32)
         if self._everything[i]:
             return np.arange(len(positions), dtype=np.int32)
-        if not self.source.whole:
-            return _places(positions, self.members[i].train)
-        if i not in self._found:
-            self._found[i] = _places(positions, self.members[i].train)
-        return self._found[i]
+        if i in self._found:
+            return self._found[i]
+        found = np.flatnonzero(np.isin(positions, self.members[i].train)).astype(np.int32)
+        if self.source.whole:
+            self._found[i] = found
+        return found
 
-    def _score(self, each: "_Stack", block: Block, totals: "_Totals") -> None:
+    def _score(self, each: "_Stack", block: Block) -> None:
         member = np.zeros((len(each.heads), block.X.shape[0]), np.float32)
         places = np.searchsorted(self._scored, block.positions)
         for k, i in enumerate(each.heads):
@@ -150,29 +150,29 @@ class Training:
         for start in range(0, block.X.shape[0], SCORED_ROWS):
             part = slice(start, start + SCORED_ROWS)
             here = load_keras().ops.convert_to_tensor(member[:, part])
-            totals.add(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], here))
+            each.scored += _as_array(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], here))
 
-    def _note(self, each: "_Stack", trained: "_Means", validated: "_Means", seconds: float) -> None:
+    def _note(self, each: "_Stack") -> int:
+        """Write down the epoch of the heads that were trained in it; says how many."""
         active = [(k, i) for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
+        loss, accuracy = each.trained[:2] / np.maximum(each.trained[2], 1)
+        val_loss, val_accuracy = each.scored[:2] / np.maximum(each.scored[2], 1)
         better = []
         for k, i in active:
-            fitted = self.fitted[i]
-            loss = float(validated.loss[k])
-            if np.isfinite(loss) and (loss < fitted.best_loss or self.members[i].last):
-                better.append((k, i))
-            row = {"loss": float(trained.loss[k]), "accuracy": float(trained.accuracy[k])}
-            fitted.history.append(row | {"val_loss": loss, "val_accuracy": float(validated.accuracy[k])})
-            fitted.seconds += seconds / len(active)
-        for _, i in better:
-            self.fitted[i].best_epoch = self.epoch
-        if better and self._keep_weights:
-            found = each.state.heads([k for k, _ in better], self.shape)
-            for (_, i), weights in zip(better, found, strict=True):
-                self.fitted[i].weights = weights
-        for _, i in active:
             fitted, spec = self.fitted[i], self.members[i].spec
+            if np.isfinite(val_loss[k]) and (val_loss[k] < fitted.best_loss or self.members[i].last):
+                better.append((k, fitted))
+                fitted.best_epoch = self.epoch
+            row = {"loss": float(loss[k]), "accuracy": float(accuracy[k])}
+            fitted.history.append(row | {"val_loss": float(val_loss[k]), "val_accuracy": float(val_accuracy[k])})
+            fitted.seconds += each.seconds / len(active)
             waited = self.epoch - (fitted.best_epoch or 0)
             fitted.stopped = self.epoch >= spec.epochs or waited >= (spec.patience or spec.epochs)
+        if better and self._keep_weights:
+            found = each.state.heads([k for k, _ in better], self.shape)
+            for (_, fitted), weights in zip(better, found, strict=True):
+                fitted.weights = weights
+        return len(active)
 
     def _restack(self) -> None:
         kept = []
@@ -189,45 +189,31 @@ class Training:
 
 @dataclass
 class _Stack:
+    """Heads that are trained in one; sums (3, K) over the rows of this epoch as in ``stack.Sums``, and its seconds."""
+
     heads: list[int]
     state: stack.State
     rates: stack.Rates
+    trained: NDArray[np.float64] = field(init=False)
+    scored: NDArray[np.float64] = field(init=False)
+    seconds: float = field(init=False)
 
     def take(self, places: Sequence[int]) -> "_Stack":
-        return _Stack([self.heads[k] for k in places], self.state.take(places), self.rates.take(places))
+        keras, kept = load_keras(), np.array(places, np.int32)
+        stacked = (self.state, self.rates)
+        taken = keras.tree.map_structure(lambda each: keras.ops.take(each, kept, axis=0), stacked)
+        return _Stack([self.heads[k] for k in places], *taken)
 
 
-class _Means(NamedTuple):
-    loss: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-
-class _Totals:
-    """Sums over the blocks of an epoch."""
-
-    def __init__(self) -> None:
-        self._sums: list[NDArray[np.float64]] = []
-
-    def add(self, found: stack.Sums) -> None:
-        values = [load_keras().ops.convert_to_numpy(each).astype(np.float64) for each in found]
-        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)] if self._sums else values
-
-    def means(self) -> _Means:
-        loss, correct, rows = self._sums
-        rows = np.maximum(rows, 1)
-        return _Means(loss / rows, correct / rows)
+def _as_array(sums: stack.Sums) -> NDArray[np.float64]:
+    return np.array([load_keras().ops.convert_to_numpy(each) for each in sums], np.float64)
 
 
 def _union(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """All positions that occur, sorted; the very array where all heads have the same."""
-    first = rows[0]
-    if all(each is first or np.array_equal(each, first) for each in rows):
-        return first
+    if all(np.array_equal(each, rows[0]) for each in rows):
+        return rows[0]
     return np.unique(np.concatenate(rows))
-
-
-def _places(positions: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int32]:
-    return np.flatnonzero(np.isin(positions, rows)).astype(np.int32)
 
 
 def train_all(
@@ -241,7 +227,7 @@ def train_all(
     for group in by_shape([member.spec for member in members], source.inputs, n_classes):
         training = Training([members[i] for i in group], source, n_classes)
         training.advance(max(members[i].spec.epochs for i in group), tick)
-        out |= dict(zip(group, training.fitted, strict=True))
+        out |= zip(group, training.fitted, strict=True)
     return [out[i] for i in range(len(members))]
 
 

@@ -15,9 +15,11 @@ from cache.skipped import SkippedImages
 from pipeline.config import Config
 from pipeline.reasons import report_reasons
 from pipeline.targets import (
+    AuditTarget,
     BaseTarget,
     HeadTarget,
     SweepTarget,
+    audit_target,
     base_target,
     head_target,
     sweep_target,
@@ -40,6 +42,7 @@ class Graph:
     bases: dict[str, BaseTarget]
     heads: dict[str, HeadTarget]
     sweeps: dict[str, SweepTarget]
+    audits: dict[str, AuditTarget]
     images_here: bool
 
     @property
@@ -47,9 +50,16 @@ class Graph:
         return self.config.cache.dir / "report" / "index.html"
 
     @cached_property
+    def audit(self) -> AuditTarget | None:
+        """The audit that the report shows: that on the first base that has one of the images as they are."""
+        return next((each for each in self.audits.values() if each.done), None)
+
+    @cached_property
     def report_parts(self) -> dict[str, Any]:
         """What the report shows, as digests: the parts of its key."""
-        return {
+        # Only where there is one, so that reports without an audit stay up to date.
+        audit = {"audit": digest_json(self.audit.result)} if self.audit else {}
+        return audit | {
             "page": PAGE_VERSION,
             "data": self.manifest.digest,
             "images": self.images_here,
@@ -75,10 +85,11 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     bases = {name: base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
     heads = {name: head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
     sweeps = {name: sweep_target(config, entry, bases, manifest) for name, entry in config.sweeps.items()}
+    audits = {name: audit_target(config, base, manifest, here) for name, base in bases.items()}
     for name, sweep in sweeps.items():
         if sweep.done:
             heads[name] = winner_target(config, sweep, bases, manifest)
-    return Graph(config, manifest, skipped, bases, heads, sweeps, here)
+    return Graph(config, manifest, skipped, bases, heads, sweeps, audits, here)
 
 
 def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Progress) -> tuple[Manifest, bool]:

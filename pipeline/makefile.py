@@ -16,10 +16,10 @@ from pipeline.graph import Graph
 SECOND = 1_000_000_000
 
 
-def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
+def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bool = False) -> None:
     """Write ``fragment`` where it changed, and the key files and stamps into the folder beside it that bears its stem.
 
-    Where ``sweeps`` are asked for, too, they are run before the report, which shows what came of them.
+    Where ``sweeps`` or the ``audit`` are asked for, too, they are run before the report, which shows what came of them.
     """
     folder = fragment.with_suffix("")
     keys = {
@@ -46,6 +46,12 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
         "sweeps": "features",
         "report": "heads sweeps" if sweeps else "heads",
     }
+    if audit:
+        target = next(iter(graph.audits.values()))
+        keys["audit"] = target.key
+        stale["audit"], before["audit"] = {"audit": target.stale}, "features"
+        stale["report"]["report"] |= target.stale
+        before["report"] += " audit"
     rules = []
     for stamp, targets in stale.items():
         _settle(folder, stamp, targets)

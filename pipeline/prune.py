@@ -36,6 +36,8 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     found = [_folder(path, "features of no configured base", progress) for path in _others(folder / "features", stores)]
     found += [_folder(path, "a head that is not configured", progress) for path in _others(folder / "heads", heads)]
     found += [_folder(path, "a sweep that is not configured", progress) for path in _others(folder / "sweeps", sweeps)]
+    bases = {name for graph in graphs for name in graph.bases}
+    found += [_folder(path, "an audit on no configured base", progress) for path in _others(folder / "audit", bases)]
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
     found += [_file(path, "a temporary file of a killed run") for path in left]
     # What is left of a damaged shard is kept until its images are extracted again.

@@ -6,7 +6,7 @@ from pipeline.graph import Graph, load_graph
 from pipeline.targets import BaseTarget
 from stages.bases.weights import NOTES
 from stages.progress import Progress
-from stages.report.data import BaseSummary, HeadSummary, ReportData
+from stages.report.data import AuditSummary, BaseSummary, HeadSummary, ReportData
 
 
 def write_stale(config: Config, progress: Progress) -> Graph:
@@ -39,6 +39,7 @@ def report_data(graph: Graph) -> ReportData:
         heads=[HeadSummary(h.name, h.folder, h.result) for h in graph.heads.values() if h.result],
         parts=graph.report_parts,
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
+        audit=AuditSummary(graph.audit.folder, graph.audit.result) if graph.audit and graph.audit.result else None,
     )
 
 

@@ -41,12 +41,20 @@ class HeadSummary:
 
 
 @dataclass(frozen=True)
+class AuditSummary:
+    """An audit of the images as they are: its folder, and its ``result.json`` as read."""
+
+    folder: Path
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows.
 
     ``skipped`` maps a path to the reason, for what the scan left out and for what could not be decoded; ``root`` is
     the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
-    ``read_report_parts``; ``sweeps`` are their ``result.json`` as read.
+    ``read_report_parts``; ``sweeps`` are their ``result.json`` as read; ``audit`` is None where none was run.
     """
 
     title: str
@@ -57,3 +65,4 @@ class ReportData:
     heads: list[HeadSummary]
     parts: dict[str, Any]
     sweeps: list[dict[str, Any]] = field(default_factory=list)
+    audit: AuditSummary | None = None

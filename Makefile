@@ -17,7 +17,7 @@ quoted = '$(subst ','\'',$(1))'
 CONFIG_FILE := $(call quoted,$(CONFIG))
 # Named by those who only look: they install what is missing, and leave alone what is there.
 NEEDED := $(if $(wildcard $(SETUP)),,$(SETUP))
-PIPELINE := features heads sweep report
+PIPELINE := features heads sweep audit report
 
 .PHONY: help setup extras demo style check test test-extras lock status clean $(PIPELINE) FORCE
 
@@ -52,6 +52,7 @@ $(EXTRAS): $(SETUP) requirements-extras.lock
 features: ## stage one: extract what the cache lacks
 heads: ## stage two: train the heads that are stale; extracts first what is missing
 sweep: ## try the variants of heads that [sweeps.NAME] names, and train the best; extracts first what is missing
+audit: ## look for near-copies, suspicious labels and outliers; extracts first what is missing
 report: ## write the report; brings features and heads up to date first
 
 status: $(NEEDED) ## print what is stale, and why
@@ -99,11 +100,12 @@ TOLD := $(if $(HEADSTART_ERROR),2>&9)
 include $(GRAPH).mk
 $(GRAPH).mk: FORCE
 	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" $(TOLD) >&2
-	@$(TOLD) "$(HEADSTART)" graph "$@" --config $(CONFIG_FILE) $(if $(filter sweep,$(GOALS)),--sweeps)
+	@$(TOLD) "$(HEADSTART)" graph "$@" --config $(CONFIG_FILE) $(if $(filter sweep,$(GOALS)),--sweeps) $(if $(filter audit,$(GOALS)),--audit)
 
 features: $(GRAPH)/features.stamp
 heads: $(GRAPH)/heads.stamp
 sweep: $(GRAPH)/sweeps.stamp
+audit: $(GRAPH)/audit.stamp
 report: $(GRAPH)/report.stamp
 
 $(GRAPH)/features.stamp:
@@ -117,6 +119,10 @@ $(GRAPH)/heads.stamp:
 
 $(GRAPH)/sweeps.stamp:
 	@$(TOLD) "$(HEADSTART)" sweep --config $(CONFIG_FILE) $(patsubst $(GRAPH)/sweeps/%.key,%,$?)
+	@touch "$@"
+
+$(GRAPH)/audit.stamp:
+	@$(TOLD) "$(HEADSTART)" audit --config $(CONFIG_FILE)
 	@touch "$@"
 
 $(GRAPH)/report.stamp:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache.errors import CacheError
-from cache.files import canonical_json, digest_text, read_sealed_with_digest, seal, write_if_changed
+from cache.files import canonical_json, digest_json, digest_text, read_sealed_with_digest, seal, write_if_changed
 
 SPLITS = ("train", "validation", "test")
 SCHEMA = 1
@@ -56,6 +56,11 @@ class Manifest:
         """SHA-256 over content, label and split of every image: all that training sees, and no file name."""
         rows = sorted(f"{r.sha256} {r.split} {r.label}" for r in self.records)
         return digest_text("\n".join([*self.classes, "", *rows]))
+
+    @cached_property
+    def names_digest(self) -> str:
+        """SHA-256 over the name and the content of every image."""
+        return digest_json([[record.path for record in self.records], [record.sha256 for record in self.records]])
 
     @cached_property
     def digest(self) -> str:

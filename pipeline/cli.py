@@ -2,16 +2,15 @@
 
 import functools
 import gc
-import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cache.errors import HeadstartError
+from pipeline.command import command_of
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -22,7 +21,6 @@ ConfigOption = Annotated[Path, typer.Option(help="The configuration file.")]
 OnOption = Annotated[
     str | None, typer.Option(help="Work on the Dask cluster of this scheduler.", metavar="tcp://HOST:PORT")
 ]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 app = typer.Typer(
     name="headstart",
@@ -35,55 +33,7 @@ app = typer.Typer(
 )
 
 
-def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command. Its errors become one line, without a traceback unless ``--debug`` is given."""
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def guarded(*args: Any, debug: bool = False, **kwargs: Any) -> None:
-            if debug:
-                os.environ["HEADSTART_DEBUG"] = "1"
-            try:
-                function(*args, **kwargs)
-            except KeyboardInterrupt:
-                _stop("interrupted", 130, debug)
-            except typer.Exit:
-                raise
-            except Exception as error:
-                _stop(str(error) if isinstance(error, HeadstartError) else _unforeseen(error), 1, debug)
-
-        # Typer reads the signature, and --debug belongs to every command.
-        signature = inspect.signature(function)
-        last = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
-        guarded.__annotations__ = function.__annotations__ | {"debug": DebugOption}
-        guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), last])  # type: ignore[attr-defined]
-        return app.command(**options)(guarded)
-
-    return register
-
-
-def _unforeseen(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; nothing that was there is lost"
-    reason = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}: {reason}; --debug shows where, please report it"
-
-
-def _stop(message: str, code: int, debug: bool) -> None:
-    from pipeline.console import visible
-
-    if debug:
-        import traceback
-
-        traceback.print_exc()
-    line = visible(f"headstart: {message}")
-    if code == 1 and (said_by_make := os.environ.get("HEADSTART_ERROR")):
-        # Make, which would add lines of its own below, says it at its end.
-        Path(said_by_make).write_text(line + "\n", encoding="utf-8", errors="backslashreplace")
-    else:
-        print(line, file=sys.stderr)
-    raise typer.Exit(code)
+command = functools.partial(command_of, app)
 
 
 def _open(config: Path) -> "tuple[Config, Terminal]":
@@ -187,6 +137,29 @@ def sweep(
 
 
 @command()
+def audit(
+    base: Annotated[
+        str | None, typer.Option("--base", help="The base whose features are looked at; left out, the first.")
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", help="Write the groups of near-copies as a CSV file: filename, group.", metavar="FILE"),
+    ] = None,
+    write_corrections: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-corrections", help="Write the suspicious labels as a CSV file: path, label.", metavar="FILE"
+        ),
+    ] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Look for near-copies, suspicious labels and outliers, on features that were extracted before."""
+    from pipeline.audit import audit_lines, run_stale
+
+    _print(audit_lines(run_stale(*_open(config), base), write, write_corrections))
+
+
+@command()
 def report(config: ConfigOption = CONFIG) -> None:
     """Write the report of heads that were trained before, and print the leaderboard."""
     from pipeline.leaderboard import leaderboard_lines
@@ -274,13 +247,14 @@ def graph(
     fragment: Path,
     config: ConfigOption = CONFIG,
     sweeps: Annotated[bool, typer.Option("--sweeps", help="Sweeps are run, too, before the report.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="The audit is run, too, before the report.")] = False,
 ) -> None:
     """Write the graph for make: FRAGMENT, and key files beside it."""
     from pipeline.graph import load_graph
     from pipeline.makefile import write_fragment
 
     opened, terminal = _open(config)
-    write_fragment(load_graph(opened, _rehash(), terminal), fragment, sweeps)
+    write_fragment(load_graph(opened, _rehash(), terminal), fragment, sweeps, audit)
 
 
 def main() -> None:

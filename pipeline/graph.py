@@ -14,7 +14,17 @@ from cache.manifest import Manifest
 from cache.skipped import SkippedImages
 from pipeline.config import Config
 from pipeline.reasons import report_reasons
-from pipeline.targets import BaseTarget, HeadTarget, SweepTarget, base_target, head_target, sweep_target, winner_target
+from pipeline.targets import (
+    AuditTarget,
+    BaseTarget,
+    HeadTarget,
+    SweepTarget,
+    audit_target,
+    base_target,
+    head_target,
+    sweep_target,
+    winner_target,
+)
 from stages.data.policy import EXACT
 from stages.data.scan import NoImagesError, scan
 from stages.data.splits import assign_splits
@@ -32,6 +42,7 @@ class Graph:
     bases: dict[str, BaseTarget]
     heads: dict[str, HeadTarget]
     sweeps: dict[str, SweepTarget]
+    audits: dict[str, AuditTarget]
     images_here: bool
 
     @property
@@ -39,18 +50,29 @@ class Graph:
         return self.config.cache.dir / "report" / "index.html"
 
     @cached_property
+    def audit(self) -> AuditTarget | None:
+        """The audit that the report shows: that on the first base that has one of the images as they are."""
+        return next((each for each in self.audits.values() if each.done), None)
+
+    @cached_property
     def report_parts(self) -> dict[str, Any]:
         """What the report shows, as digests: the parts of its key."""
+        # Only where there is one, or another than the default, so that older reports stay up to date.
+        audit = {"audit": digest_json(self.audit.result)} if self.audit else {}
         metric = self.config.report.metric
-        return {
-            "page": PAGE_VERSION,
-            "data": self.manifest.digest,
-            "images": self.images_here,
-            "bases": {name: base.key() for name, base in self.bases.items()},
-            # The results and not their keys: what a head was trained to again is shown again.
-            "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
-            "sweeps": {name: digest_json(each.result) for name, each in self.sweeps.items() if each.done},
-        } | ({} if metric == "accuracy" else {"metric": metric})
+        return (
+            audit
+            | {
+                "page": PAGE_VERSION,
+                "data": self.manifest.digest,
+                "images": self.images_here,
+                "bases": {name: base.key() for name, base in self.bases.items()},
+                # The results and not their keys: what a head was trained to again is shown again.
+                "heads": {name: None if head.stale else digest_json(head.result) for name, head in self.heads.items()},
+                "sweeps": {name: digest_json(each.result) for name, each in self.sweeps.items() if each.done},
+            }
+            | ({} if metric == "accuracy" else {"metric": metric})
+        )
 
     @cached_property
     def report_reasons(self) -> tuple[str, ...]:
@@ -68,10 +90,11 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     bases = {name: base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
     heads = {name: head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
     sweeps = {name: sweep_target(config, entry, bases, manifest) for name, entry in config.sweeps.items()}
+    audits = {name: audit_target(config, base, manifest, here) for name, base in bases.items()}
     for name, sweep in sweeps.items():
         if sweep.done:
             heads[name] = winner_target(config, sweep, bases, manifest)
-    return Graph(config, manifest, skipped, bases, heads, sweeps, here)
+    return Graph(config, manifest, skipped, bases, heads, sweeps, audits, here)
 
 
 def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Progress) -> tuple[Manifest, bool]:

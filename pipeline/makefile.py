@@ -14,10 +14,10 @@ from cache.files import digest_json, write_if_changed
 from pipeline.graph import Graph
 
 
-def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
+def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bool = False) -> None:
     """Write ``fragment`` where it changed, and the key files and stamps into the folder beside it that bears its stem.
 
-    Where ``sweeps`` are asked for, too, they are run before the report, which shows what came of them.
+    Where ``sweeps`` or the ``audit`` are asked for, too, they are run before the report, which shows what came of them.
     """
     folder = fragment.with_suffix("")
     features = " ".join(str(base.key()) for base in graph.bases.values())
@@ -32,6 +32,12 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False) -> None:
             {"report": (digest_json(graph.report_parts), bool(graph.report_reasons) or to_sweep)},
         ),
     }
+    if audit:
+        target = next(iter(graph.audits.values()))
+        stamps = {"audit": (["features"], {"audit": (target.key, target.stale)})} | stamps
+        before, reports = stamps["report"]
+        key, is_stale = reports["report"]
+        stamps["report"] = ([*before, "audit"], {"report": (key, is_stale or target.stale)})
     rules = ["# Written by headstart: what depends on what. Make it anew with any target.\n"]
     known: set[Path] = set()
     for stamp, (before, targets) in stamps.items():

@@ -35,11 +35,13 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     stores = {layer.store.folder.name for layer in layers if layer.store}
     sweeps = {name for graph in graphs for name in graph.sweeps}
     heads = {name for graph in graphs for name in graph.heads} | sweeps  # a stale sweep's winner is not among the heads
+    bases = {name for graph in graphs for name in graph.bases}
     unused: dict[Path, str] = {}
     for kind, known, what in (
         ("features", stores, "features of no configured base"),
         ("heads", heads, "a head that is not configured"),
         ("sweeps", sweeps, "a sweep that is not configured"),
+        ("audit", bases, "an audit on no configured base"),
     ):
         unused |= {path: what for path in sorted(folder.glob(f"{kind}/*/")) if path.name not in known}
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,29 @@ def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, 
     return tuple(reasons)
 
 
+def audit_reasons(result: dict[str, Any], parts: dict[str, Any], images_here: bool) -> tuple[str, ...]:
+    """Why an audit with this ``result`` is not the one that is made of these ``parts``, or would find more now."""
+    why = {
+        "base": "the base changed",
+        "rows": "images, labels or splits changed",
+        "names": "names of images changed",
+        "schema": "run by a headstart with another audit",
+    }
+    # A renamed file changes its name alone; other changes of images change names as well, which says nothing more.
+    changed = [part for part in why if result["parts"].get(part) != parts[part]]
+    reasons = [why[part] for part in changed if part != "names" or "rows" not in changed]
+    if "pixels" in result["left_out"] and images_here:
+        reasons.append("the images are here again")
+    if (
+        "labels" in result["left_out"]
+        and not reasons
+        and find_spec("cleanlab")
+        and "cleanlab" in result["left_out"]["labels"]
+    ):
+        reasons.append("cleanlab is installed now")
+    return tuple(reasons)
+
+
 def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tuple[str, ...]:
     """Why a page that was ``written`` of other parts, or not at all, is not the one of these ``parts``."""
     if written is None:
@@ -97,7 +121,9 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
         "bases": "the base changed",
         "sweeps": "a sweep has another result",
         "metric": "heads are ranked by another score",
+        "audit": "the audit has another result",
     }
+    # A part that neither has, such as an audit that was never run, is no reason.
     reasons = [reason for part, reason in why.items() if written.get(part) != parts.get(part)]
     if parts["images"] and not written.get("images"):
         reasons.append("the images are here again")  # without them a page is written without thumbnails

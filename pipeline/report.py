@@ -7,7 +7,7 @@ from pipeline.targets import BaseTarget
 from stages.bases.weights import NOTES
 from stages.heads.looks import test_looks
 from stages.progress import Progress
-from stages.report.data import BaseSummary, HeadSummary, ReportData
+from stages.report.data import AuditSummary, BaseSummary, HeadSummary, ReportData
 
 
 def write_stale(config: Config, progress: Progress) -> Graph:
@@ -42,6 +42,7 @@ def report_data(graph: Graph) -> ReportData:
         metric=graph.config.report.metric,
         looks=test_looks(graph.config.cache.dir / "heads", graph.manifest),
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
+        audit=AuditSummary(graph.audit.folder, graph.audit.result) if graph.audit and graph.audit.result else None,
     )
 
 

@@ -24,6 +24,11 @@ def status_lines(config: Config, progress: Progress) -> list[str]:
         what = f"validation accuracy {head.result['metrics']['validation']['accuracy']:.3f}" if head.result else ""
         rows.append((f"head {name}", head.reasons, what))
     rows += [(f"sweep {name}", sweep.reasons, _sweep_words(sweep.result)) for name, sweep in graph.sweeps.items()]
+    for name, audit in graph.audits.items():
+        # One that was never asked for is nothing to do.
+        if audit.result:
+            title = f"audit {name}" if len(graph.audits) > 1 else "audit"
+            rows.append((title, audit.reasons, _audit_words(audit.result)))
     rows.append(("report", _report_reasons(graph), str(graph.report_path)))
     width = max(len(name) for name, *_ in rows)
     lines += [
@@ -47,10 +52,17 @@ def _sweep_words(result: dict[str, Any] | None) -> str:
     return f"{counted(result['trials'], 'trial')}, {best}"
 
 
+def _audit_words(result: dict[str, Any]) -> str:
+    labels = result["labels"]
+    found = [counted(result["copies"]["groups"], "group") + " of near-copies"]
+    found += [counted(labels["suspicious"], "suspicious label")] if labels else []
+    return ", ".join(found)
+
+
 def _size_line(graph: Graph) -> str:
     """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
     folder = graph.config.cache.dir
-    sizes = {name: bytes_in(folder / name) for name in ("features", "heads", "sweeps", "weights", "report")}
+    sizes = {name: bytes_in(folder / name) for name in ("features", "heads", "sweeps", "audit", "weights", "report")}
     used = sum(bytes_in(store.folder) for base in graph.bases.values() for store in base.stores.values())
     used += sum(bytes_in(head.folder) for head in graph.heads.values())
     other = sizes["features"] + sizes["heads"] - used

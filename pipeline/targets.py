@@ -1,10 +1,11 @@
-"""What can be stale: the features of a base, a head, a sweep; each with its key, what is on disk, and why it is stale.
+"""What can be stale: the features of a base, a head, a sweep, an audit; each with its key, what is on disk, and why it is stale.
 
-Everything here looks at small files only: the stores' indices, the heads' and sweeps' results. Nothing heavy is imported.
+Everything here looks at small files only: the stores' indices, the results of the others. Nothing heavy is imported.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from cache.store import FeatureStore
 from pipeline.config import Config
 from pipeline.config_heads import HeadEntry
 from pipeline.config_sweeps import SweepEntry
-from pipeline.reasons import feature_reasons, head_reasons, sweep_reasons
+from pipeline.reasons import audit_reasons, feature_reasons, head_reasons, sweep_reasons
+from stages.audit.results import audit_parts, read_audit
 from stages.bases.quantise import base_digest
 from stages.bases.spec import BaseSpec, joint_key
 from stages.bases.weights import Weights
@@ -121,6 +123,47 @@ class SweepTarget:
         return bool(self.reasons)
 
 
+@dataclass(frozen=True)
+class AuditTarget:
+    """The audit of the images on the last layer of a base: its folder, what its key is made of, and its result if it is whole."""
+
+    base: BaseTarget
+    manifest: Manifest
+    folder: Path
+    images_here: bool
+    result: dict[str, Any] | None
+
+    @property
+    def layer(self) -> LayerTarget:
+        return self.base.layers[-1]
+
+    @cached_property
+    def parts(self) -> dict[str, Any]:
+        return audit_parts(self.layer.key or "", self.manifest)
+
+    @property
+    def key(self) -> str:
+        return digest_json(self.parts)
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """Its result, where that is of the images and the base as they are."""
+        return self.result if self.result and self.result["parts"] == self.parts else None
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is stale; empty where it is not."""
+        if self.result is None:
+            return ("never run",)
+        if self.layer.key is None:
+            return self.layer.reasons
+        return audit_reasons(self.result, self.parts, self.images_here)
+
+    @property
+    def stale(self) -> bool:
+        return bool(self.reasons)
+
+
 def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
     """A base, what its stores hold, and what they lack."""
     weights = Weights(spec, config.cache.dir / "weights")
@@ -189,3 +232,9 @@ def winner_target(
     if sweep.entry.spec.refit:
         entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
     return head_target(config, entry, bases[entry.base], manifest)
+
+
+def audit_target(config: Config, base: BaseTarget, manifest: Manifest, images_here: bool) -> AuditTarget:
+    """The audit on a base, and its result."""
+    folder = config.cache.dir / "audit" / base.name
+    return AuditTarget(base, manifest, folder, images_here, read_audit(folder))

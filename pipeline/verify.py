@@ -4,6 +4,7 @@ from cache.errors import CacheError
 from cache.manifest import Manifest
 from cache.store import FeatureStore
 from pipeline.config import Config
+from stages.audit.results import read_audit
 from stages.heads.results import damaged_files, read_result, read_sweep
 from stages.progress import Progress
 
@@ -29,6 +30,14 @@ def problems(config: Config, progress: Progress) -> list[str]:
     for path in sorted((folder / "sweeps").glob("*/result.json")):
         if read_sweep(path.parent) is None:
             wrong.append(f"damaged: {path}: expected the result of a sweep, found it changed; run `make sweep`")
+    for path in sorted((folder / "audit").glob("*/result.json")):
+        audit = read_audit(path.parent)
+        damaged = damaged_files(path.parent, audit) if audit else ["result.json"]
+        wrong += [
+            f"damaged: {path.parent / name}: expected a file of an audit, found it changed; delete {path.parent} and run "
+            "`make audit`"
+            for name in damaged
+        ]
     if (folder / "manifest.json").exists():
         try:
             Manifest.load(folder / "manifest.json")

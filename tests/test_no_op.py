@@ -10,7 +10,16 @@ from test_rooms import HEAVY
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["status"], ["graph", "artifacts/make/x.mk"], ["leaderboard"], ["report"], ["heads"], ["features"]],
+    [
+        ["--help"],
+        ["status"],
+        ["graph", "artifacts/make/x.mk"],
+        ["leaderboard"],
+        ["report"],
+        ["heads"],
+        ["features"],
+        ["audit", "--help"],
+    ],
 )
 def test_a_no_op_imports_nothing_heavy(project: Project, arguments: list[str]) -> None:
     code = (

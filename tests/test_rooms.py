@@ -16,6 +16,7 @@ ROOMS = [
     "pipeline",
     "stages.predict",
     "stages.report",
+    "stages.audit",
     "stages.sweeps",
     "stages.heads",
     "stages.training",
@@ -27,10 +28,23 @@ ROOMS = [
     "cache",
 ]
 # Seconds to import: kept from every path that computes nothing.
-HEAVY = {"tensorflow", "keras", "sklearn", "matplotlib", "scipy", "torch", "jax", "openvino", "nncf", "optuna", "dask"}
+HEAVY = {
+    "tensorflow",
+    "keras",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "torch",
+    "jax",
+    "openvino",
+    "nncf",
+    "optuna",
+    "dask",
+    "cleanlab",
+}
 # Tenths of a second: kept from the commands that every no-op runs, until they have something to do.
 WEIGHTY = {"numpy", "PIL", "h5py", "joblib", "skops", "jinja2", "onnx"}
-NO_OP = ["cli", "graph", "makefile", "status", "leaderboard", "features", "heads", "report"]
+NO_OP = ["cli", "graph", "makefile", "status", "leaderboard", "features", "heads", "audit", "report"]
 MOST_LINES = 300
 
 

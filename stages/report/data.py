@@ -41,13 +41,21 @@ class HeadSummary:
 
 
 @dataclass(frozen=True)
+class AuditSummary:
+    """An audit of the images as they are: its folder, and its ``result.json`` as read."""
+
+    folder: Path
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows.
 
     ``skipped`` maps a path to the reason, for what the scan left out and for what could not be decoded; ``root`` is
     the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
     ``read_report_parts``; ``metric`` ranks heads; ``looks`` is how many heads have been scored on these test images in all;
-    ``sweeps`` are their ``result.json`` as read.
+    ``sweeps`` are their ``result.json`` as read; ``audit`` is None where none was run.
     """
 
     title: str
@@ -60,3 +68,4 @@ class ReportData:
     metric: str = "accuracy"
     looks: int = 0
     sweeps: list[dict[str, Any]] = field(default_factory=list)
+    audit: AuditSummary | None = None

@@ -1,4 +1,4 @@
-"""The figures: curves of a head that is trained in epochs, and the confusion matrix of many classes as an image."""
+"""The figures: curves of a head that is trained in epochs, the learning curve, and the confusion matrix of many classes as an image."""
 
 import math
 from collections import Counter
@@ -43,6 +43,43 @@ def curve(
     if best_epoch is not None:
         _mark(axes, best_epoch, history[f"val_{measure}"], min(epochs), max(epochs))
     return inline_svg(figure, name, f"{label}, {_in_words(history, measure, best_epoch)}")
+
+
+def learning_curve(
+    points: Sequence[dict[str, Any]], law: dict[str, float] | None, doubled: dict[str, Any] | None
+) -> Markup:
+    """SVG of accuracy on validation by the number of training images, with intervals; the law through it, up to twice the images."""
+    figure, axes = _panel()
+    axes.set_xscale("log", base=2)
+    images = [point["images"] for point in points]
+    accuracy = [point["accuracy"] for point in points]
+    colour = STAND_IN["validation"]
+    if law and doubled:
+        whole = law["whole"]
+        x = [images[0] * (2 * whole / images[0]) ** (i / 60) for i in range(61)]
+        y = [1 - law["a"] - law["b"] * (n / whole) ** -law["c"] for n in x]
+        axes.plot(x, y, color=STAND_IN["muted"], linewidth=1.4, linestyle=(0, (4, 3)))
+        _with_interval(axes, [doubled], [doubled["images"]], STAND_IN["muted"], hollow=True)
+    _with_interval(axes, points, images, colour, hollow=False)
+    ticks = [*images, *([doubled["images"]] if doubled else [])]
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    last = f", and {percent(doubled['accuracy'])} expected for {doubled['images']:,}" if doubled else ""
+    told = ", ".join(f"{percent(a)} for {n:,}" for a, n in zip(accuracy, images, strict=True))
+    return inline_svg(figure, "learning", f"accuracy on validation by the number of training images: {told}{last}")
+
+
+def _with_interval(
+    axes: "Axes", points: Sequence[dict[str, Any]], x: Sequence[float], colour: str, hollow: bool
+) -> None:
+    middle = [point["accuracy"] for point in points]
+    below = [point["accuracy"] - point["low"] for point in points]
+    above = [point["high"] - point["accuracy"] for point in points]
+    face = "none" if hollow else colour
+    axes.errorbar(
+        x, middle, [below, above], color=colour, fmt="o", markersize=5.5, markerfacecolor=face, elinewidth=1.6
+    )
 
 
 def _in_words(history: dict[str, list[float]], measure: str, best_epoch: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Thumbnails of mistakes, as data URIs, so that the page needs no other file."""
+"""Thumbnails, as data URIs, so that the page needs no other file."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -27,14 +27,21 @@ def pictures(mistakes: Sequence[Mistake], root: Path | None) -> list[Picture]:
 
 
 def _picture(mistake: Mistake, root: Path | None) -> Picture:
+    return Picture(mistake, *data_uri(mistake.path, root, EDGE))
+
+
+def data_uri(path: str, root: Path | None, edge: int, quick: bool = False) -> tuple[str | None, str | None]:
+    """A thumbnail of at most ``edge`` pixels a side as a data URI, or the reason why there is none; None and None without a
+    ``root``. ``quick`` is as in ``thumbnail``.
+    """
     if root is None:
-        return Picture(mistake, None, None)
+        return None, None
     try:
-        jpeg = thumbnail((root / mistake.path).read_bytes(), EDGE)
+        jpeg = thumbnail((root / path).read_bytes(), edge, quick)
     except BadImageError as bad:
-        return Picture(mistake, None, str(bad))
+        return None, str(bad)
     except FileNotFoundError:
-        return Picture(mistake, None, "the file is no longer there")
+        return None, "the file is no longer there"
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return Picture(mistake, None, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    return Picture(mistake, "data:image/jpeg;base64," + b64encode(jpeg).decode("ascii"), None)
+        return None, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return "data:image/jpeg;base64," + b64encode(jpeg).decode("ascii"), None

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from cache.files import write_text
 from stages.report import text
+from stages.report.audit import describe_audit
 from stages.report.best import describe_best
 from stages.report.board import leaderboard
 from stages.report.data import ReportData
@@ -45,6 +46,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "joint_heads": joint_heads(data.bases, board),
         "curves": describe_curves(board.rows),
         "notices": notices(data),
+        "audit": describe_audit(data.audit, data.manifest, data.root) if data.audit else None,
         "images_here": data.root is not None,
         "metric": data.metric.replace("_", " "),
         "looks": data.looks,

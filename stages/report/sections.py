@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from cache.manifest import SPLITS, Manifest
+from stages.audit.summary import warnings
 from stages.report.board import Board, Row
 from stages.report.data import BaseSummary, ReportData
 from stages.report.figures import accuracy_limits, curve
@@ -130,8 +131,10 @@ def joint_heads(bases: Sequence[BaseSummary], board: Board) -> list[tuple[str, R
 
 
 def notices(data: ReportData) -> Notices:
-    """Remarks on the weights and on the data, as many as a page can hold."""
-    notes = list(dict.fromkeys(f"{base.spec.name}: {base.note}" for base in data.bases if base.note))
+    """Warnings of the audit, remarks on the weights and on the data, as many as a page can hold."""
+    # What spoils the numbers stands first.
+    notes = warnings(data.audit.result) if data.audit else []
+    notes += dict.fromkeys(f"{base.spec.name}: {base.note}" for base in data.bases if base.note)
     notes += data.manifest.notes
     return Notices(notes[:NOTICES_OPEN], notes[NOTICES_OPEN:NOTICES], max(0, len(notes) - NOTICES))
 

@@ -1,0 +1,216 @@
+"""An audit from end to end: features of one layer, and the image files where they are here → a result and its tables."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import HeadError
+from stages.audit.contents import Contents
+from stages.audit.copies import near_copies
+from stages.audit.curve import described, learning_curve, power_law
+from stages.audit.labels import MISSING, out_of_fold, suspicions
+from stages.audit.leak import leaks, with_copy_in_train
+from stages.audit.listing import Table, conflict_rows, copy_rows, curve_rows, far_rows, label_rows, map_rows, pixel_rows
+from stages.audit.neighbours import nearest
+from stages.audit.outliers import far_off
+from stages.audit.pixels import looks
+from stages.audit.projection import projection
+from stages.audit.results import COLUMNS, write_audit
+from stages.heads.dataset import Dataset
+from stages.progress import SILENT, Progress
+
+# Rows of each list that stand in the result, for the page and for who reads it; the tables have all of them.
+SHOWN = 60
+
+
+@dataclass(frozen=True)
+class AuditTask:
+    """What is audited, and where the result goes.
+
+    ``name`` is that of the base in the configuration, ``network`` and ``layer`` what its features are of, ``parts`` what the
+    audit's key is made of. ``root`` is the data folder, or None where the images are not here; ``memo`` a file that remembers
+    what was seen in their pixels.
+    """
+
+    name: str
+    network: str
+    layer: str
+    key: str
+    parts: dict[str, Any]
+    folder: Path
+    root: Path | None
+    memo: Path
+
+
+def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[str, Any]:
+    """Audit a data set, write what is found into the task's folder, and return the result.
+
+    What cannot be done (without cleanlab, without the images, with too few of them) is left out, and ``left_out`` says why.
+    Raises CacheError and DataError where the features cannot be read.
+    """
+    contents = Contents.read(data, task.layer)
+    with progress.task("Near-copies", 1, "searches") as advance:
+        found = nearest(contents.unit)
+        copies = near_copies(contents.unit, found)
+        advance(1)
+    left_out: dict[str, str] = {}
+    tables: dict[str, Table] = {
+        "near_copies.csv": copy_rows(contents, copies),
+        "outliers.csv": [*conflict_rows(contents), *far_rows(contents, far_off(found))],
+        "map.csv": [],
+    }
+    if not found.distance.shape[1] or copies.dimension == 0:
+        left_out["near_copies"] = f"too few images: {len(contents.first)} different ones"
+    pixels = _pixels(task, contents, tables, left_out, progress)
+    labels = _labels(contents, copies.group, tables, left_out, progress)
+    curve = _curve(contents, with_copy_in_train(contents, copies.group), tables, left_out, progress)
+    points = projection(contents)
+    tables["map.csv"] = map_rows(contents, points)
+    result = {
+        "audit": task.name,
+        "key": task.key,
+        "parts": task.parts,
+        "base": task.network,
+        "layer": task.layer,
+        "classes": list(contents.classes),
+        "images": len(contents.records),
+        "contents": len(contents.first),
+        "copies": {
+            **_copies(tables["near_copies.csv"]),
+            "pairs": len(copies.pairs),
+            "dimension": round(copies.dimension, 3),
+            "limit": round(copies.limit, 6),
+        },
+        "leak": {split: _leak(leak) for split, leak in leaks(contents, found, copies.group).items()},
+        "labels": labels,
+        "outliers": _counted(tables["outliers.csv"]),
+        "pixels": pixels,
+        "curve": curve,
+        "map": {"points": len(points.content), "explained": [round(share, 4) for share in points.explained]},
+        "left_out": left_out,
+    }
+    write_audit(task.folder, result, tables)
+    return result
+
+
+def _pixels(
+    task: AuditTask, contents: Contents, tables: dict[str, Table], left_out: dict[str, str], progress: Progress
+) -> dict[str, int] | None:
+    if task.root is None:
+        left_out["pixels"] = "the images are not on this machine"
+        return None
+    paths = {contents.records[row].sha256: contents.records[row].path for row in contents.first}
+    seen, problems = looks(paths, task.root, task.memo, progress)
+    tables["outliers.csv"] = [*tables["outliers.csv"], *pixel_rows(contents, seen, problems)]
+    return {"seen": len(seen), "unread": len(problems)}
+
+
+def _labels(
+    contents: Contents,
+    group: NDArray[np.int64],
+    tables: dict[str, Table],
+    left_out: dict[str, str],
+    progress: Progress,
+) -> dict[str, Any] | None:
+    tables["labels.csv"] = []
+    try:
+        scored = out_of_fold(contents, group, progress)
+        found = suspicions(contents.y, scored.logs)
+    except ModuleNotFoundError as error:
+        left_out["labels"] = f"{MISSING} ({error})"
+    except HeadError as error:
+        left_out["labels"] = f"suspicious labels: {error}"
+    else:
+        tables["labels.csv"] = label_rows(contents, found)
+        return {
+            "suspicious": len(found),
+            "C": scored.C,
+            "accuracy": round(scored.accuracy, 6),
+            "first": _first("labels.csv", tables),
+        }
+    return None
+
+
+def _curve(
+    contents: Contents,
+    copied: NDArray[np.bool_],
+    tables: dict[str, Table],
+    left_out: dict[str, str],
+    progress: Progress,
+) -> dict[str, Any] | None:
+    tables["learning_curve.csv"] = []
+    try:
+        points = learning_curve(contents, copied, progress)
+    except HeadError as error:
+        left_out["curve"] = f"learning curve: {error}"
+        return None
+    if not points:
+        left_out["curve"] = "learning curve: too few validation images without a near-copy in train"
+        return None
+    tables["learning_curve.csv"] = curve_rows(points)
+    law = power_law(points)
+    doubled = law and {
+        "images": 2 * law.whole,
+        "accuracy": round(law.doubled, 6),
+        "low": round(law.interval[0], 6),
+        "high": round(law.interval[1], 6),
+    }
+    return {
+        "n": len(points[0].right),
+        "points": [{name: round(value, 6) for name, value in row.items()} for row in described(points)],
+        "law": law and {name: round(getattr(law, name), 6) for name in ("a", "b", "c", "whole")},
+        "doubled": doubled,
+    }
+
+
+def _first(name: str, tables: dict[str, Table]) -> list[dict[str, Any]]:
+    return [dict(zip(COLUMNS[name], row, strict=True)) for row in tables[name][:SHOWN]]
+
+
+def _leak(leak: Any) -> dict[str, Any]:
+    def rounded(share: float | None) -> float | None:
+        return None if share is None else round(share, 6)
+
+    return {
+        "n": leak.n,
+        "copied": leak.copied,
+        "accuracy": rounded(leak.accuracy),
+        "accuracy_interval": [round(end, 6) for end in leak.interval],
+        "without": rounded(leak.without),
+        "without_interval": leak.without_interval and [round(end, 6) for end in leak.without_interval],
+    }
+
+
+def _copies(rows: Table) -> dict[str, Any]:
+    """Groups with their members, the first of them; how many there are, how many across splits and of several labels."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        each = dict(zip(COLUMNS["near_copies.csv"], row, strict=True))
+        groups.setdefault(each["group"], []).append(each)
+    across = [members for members in groups.values() if len({each["split"] for each in members}) > 1]
+    return {
+        "groups": len(groups),
+        "images": len(rows),
+        "across": len(across),
+        "labels_differ": sum(len({each["label"] for each in members}) > 1 for members in groups.values()),
+        "first": [
+            {"group": name, "across": members in across, "members": members[:SHOWN], "images": len(members)}
+            for name, members in list(groups.items())[:SHOWN]
+        ],
+    }
+
+
+def _counted(rows: Table) -> dict[str, Any]:
+    """How many of each problem there are, and the first of each."""
+    counts = Counter[str]()
+    first = []
+    for row in rows:
+        each = dict(zip(COLUMNS["outliers.csv"], row, strict=True))
+        counts[each["problem"]] += 1
+        if counts[each["problem"]] <= SHOWN:
+            first.append(each)
+    return {"counts": dict(counts), "first": first}

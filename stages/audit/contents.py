@@ -1,0 +1,56 @@
+"""The images of a manifest as an audit sees them: by content, as files with the same bytes have the same features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.manifest import ImageRecord
+from stages.heads.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Image files and the different contents among them, in an order that depends on the contents alone.
+
+    ``records`` are the n files, ``y`` (n,) int64 their labels, which index ``classes``, ``split`` (n,) the names of their splits.
+    ``of`` (n,) int64 is the position of each file's content, ``first`` (u,) int64 that of the first file of each content.
+    ``X`` (u, d) float32 are averaged features, ``unit`` (u, d) float32 the same of length 1.
+    """
+
+    records: Sequence[ImageRecord]
+    classes: tuple[str, ...]
+    y: NDArray[np.int64]
+    split: NDArray[np.str_]
+    of: NDArray[np.int64]
+    first: NDArray[np.int64]
+    X: NDArray[np.float32]
+    unit: NDArray[np.float32]
+
+    @classmethod
+    def read(cls, data: Dataset, layer: str) -> Self:
+        """The contents of a dataset, with the features of a layer. Raises CacheError and DataError as ``Dataset.X`` does."""
+        records = data.records
+        digests = [record.sha256 for record in records]
+        new = np.array([i == 0 or digest != digests[i - 1] for i, digest in enumerate(digests)])
+        first = np.flatnonzero(new)
+        X = data.X("avg", (layer,))[first]
+        split = np.array([record.split for record in records])
+        return cls(records, data.classes, data.y, split, np.cumsum(new) - 1, first, X, unit(X))
+
+    def digest(self, content: int) -> str:
+        """SHA-256 of a content."""
+        return str(self.records[self.first[content]].sha256)
+
+    def rows(self, *splits: str) -> NDArray[np.int64]:
+        """The positions of the files of some splits."""
+        return np.flatnonzero(np.isin(self.split, splits))
+
+
+def unit(X: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (n, d) of length 1, so that half the squared distance of two is 1 less their cosine; rows of zeros stay as they are."""
+    length = np.linalg.norm(X, axis=1, keepdims=True)
+    out: NDArray[np.float32] = (X / np.where(length > 0, length, 1)).astype(np.float32)
+    return out

@@ -1,0 +1,46 @@
+"""What an audit proposes, as files that the user edits and names in ``[data]``: groups of near-copies, corrected labels."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cache.errors import DataError
+from cache.files import write_text
+from stages.audit.results import read_table
+
+GROUP_COLUMNS = ("filename", "group")
+CORRECTION_COLUMNS = ("path", "label")
+
+
+def write_groups(folder: Path, path: Path) -> int:
+    """Write the groups of near-copies to ``path``, a line for each image in one; returns how many images.
+
+    File names are relative to the data folder, as in the manifest. Raises DataError where another file is there already.
+    """
+    rows = [(row["path"], row["group"]) for row in read_table(folder, "near_copies.csv")]
+    _write(path, GROUP_COLUMNS, sorted(rows))
+    return len(rows)
+
+
+def write_corrections(folder: Path, path: Path) -> int:
+    """Write the suspicious labels to ``path``, each with the likely label; returns how many images.
+
+    Raises DataError where another file is there already.
+    """
+    rows = [(row["path"], row["likely"]) for row in read_table(folder, "labels.csv")]
+    _write(path, CORRECTION_COLUMNS, rows)
+    return len(rows)
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    # What is there may have been edited by hand, which took longer than the audit did.
+    if path.exists() and path.read_bytes() != text.getvalue().encode("utf-8", "surrogateescape"):
+        raise DataError(
+            f"{path}: expected no file, found another one, which is left alone; name a new file, or move it"
+        )
+    write_text(path, text.getvalue())

@@ -1,0 +1,328 @@
+"""The audit, part by part, on made-up features: what is planted is found, and little else."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from audits import LAYER, classes_of, dataset, sha, splits_of
+from conftest import write_image
+from PIL import Image
+
+from cache.errors import CacheError, DataError
+from cache.files import sha256_file
+from stages.audit.audit import AuditTask, audit
+from stages.audit.contents import Contents
+from stages.audit.copies import near_copies
+from stages.audit.curve import Point, part, power_law
+from stages.audit.folds import folds
+from stages.audit.leak import leaks
+from stages.audit.neighbours import nearest
+from stages.audit.outliers import far_off
+from stages.audit.proposals import write_corrections, write_groups
+from stages.audit.results import COLUMNS, read_audit, read_table
+from stages.audit.summary import summary, warnings
+from stages.heads.dataset import Dataset
+
+CLASSES = ["class0", "class1", "class2"]
+
+
+def contents_of(data: Dataset) -> Contents:
+    return Contents.read(data, LAYER)
+
+
+def task(folder: Path, root: Path | None = None) -> AuditTask:
+    return AuditTask(
+        "base", "VGG16", LAYER, "key", {"schema": 1}, folder / "audit" / "base", root, folder / "pixels.json"
+    )
+
+
+def with_copies(X: np.ndarray, originals: np.ndarray, noise: float = 0.05, seed: int = 2) -> np.ndarray:
+    """The rows, and behind them changed copies of some."""
+    return np.concatenate([X, X[originals] * np.random.default_rng(seed).normal(1, noise, X[originals].shape)])
+
+
+def found_groups(data: Dataset) -> list[set[int]]:
+    """The groups of near-copies, as numbers of the rows that the data set was made of."""
+    contents = contents_of(data)
+    copies = near_copies(contents.unit, nearest(contents.unit))
+    number = {sha(i): i for i in range(len(contents.first))}
+    groups: dict[int, set[int]] = {}
+    for content, group in enumerate(copies.group):
+        if group >= 0:
+            groups.setdefault(int(group), set()).add(number[contents.digest(content)])
+    return list(groups.values())
+
+
+@pytest.mark.parametrize(("n", "planted"), [(900, 60), (900, 0), (120, 5), (40, 2)])
+def test_planted_near_copies_are_found_and_little_else(tmp_path: Path, n: int, planted: int) -> None:
+    X, labels = classes_of(n)
+    X = with_copies(X, np.arange(planted))
+    data = dataset(tmp_path, X, labels + labels[:planted], splits_of(len(X)))
+    groups = found_groups(data)
+    expected = [{i, n + i} for i in range(planted)]
+    assert sum(each in groups for each in expected) >= 0.95 * planted
+    assert sum(each not in expected for each in groups) <= max(1, 0.02 * planted)
+
+
+def test_a_burst_of_pictures_is_one_group(tmp_path: Path) -> None:
+    X, labels = classes_of(600)
+    bursts = np.repeat(np.arange(10), 5)
+    data = dataset(tmp_path, with_copies(X, bursts, 0.04), labels + [labels[i] for i in bursts], splits_of(650))
+    groups = found_groups(data)
+    expected = [{i, *(600 + np.flatnonzero(bursts == i))} for i in range(10)]
+    assert sum(each in groups for each in expected) >= 9
+
+
+def test_more_copies_than_neighbours_are_looked_for(tmp_path: Path) -> None:
+    X, labels = classes_of(600)
+    originals = np.zeros(40, int)
+    data = dataset(tmp_path, with_copies(X, originals, 0.01), labels + [labels[0]] * 40, splits_of(640))
+    assert max(map(len, found_groups(data)), default=0) == 41
+
+
+def test_a_chain_through_a_class_is_not_one_group(tmp_path: Path) -> None:
+    """Each near the next, and the ends far apart: pairs connect them all."""
+    X, labels = classes_of(600)
+    way = np.linspace(0, 1, 80)[:, None]
+    chain = X[:1] * (1 - way) + X[1:2] * way + np.random.default_rng(0).normal(0, 0.01, (80, X.shape[1]))
+    data = dataset(tmp_path, np.concatenate([X, chain]), labels + ["class0"] * 80, splits_of(680))
+    assert max(map(len, found_groups(data)), default=0) < 40
+
+
+def test_few_images_have_no_near_copies_and_stop_nothing(tmp_path: Path) -> None:
+    X, labels = classes_of(6)
+    data = dataset(tmp_path, X, labels, ["train"] * 3 + ["validation"] * 3)
+    result = audit(task(tmp_path), data)
+    assert set(result["left_out"]) >= {"near_copies", "curve", "pixels"} and result["copies"]["groups"] == 0
+    assert summary(result)
+
+
+def leaking(folder: Path, n: int = 400) -> Dataset:
+    """Labels of pure chance, and a near-copy in validation or test of half of the training images, with its label."""
+    X, _ = classes_of(n)
+    rng = np.random.default_rng(5)
+    labels = [CLASSES[i] for i in rng.integers(0, 3, n)]
+    copies = np.arange(n // 2)
+    splits = ["train"] * (n // 2) + splits_of(n - n // 2) + ["validation" if i % 2 else "test" for i in copies]
+    return dataset(folder, with_copies(X, copies), labels + [labels[i] for i in copies], splits)
+
+
+def test_a_leak_is_found_named_and_weighed(tmp_path: Path) -> None:
+    data = leaking(tmp_path)
+    result = audit(task(tmp_path), data)
+    assert result["copies"]["across"] >= 190
+    for split in ("validation", "test"):
+        leak = result["leak"][split]
+        assert leak["accuracy"] > 0.6 and leak["without"] < 0.5, leak
+    told = warnings(result)
+    assert len(told) == 2 and "validation images of" in told[0] and ".jpg of class" in told[0], told
+    assert [line for line in summary(result) if line.startswith("warning: ")]
+    rows = read_table(task(tmp_path).folder, "near_copies.csv")
+    assert rows[0]["across"] == "yes" and {rows[0]["split"], rows[1]["split"]} > {"train"}
+
+
+def test_no_leak_no_warning(tmp_path: Path) -> None:
+    X, labels = classes_of(300)
+    assert warnings(audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(300)))) == []
+
+
+def test_identical_files_across_splits_are_a_leak_as_well(tmp_path: Path) -> None:
+    X, labels = classes_of(300)
+    again = np.arange(20)
+    digests = [sha(i) for i in [*range(300), *again]]
+    paths = [f"{i}.jpg" for i in range(320)]
+    splits = ["train"] * 150 + ["validation"] * 150 + ["test"] * 20
+    data = dataset(tmp_path, np.concatenate([X, X[again]]), labels + ["class1"] * 20, splits, paths, digests)
+    contents = contents_of(data)
+    found = nearest(contents.unit)
+    leak = leaks(contents, found, near_copies(contents.unit, found).group)
+    assert leak["test"].copied == 20 and leak["test"].without is None
+    result = audit(task(tmp_path), data)
+    assert result["outliers"]["counts"]["conflicting labels"] == 2 * sum(label != "class1" for label in labels[:20])
+
+
+def test_folds_keep_copies_together_and_are_alike(tmp_path: Path) -> None:
+    data = leaking(tmp_path)
+    contents = contents_of(data)
+    group = near_copies(contents.unit, nearest(contents.unit)).group
+    fold = folds(contents, group, 5)
+    mine = group[contents.of]
+    assert all(len(set(fold[mine == each])) == 1 for each in range(group.max() + 1))
+    sizes = np.bincount(fold)
+    assert len(sizes) == 5 and sizes.max() - sizes.min() < 0.1 * len(fold)
+
+
+def test_flipped_labels_are_found(tmp_path: Path) -> None:
+    X, labels = classes_of(900, apart=1.0)
+    rng = np.random.default_rng(3)
+    wrong = rng.choice(900, 45, replace=False)
+    given = list(labels)
+    for i in wrong:
+        given[i] = CLASSES[(CLASSES.index(labels[i]) + 1) % 3]
+    paths = [f"{i}.jpg" for i in range(900)]
+    audit(task(tmp_path), dataset(tmp_path, X, given, splits_of(900), paths))
+    rows = read_table(task(tmp_path).folder, "labels.csv")
+    listed = {int(row["path"].removesuffix(".jpg")) for row in rows}
+    assert len(listed & set(wrong)) >= 0.9 * len(wrong) and len(listed & set(wrong)) >= 0.9 * len(listed)
+    assert all(row["likely"] == labels[int(row["path"][:-4])] for row in rows[:20])
+    assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_without_cleanlab_this_part_alone_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "cleanlab"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cleanlab", None)
+    X, labels = classes_of(200)
+    result = audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(200)))
+    assert result["labels"] is None and result["curve"]
+    (line,) = [line for line in summary(result) if "cleanlab" in line]
+    assert 'pip install -e ".[audit]"' in line and "\n" not in line
+
+
+def test_what_is_far_from_all_others_is_listed_first(tmp_path: Path) -> None:
+    X, labels = classes_of(500)
+    X[7] = np.where(np.arange(X.shape[1]) == 3, 40, 0.01)
+    contents = contents_of(dataset(tmp_path, X, labels, splits_of(500)))
+    found = far_off(nearest(contents.unit))
+    assert contents.digest(found[0].content) == sha(7) and found[0].times > 1.5
+    assert len(found) <= 5
+
+
+def pictures(folder: Path) -> tuple[Dataset, Path]:
+    """Image files of every kind that pixels tell, among ordinary ones, with made-up features."""
+    root = folder / "photos"
+    root.mkdir()
+    names = [f"{i}.png" for i in range(60)]
+    for i, name in enumerate(names):
+        write_image(root / name, i, (90, 80))
+    Image.new("RGB", (90, 80), (250, 250, 250)).save(root / "0.png")
+    nearly = np.full((80, 90, 3), 30, np.uint8)
+    nearly[:4, :4] = 255
+    Image.fromarray(nearly).save(root / "1.png")
+    write_image(root / "2.png", 2, (9, 8))
+    (root / "3.png").write_bytes((root / "3.png").read_bytes()[:200])
+    digests = [sha256_file(root / name) for name in names]
+    (root / "4.png").unlink()
+    X, labels = classes_of(60)
+    return dataset(folder, X, labels, splits_of(60), names, digests), root
+
+
+def test_pixels_are_looked_at_once(tmp_path: Path) -> None:
+    data, root = pictures(tmp_path)
+    result = audit(task(tmp_path, root), data)
+    rows = {row["path"]: row for row in read_table(task(tmp_path).folder, "outliers.csv")}
+    problems = {path: rows[path]["problem"] for path in ("0.png", "1.png", "2.png", "3.png", "4.png")}
+    assert problems == {
+        "0.png": "blank",
+        "1.png": "nearly one colour",
+        "2.png": "tiny",
+        "3.png": "not looked at",
+        "4.png": "not looked at",
+    }
+    assert "no longer there" in rows["4.png"]["detail"] and result["pixels"] == {"seen": 58, "unread": 2}
+    for path in root.glob("*.png"):
+        path.write_bytes(b"")  # a second look would see this
+    again = audit(task(tmp_path, root), data)
+    assert again["pixels"]["seen"] == 58 and again["outliers"]["counts"]["blank"] == 1
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
+    data, root = pictures(tmp_path)
+    folder = task(tmp_path).folder
+
+    def run() -> dict[str, bytes]:
+        audit(task(tmp_path, root), data)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = run()
+    assert first == run() and set(first) == {*COLUMNS, "result.json"}
+    stored = json.loads(first["result.json"])
+    assert stored.pop("checksum") and stored == read_audit(folder)
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    X, labels = classes_of(100)
+    audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(100)))
+    folder = task(tmp_path).folder
+    assert read_audit(folder)
+    (folder / "map.csv").write_text("path\n")
+    with pytest.raises(CacheError, match="expected a table with the columns path, sha256"):
+        read_table(folder, "map.csv")
+    (folder / "map.csv").unlink()
+    assert read_audit(folder) is None
+    with pytest.raises(CacheError, match="run `make audit`"):
+        read_table(folder, "map.csv")
+
+
+HOSTILE = ['a "b",c.jpg', "line\nbreak.jpg", "\udcff.jpg", "=1+1.jpg", "é 😀.jpg"]
+
+
+def test_proposals_name_files_as_the_manifest_does(tmp_path: Path) -> None:
+    import csv
+
+    X, labels = classes_of(300)
+    X = with_copies(X, np.arange(5))
+    paths = [f"{i}.jpg" for i in range(300)] + HOSTILE
+    labels = labels + [CLASSES[(i + 1) % 3] for i in range(5)]
+    audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(305), paths))
+
+    def read(path: Path) -> list[list[str]]:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return list(csv.reader(file))
+
+    assert write_groups(task(tmp_path).folder, tmp_path / "groups.csv") >= 8
+    header, *rows = read(tmp_path / "groups.csv")
+    assert header == ["filename", "group"] and {row[0] for row in rows} <= set(paths)
+    group = dict(rows)
+    assert sum(group.get(f"{i}.jpg") == group.get(name, "none") for i, name in enumerate(HOSTILE)) >= 4
+    count = write_corrections(task(tmp_path).folder, tmp_path / "corrections.csv")
+    header, *rows = read(tmp_path / "corrections.csv")
+    assert header == ["path", "label"] and len(rows) == count and {row[1] for row in rows} <= set(CLASSES)
+    assert {row[0] for row in rows} <= set(paths)
+
+
+def test_an_edited_proposal_is_left_alone(tmp_path: Path) -> None:
+    X, labels = classes_of(100)
+    audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(100)))
+    path = tmp_path / "groups.csv"
+    write_groups(task(tmp_path).folder, path)
+    write_groups(task(tmp_path).folder, path)
+    path.write_text("filename,group\nmine.jpg,1\n")
+    with pytest.raises(DataError, match="left alone"):
+        write_groups(task(tmp_path).folder, path)
+    assert "mine.jpg" in path.read_text()
+
+
+def points_of(a: float, b: float, c: float, m: int = 4000) -> list[Point]:
+    """Points of a known law, with the chance of m images."""
+    rng = np.random.default_rng(0)
+    out = []
+    for share, draws in ((0.05, 5), (0.1, 5), (0.25, 3), (0.5, 2), (1.0, 1)):
+        error = a + b * share**-c
+        out += [Point(share, draw, round(10_000 * share), 1.0, rng.random(m) >= error) for draw in range(draws)]
+    return out
+
+
+@pytest.mark.parametrize(("a", "b", "c"), [(0.02, 0.05, 0.4), (0.0, 0.1, 0.3), (0.1, 0.0, 0.5)])
+def test_a_known_law_is_found_with_an_interval_that_holds_it(a: float, b: float, c: float) -> None:
+    law = power_law(points_of(a, b, c))
+    assert law is not None
+    truth = 1 - a - b * 2**-c
+    assert law.interval[0] - 0.002 <= truth <= law.interval[1] + 0.002
+    assert law.interval[0] <= law.doubled <= law.interval[1] and abs(law.doubled - truth) < 0.015
+
+
+def test_parts_of_train_are_nested_stratified_and_hold_every_class(tmp_path: Path) -> None:
+    X, labels = classes_of(300)
+    contents = contents_of(dataset(tmp_path, X, labels, splits_of(300)))
+    train = contents.rows("train")
+    parts: dict[Any, set[int]] = {
+        (share, draw): set(part(contents, train, share, draw)) for share in (0.05, 0.25, 1.0) for draw in range(3)
+    }
+    for draw in range(3):
+        assert parts[0.05, draw] < parts[0.25, draw] < parts[1.0, draw] == set(train)
+        assert {int(contents.y[row]) for row in parts[0.05, draw]} == {0, 1, 2}
+    assert parts[0.05, 0] != parts[0.05, 1]

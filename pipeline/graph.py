@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache.errors import DataError
+from cache.errors import ConfigError, DataError
 from cache.files import digest_json
 from cache.manifest import Manifest
 from cache.skipped import SkippedImages
@@ -87,6 +87,10 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     """
     skipped = SkippedImages(config.cache.dir / "skipped.json", EXACT)
     manifest, here = _manifest(config, skipped, rehash, progress)
+    if config.report.metric == "top5_accuracy" and len(manifest.classes) <= 5:
+        raise ConfigError(
+            f'{config.path}: [report] metric: "top5_accuracy" needs more than five classes, found {len(manifest.classes)}; take another'
+        )
     bases = {name: base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
     heads = {name: head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
     sweeps = {name: sweep_target(config, entry, bases, manifest) for name, entry in config.sweeps.items()}

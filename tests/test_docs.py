@@ -27,6 +27,7 @@ from stages.data.spec import DataSpec
 from stages.extract.spec import CacheSpec
 from stages.fields import Spec
 from stages.heads.spec import KerasSpec, SklearnSpec
+from stages.report.spec import ReportSpec
 from stages.sweeps.spec import SweepSpec
 from stages.training.spec import DenseSpec
 
@@ -206,6 +207,7 @@ FIELDS: list[tuple[type[Spec], str, list[str], dict[str, Any]]] = [
     (DataSpec, "docs/data.md", ["All fields of `[data]`"], {}),
     (BaseSpec, "docs/bases.md", ["All fields of `[base]` and `[bases.NAME]`"], {}),
     (CacheSpec, "docs/cache.md", ["All fields of `[cache]`"], {}),
+    (ReportSpec, "docs/numbers.md", ["All fields of `[report]`"], {}),
     (SweepSpec, "docs/sweeps.md", ["All fields of `[sweeps.NAME]`"], {}),
     (DenseSpec, "docs/heads.md", [EVERY, EPOCHS, "Dense heads"], {"kind": "dense"}),
     (SklearnSpec, "docs/heads.md", [EVERY, "scikit-learn classifiers"], {"kind": "sklearn"}),

@@ -19,7 +19,7 @@ from stages.heads.intervals import (
 
 # What a temperature changes: all that depends on more than the order of the probabilities.
 CALIBRATED = ("log_loss", "brier", "calibration_error", "ece")
-TOP = 5  # with more classes than this, the share of images whose label is among the five most probable is told, too
+TOP = 5  # the share of images whose label is among the five most probable classes tells something where there are more
 
 
 def scores(
@@ -74,9 +74,8 @@ def scores(
             for i, name in enumerate(classes)
         },
     }
-    if len(classes) > TOP:
-        among = (logs > logs[np.arange(n), y][:, None]).sum(axis=1) < TOP
-        out["top5_accuracy"] = float(among.mean())
+    among = (logs > logs[np.arange(n), y][:, None]).sum(axis=1) < TOP
+    out["top5_accuracy"] = float(among.mean()) if len(classes) > TOP else None
     if intervals:
         counts = confusion.astype(np.float64)
         found = {
@@ -85,10 +84,9 @@ def scores(
             "auc": area and area.interval,
             "log_loss": mean_interval(losses, effect),
             "brier": mean_interval(brier, effect),
+            "top5_accuracy": wilson(among.sum() / effect, n / effect) if len(classes) > TOP else None,
             "calibration_error": calibration.interval,
         }
-        if len(classes) > TOP:
-            found["top5_accuracy"] = wilson(among.sum() / effect, n / effect)
         out |= {f"{name}_interval": interval and list(interval) for name, interval in found.items()}
         for i, each in enumerate(out["per_class"].values()):
             each["precision_interval"] = list(wilson(hits[i] / effect, spoken[i] / effect))

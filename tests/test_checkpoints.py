@@ -75,7 +75,11 @@ def test_a_group_goes_on_where_it_was_written(
     assert [len(each.scores) for each in again.records()] == [4, 4]
     again.advance(None)
     found, expected = again.records(), whole.records()
-    assert without_seconds(found) == without_seconds(expected) and all(each.complete for each in found)
+    assert all(each.complete for each in found)
+    # A head that has stopped is not in the stack any more when the rest goes on, and processors round by a stack's size.
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine.key, mine.problem, len(mine.scores)) == (theirs.key, theirs.problem, len(theirs.scores))
+        np.testing.assert_allclose(mine.scores, theirs.scores, rtol=1e-3, atol=1e-6)
     assert not said
 
 

@@ -25,6 +25,7 @@ class NoImagesError(DataError):
 
 # Raised when the same files would give another manifest.
 SCAN_VERSION = 1
+LATER = ("copies",)
 # Too few to be worth a thread pool and a progress bar.
 FEW = 64
 AT_ONCE = 4096
@@ -72,8 +73,12 @@ def _inputs(data: DataSpec, root_name: str, found: Walk, undecodable: Mapping[st
     """Digest of everything that a manifest is made of, but for the content of files whose stat stands as it was."""
     labels = data.labels or data.root / layouts.CSV_NAME
     csv = sha256_file(labels) if labels.is_file() else ""
+    # Fields that were added later count where they are set alone, so that earlier scans are still known.
+    later = {name for name in LATER if getattr(data, name) == DataSpec.model_fields[name].default}
     walked = marshal.dumps((found.files, found.skipped, dict(found.ignored)), 2)
-    spec = canonical_json([SCAN_VERSION, root_name, data.model_dump(mode="json"), dict(undecodable), csv])
+    spec = canonical_json(
+        [SCAN_VERSION, root_name, data.model_dump(mode="json", exclude=later), dict(undecodable), csv]
+    )
     return hashlib.sha256(spec.encode() + walked).hexdigest()
 
 

@@ -18,6 +18,7 @@ class DataSpec(Spec):
     test: Fraction = 0.2
     seed: Seed = 0
     on_bad_image: Literal["skip", "fail"] = "skip"
+    copies: Literal["keep", "train"] = "keep"
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "DataSpec":

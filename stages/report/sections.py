@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from cache.manifest import SPLITS, Manifest
+from stages.data.leaks import notes_of
 from stages.report.board import Board, Row
 from stages.report.data import BaseSummary, ReportData
 from stages.report.figures import accuracy_limits, curve
@@ -132,7 +133,7 @@ def joint_heads(bases: Sequence[BaseSummary], board: Board) -> list[tuple[str, R
 def notices(data: ReportData) -> Notices:
     """Remarks on the weights and on the data, as many as a page can hold."""
     notes = list(dict.fromkeys(f"{base.spec.name}: {base.note}" for base in data.bases if base.note))
-    notes += data.manifest.notes
+    notes += notes_of(data.manifest)
     return Notices(notes[:NOTICES_OPEN], notes[NOTICES_OPEN:NOTICES], max(0, len(notes) - NOTICES))
 
 

@@ -10,6 +10,7 @@ features, against scikit-learn's fits of the same, standardised once for both.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import tempfile
@@ -57,23 +58,34 @@ GRID = {
 def write_features(folder: Path, rows: int, apart: float = 0.12, by_path: bool = False) -> Dataset:
     """Two classes, ``apart`` in places and channels of the map, that overlap; most values are zero.
 
-    Shards hold both classes, as digests are as good as random; or ``by_path`` one class each, as earlier versions wrote folders.
+    Paths are those of one folder for each class, and shards hold images in the order of digests; or ``by_path`` class after class,
+    as earlier versions wrote them.
     """
     rng = np.random.default_rng(0)
     store = FeatureStore(folder)
     store.create({"dtype": "float16"})
     channels = rng.normal(0, apart, (2, 1, 1, 512))
     places = rng.normal(0, apart, (2, 4, 4, 512)) * (rng.random((2, 4, 4, 512)) < 0.2)
-    records = []
-    for start in range(0, rows + VALIDATION, 500):
-        y = np.full(500, start // 500 % 2) if by_path else rng.integers(0, 2, 500)
-        strength = rng.gamma(2.0, 0.5, (500, 1, 1, 1))
-        X = strength * (channels[y] + places[y]) + rng.normal(-0.6, 1.0, (500, 4, 4, 512))
-        split = "train" if start < rows else "validation"
-        new = [ImageRecord(f"{start + i}.jpg", f"{start + i:064x}", CLASSES[y[i]], split) for i in range(500)]
+    count = rows + VALIDATION
+    held = set(rng.permutation(count)[:VALIDATION].tolist())
+    every = [
+        ImageRecord(
+            f"{CLASSES[2 * i // count]}/{i:06}.jpg",
+            hashlib.sha256(str(i).encode()).hexdigest(),
+            CLASSES[2 * i // count],
+            "validation" if i in held else "train",
+        )
+        for i in range(count)
+    ]
+    if not by_path:
+        every.sort(key=lambda record: record.sha256)
+    for start in range(0, count, 500):
+        new = every[start : start + 500]
+        y = np.array([CLASSES.index(record.label) for record in new])
+        strength = rng.gamma(2.0, 0.5, (len(new), 1, 1, 1))
+        X = strength * (channels[y] + places[y]) + rng.normal(-0.6, 1.0, (len(new), 4, 4, 512))
         store.append(np.maximum(X, 0).astype(np.float16), new, CLASSES, ShardInfo("", {}, "float32", "CPU", {}), "none")
-        records += new
-    return Dataset(Manifest("bench", CLASSES, tuple(records)), {"last": store})
+    return Dataset(Manifest("bench", CLASSES, tuple(sorted(every))), {"last": store})
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -61,7 +61,7 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
             raise ConfigError(f"expected a table [{name}], found {table!r}")
     folder = path.parent
     with place("[data] "):
-        data = validated(DataSpec, _with_paths(tables["data"], folder, "root", "labels"))
+        data = validated(DataSpec, _with_paths(tables["data"], folder, "root", "labels", "corrections"))
     with place("[cache] "):
         cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))
     with place("[report] "):

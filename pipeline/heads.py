@@ -10,6 +10,7 @@ from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
 from pipeline.targets import HeadTarget
 from pipeline.words import first
+from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.progress import Progress
 
@@ -39,7 +40,7 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
             return
         for base in dict.fromkeys(head.entry.base for head in stale):
             graph.bases[base].require()
-        for line in first([f"data: {note}" for note in graph.manifest.notes], 5):
+        for line in first([f"data: {note}" for note in notes_of(graph.manifest)], 5):
             progress.say(line)
         check_heads(graph)
         if on is None:

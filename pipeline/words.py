@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.graph import Graph
+from stages.data.leaks import notes_of
 
 
 def data_lines(graph: Graph) -> list[str]:
@@ -26,7 +27,7 @@ def data_lines(graph: Graph) -> list[str]:
     if manifest.ignored:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
         lines.append(f"data: ignored files that are not images: {kinds}")
-    lines += first([f"data: {note}" for note in manifest.notes], 5)
+    lines += first([f"data: {note}" for note in notes_of(manifest)], 5)
     return lines + first([f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()], 50)
 
 

@@ -115,6 +115,26 @@ def test_an_images_content_changed(project: Project) -> None:
     assert up_to_date(project)
 
 
+def test_labels_corrected(project: Project) -> None:
+    image = a_training_image(project, "dog")
+    other = next(
+        path for path in sorted(project.photos.glob("cat/*")) if split_of(project, f"cat/{path.name}") == "test"
+    )
+    corrections = project.folder / "corrections.csv"
+    corrections.write_text(f"path,label\ndog/{image.name},cat\n")
+    project.edit("seed = 1", 'seed = 1\ncorrections = "corrections.csv"')
+    assert "1 image relabelled" in reasons(project) and not up_to_date(project)
+    assert table(project) == (0, ALL, True)
+    assert up_to_date(project)
+    corrections.write_text(f"path,label\ndog/{image.name},cat\ncat/{other.name},drop\n")
+    assert "1 image deleted" in reasons(project)
+    assert "corrections.csv: 1 label corrected, 1 image dropped" in reasons(project)
+    assert table(project) == (0, ALL, True)
+    corrections.write_text(f"path,label\ncat/{other.name},drop\ndog/{image.name},cat\n")
+    assert table(project) == (0, [], False)  # another order of lines that says the same
+    assert up_to_date(project)
+
+
 def test_one_head_edited(project: Project) -> None:
     project.edit('estimator = "LogisticRegression"', 'estimator = "LogisticRegression"\nparams = { C = 0.5 }')
     assert 'params {} → {"C": 0.5}' in reasons(project)

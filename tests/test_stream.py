@@ -1,8 +1,10 @@
 """Features that memory does not hold: streamed from the shards, they train the head that memory would."""
 
+import hashlib
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,6 +18,7 @@ from cache.errors import DataError
 from cache.shard import ShardInfo
 from stages.heads import stream
 from stages.heads.dataset import Dataset
+from stages.heads.stream import Streamed, likeness
 from stages.training.member import Member
 from stages.training.spec import DenseSpec
 from stages.training.together import train_all
@@ -110,6 +113,65 @@ def test_what_cannot_be_streamed_says_so(data: Dataset) -> None:
         DataError, match=r'1,000 rows of features, pool \'flatten\', take 2.0 MB .* set pool = "avg", or raise memory'
     ):
         with_memory(data, 400_000).X("flatten", ("last",))
+
+
+def write_by_class(folder: Path, rows: int, shard: int = 64) -> Dataset:
+    """Shards of one class each, as they were written of folders in the order of paths."""
+    rng = np.random.default_rng(0)
+    store = FeatureStore(folder)
+    store.create({"dtype": "float16"})
+    records = [
+        ImageRecord(f"{i:05}.jpg", hashlib.sha256(str(i).encode()).hexdigest(), CLASSES[i * len(CLASSES) // rows], "train")
+        for i in range(rows)
+    ]  # fmt: skip
+    for start in range(0, rows, shard):
+        new = records[start : start + shard]
+        X = rng.random((len(new), *SHAPE)).astype(np.float16)
+        store.append(X, new, CLASSES, ShardInfo("", {}, "float32", "CPU", {}), "none")
+    return Dataset(Manifest("photos", CLASSES, tuple(records)), {"last": store})
+
+
+def test_shards_of_one_class_each_are_mixed_in_each_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LEAST_ROWS", 1)
+    data = write_by_class(tmp_path, 1200)
+    streamed = Streamed(data.records, data.y, data.stores, "flatten", 120 * 2 * 128 * 5)
+    rows = data.rows("train")
+    orders = []
+    for epoch in (0, 1):
+        parts = [block.positions for block in streamed.blocks(rows, epoch)]
+        assert len(parts) == 10
+        np.testing.assert_array_equal(np.sort(np.concatenate(parts)), rows)
+        for part in parts:
+            shares = np.bincount(data.y[part], minlength=3) / len(part)
+            assert abs(shares - 1 / 3).max() < 0.17, shares
+        again = [block.positions for block in streamed.blocks(rows, epoch)]
+        assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+        orders.append(np.concatenate(parts))
+    assert not np.array_equal(*orders)
+    # The rows of a part lie one after another in their shard: 15 of them, but where a block or a shard ends.
+    names = [int(data.records[row].path[:5]) for row in orders[0]]
+    assert sum(other == one + 1 for one, other in pairwise(names)) > 0.85 * len(names)
+
+
+def test_the_likeness_of_labels_within_shards() -> None:
+    rng = np.random.default_rng(0)
+    many = rng.integers(0, 1000, 20_000)
+    assert abs(likeness(np.array_split(many, 40))) < 0.01
+    assert likeness(np.array_split(np.sort(rng.integers(0, 4, 2000)), 40)) > 0.9
+    assert likeness([np.zeros(5, np.int64)]) == 0.0 and likeness([np.array([0]), np.array([1])]) == 0.0
+
+
+def test_a_shard_may_be_float32_where_the_configuration_says_float16(tmp_path: Path) -> None:
+    """As it is where float16 does not hold its values."""
+    data = write_store(tmp_path, 600)
+    (store,) = data.stores.values()
+    X = np.full((2, *SHAPE), 1e6, np.float32)
+    new = [ImageRecord(f"{i}.jpg", f"{i}" * 64, "cat", "train") for i in "ef"]
+    store.append(X, new, CLASSES, ShardInfo("", {"dtype": "float16"}, "float32", "CPU", {}), "none")
+    larger = Manifest("photos", CLASSES, (*data.manifest.records, *new))
+    mixed = Dataset(larger, data.stores, 400_000)
+    found = np.concatenate([X for _, X in mixed.parts("flatten", ("last",))])
+    assert found.dtype == np.float32 and found.max() == 1e6
 
 
 PEAK = """

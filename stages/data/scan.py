@@ -13,6 +13,7 @@ from cache.files import canonical_json, sha256_file
 from cache.manifest import ImageRecord, Manifest
 from cache.memo import StatMemo, recall_manifest, remember_manifest
 from stages.data import layouts
+from stages.data.corrections import corrected
 from stages.data.spec import DataSpec
 from stages.data.splits import assign_splits
 from stages.data.walk import EXTENSIONS, Walk, walk
@@ -25,6 +26,7 @@ class NoImagesError(DataError):
 
 # Raised when the same files would give another manifest.
 SCAN_VERSION = 1
+LATER = ("copies", "corrections")
 # Too few to be worth a thread pool and a progress bar.
 FEW = 64
 AT_ONCE = 4096
@@ -72,8 +74,13 @@ def _inputs(data: DataSpec, root_name: str, found: Walk, undecodable: Mapping[st
     """Digest of everything that a manifest is made of, but for the content of files whose stat stands as it was."""
     labels = data.labels or data.root / layouts.CSV_NAME
     csv = sha256_file(labels) if labels.is_file() else ""
+    # Fields that were added later count where they are set alone, so that earlier scans are still known.
+    later = {name for name in LATER if getattr(data, name) == DataSpec.model_fields[name].default}
     walked = marshal.dumps((found.files, found.skipped, dict(found.ignored)), 2)
-    spec = canonical_json([SCAN_VERSION, root_name, data.model_dump(mode="json"), dict(undecodable), csv])
+    tables = [sha256_file(path) if path.is_file() else "" for path in data.tables]
+    spec = canonical_json(
+        [SCAN_VERSION, root_name, data.model_dump(mode="json", exclude=later), dict(undecodable), csv, *tables]
+    )
     return hashlib.sha256(spec.encode() + walked).hexdigest()
 
 
@@ -118,6 +125,7 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
     paths = list(digests)
     layout = data.layout or layouts.detect(paths, data.root, data.labels)
     placed = layouts.place(layout, paths, data.root, data.labels, found.skipped)
+    placed, corrections = corrected(placed, data.corrections, found.skipped)
     labelled = [(path, digests[path], p.label, p.declared) for path, p in placed.items() if p.label is not None]
     everything, notes = assign_splits(data, labelled)
     records = [record for record in everything if record.sha256 not in undecodable]
@@ -130,7 +138,7 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
         skipped=dict(sorted((found.skipped | skipped).items())),
         ignored=dict(sorted(found.ignored.items())),
         unlabelled=tuple(path for path, p in placed.items() if p.label is None),
-        notes=(*notes, *_conflicts(records)),
+        notes=(*corrections, *notes, *_conflicts(records)),
     )
     if data.on_bad_image == "fail" and manifest.skipped:
         path, reason = next(iter(manifest.skipped.items()))

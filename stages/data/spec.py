@@ -9,7 +9,7 @@ from stages.fields import Fraction, Seed, Spec
 
 
 class DataSpec(Spec):
-    """``[data]``: where the images are, and how they are split. ``root`` and ``labels`` are absolute paths here."""
+    """``[data]``: where the images are, and how they are split. ``root``, ``labels`` and ``corrections`` are absolute paths here."""
 
     root: Path
     layout: Literal["splits", "classes", "names", "csv"] | None = None
@@ -18,6 +18,13 @@ class DataSpec(Spec):
     test: Fraction = 0.2
     seed: Seed = 0
     on_bad_image: Literal["skip", "fail"] = "skip"
+    corrections: Path | None = None
+    copies: Literal["keep", "train"] = "keep"
+
+    @property
+    def tables(self) -> list[Path]:
+        """The files beside the images that the manifest is made of, but for that of the labels."""
+        return [self.corrections] if self.corrections else []
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "DataSpec":

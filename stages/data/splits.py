@@ -16,6 +16,7 @@ def assign_splits(
     Declared splits stand. Where the layout declares none, all three are drawn; where it declares train but no
     validation, validation is drawn from train, as heads cannot be chosen without it; images without a split beside
     images with one are drawn into train or validation. A test split is never taken from declared training images.
+    With ``copies = "train"``, contents that lie in train and elsewhere are in train everywhere.
     """
     declared = {split for *_, split in rows if split}
     test = 0.0 if declared else data.test
@@ -28,6 +29,9 @@ def assign_splits(
 
     records = [ImageRecord(path, sha, label, split_of(sha, split), split) for path, sha, label, split in rows]
     records, notes = _train_every_class(records, data.seed)
+    if data.copies == "train":
+        records, moved = _copies_into_train(records)
+        notes += moved
     counts = {split: Counter(r.label for r in records if r.split == split) for split in SPLITS}
     if declared and "validation" not in declared:
         notes.append(f"no validation split in the folder: {data.validation:.0%} of train is drawn for it")
@@ -49,6 +53,17 @@ def position(sha256: str, seed: int) -> float:
     """
     digest = hashlib.sha256(f"{seed}:{sha256}".encode("ascii")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _copies_into_train(records: list[ImageRecord]) -> tuple[list[ImageRecord], list[str]]:
+    """Images of validation and test whose content is in train too go there, so that nothing is scored on what was trained on."""
+    trained = {record.sha256 for record in records if record.split == "train"}
+    moved = Counter(record.split for record in records if record.split != "train" and record.sha256 in trained)
+    if not moved:
+        return records, []
+    counts = " and ".join(f"{moved[split]:,} of {split}" for split in SPLITS if moved[split])
+    together = [record._replace(split="train") if record.sha256 in trained else record for record in records]
+    return together, [f"{counts} moved to train, as copies of them are there"]
 
 
 def _train_every_class(records: list[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[str]]:

@@ -2,6 +2,9 @@
 
 An epoch goes through the shards in an order of its own and takes as many at once as the limit allows; within such a block
 each head shuffles for itself. While one block is trained on, the next is read.
+
+Shards are written in the order of digests, so that each holds all classes. Earlier versions wrote them in the order of paths, one
+class after another; of such shards a block takes parts, dealt out so that it holds the classes as the whole does.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +25,10 @@ from stages.training.spec import Pool
 LEAST_ROWS = 512
 # What is in memory at once, in blocks: one that is trained on, its copy in the backend, one that is read, and what reading takes.
 BLOCKS_AT_ONCE = 5
+# The intraclass correlation of labels within shards above which they are mixed: 0 where labels lie by chance, 1 with one a shard.
+SORTED = 0.1
+# Where shards are mixed, a block holds parts of so many at least; each part reads its shard, whose checksum is of the whole.
+PARTS = 8
 
 
 class Streamed:
@@ -74,11 +81,39 @@ class Streamed:
         by_shard: dict[str, list[int]] = {}
         for row in rows:
             by_shard.setdefault(self._shard_of[int(row)], []).append(int(row))
-        names = sorted(by_shard)
+        shards = [np.array(by_shard[name], np.int64) for name in sorted(by_shard)]
+        count = -(-len(rows) // self.rows_at_once)
         if epoch is not None:
-            names = [names[i] for i in np.random.default_rng([len(rows), epoch]).permutation(len(names))]
-        ordered = np.array([row for name in names for row in by_shard[name]], np.int64)
-        return np.array_split(ordered, -(-len(ordered) // self.rows_at_once))
+            rng = np.random.default_rng([len(rows), epoch])
+            if count > 1 and likeness([self.y[shard] for shard in shards]) > SORTED:
+                shards = self._mixed(shards, rng)
+            else:
+                shards = [shards[i] for i in rng.permutation(len(shards))]
+        return np.array_split(np.concatenate(shards), count)
+
+    def _mixed(self, shards: list[NDArray[np.int64]], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Parts of the shards, rows in a row each, so ordered that those of each class are spread evenly over the epoch."""
+        most = max(1, self.rows_at_once // PARTS)
+        # A row's place among all that are stored, so that the rows of a part lie one after another in their shard.
+        store = next(iter(self._stores.values()))
+        places = {digest: place for place, digest in enumerate(store.digests())}
+        parts = [
+            part
+            for shard in shards
+            for part in np.array_split(
+                sorted(shard, key=lambda row: places[self._records[int(row)].sha256]), -(-len(shard) // most)
+            )
+        ]
+        parts = [parts[i] for i in rng.permutation(len(parts))]
+        classes = [int(np.bincount(self.y[part]).argmax()) for part in parts]
+        # The parts of a class stand at even distances from 0 to 1, from a beginning of chance.
+        total, begin = np.bincount(classes), rng.random(max(classes) + 1)
+        met = np.zeros(len(total), np.int64)
+        at = np.empty(len(parts))
+        for i, c in enumerate(classes):
+            at[i] = (met[c] + begin[c]) / total[c]
+            met[c] += 1
+        return [parts[i] for i in np.argsort(at, kind="stable")]
 
     def _read(self, part: NDArray[np.int64]) -> NDArray[Any]:
         digests = [self._records[int(row)].sha256 for row in part]
@@ -88,3 +123,15 @@ class Streamed:
         # Pooled shard by shard: maps of a whole block may be many times what is kept of them.
         pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in self._stores.values()]
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+
+
+def likeness(shards: Sequence[NDArray[np.int64]]) -> float:
+    """The intraclass correlation of the labels (n,) within shards: 0 where they lie by chance, 1 where each shard has one label."""
+    n = sum(map(len, shards))
+    counts = [np.bincount(labels) for labels in shards]
+    overall = np.bincount(np.concatenate(shards)) / n
+    by_chance = float((overall**2).sum())
+    # Of two rows of one shard, the share that has one label, without the pairs of a row with itself.
+    pairs = sum(len(labels) * (len(labels) - 1) for labels in shards)
+    like = sum(int((count * (count - 1)).sum()) for count in counts)
+    return (like / pairs - by_chance) / (1 - by_chance) if pairs and by_chance < 1 else 0.0

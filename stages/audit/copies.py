@@ -1,7 +1,7 @@
 """Near-copies: different files that show the same picture, found among the nearest neighbours by a limit that the data set.
 
 How near is too near depends on the place: two pictures of trousers on white lie nearer to each other than any two street
-scenes. So the distance of a pair is measured by the distance to the last of the neighbours that were looked for (local scaling:
+scenes. So the distance of a pair is measured by the distance to the tenth neighbour (local scaling:
 Zelnik-Manor and Perona, NIPS 2004). Where all pictures are different, the neighbours of a picture lie as if strewn evenly in a
 space of m dimensions: the m-th power of that ratio is then the least of k - 1 numbers drawn evenly from 0…1, and m follows from the
 ratios of the farther neighbours, on which near-copies have no influence (the estimate of Levina and Bickel, NIPS 2004; the same law
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from stages.audit.neighbours import Neighbours
 
 # The share of the images named that may be there by chance.
-FALSE = 0.01
+FALSE = 0.05
+# The neighbour by whose distance that of a pair is measured: bursts of up to so many pictures are told from a dense place.
+SCALE = 10
 # Neighbours from this one on tell the number of dimensions: groups of near-copies are seldom larger.
 FAR = 5
 # Below so many neighbours there is nothing to tell it from.
@@ -29,7 +31,7 @@ ROUNDING = 1e-3
 # looked for would pass for a dense place.
 DENSEST = 0.25
 # A ratio above this is no near-copy, however few dimensions there seem to be.
-LARGEST = 0.5
+LARGEST = 0.7
 # Contents that are clustered at once: their distances to one another take 100 MB.
 AT_ONCE = 5000
 
@@ -53,13 +55,14 @@ class Copies:
 
 def near_copies(unit: NDArray[np.float32], found: Neighbours) -> Copies:
     """The near-copies among contents with features ``unit`` (u, d) of length 1 and their nearest neighbours."""
-    u, k = found.distance.shape
+    u = len(unit)
+    k = min(SCALE, found.distance.shape[1])
     nowhere = np.full(u, -1, np.int64)
     if k < FEWEST:
         return Copies(np.empty((0, 2), np.int64), np.empty(0), nowhere, 0.0, 0.0, np.zeros(u))
     distance = np.maximum(found.distance, ROUNDING)
-    scale = np.maximum(distance[:, -1], DENSEST * np.median(distance[:, -1]))
-    dimension = dimension_of(distance)
+    scale = np.maximum(distance[:, k - 1], DENSEST * np.median(distance[:, k - 1]))
+    dimension = dimension_of(distance[:, :k])
     limit = _limit(distance[:, 0] / scale, dimension, k)
     near = distance <= limit * np.minimum(scale[:, None], scale[found.position])
     one, two = np.nonzero(near)[0], found.position[near]

@@ -53,7 +53,7 @@ def out_of_fold(contents: Contents, group: NDArray[np.int64], progress: Progress
             held = np.flatnonzero(fold == each)
             rest = np.flatnonzero(fold != each)
             if len(held):
-                X = contents.X[contents.of]
+                X = contents.unit[contents.of]  # by roots a linear head tells more classes apart (bench.audit)
                 logs[:, held] = asked(X[rest], y[rest], X[held], contents.classes)
             advance(1)
     loss = -logs[:, np.arange(len(y)), y].mean(axis=1)
@@ -64,14 +64,17 @@ def out_of_fold(contents: Contents, group: NDArray[np.int64], progress: Progress
 def suspicions(y: NDArray[np.int64], logs: NDArray[np.float64]) -> list[Suspicion]:
     """The files whose labels (n,) are likely to be wrong, the most suspicious first; ``logs`` (n, classes) are out of fold.
 
-    Confident learning: C. Northcutt, L. Jiang, I. Chuang, J. Artif. Intell. Res. 70 (2021) 1373, as cleanlab does it, ranked
-    by the probability of the label. Raises ModuleNotFoundError where cleanlab is not installed.
+    Confident learning (C. Northcutt, L. Jiang, I. Chuang, J. Artif. Intell. Res. 70 (2021) 1373), as cleanlab does it, tells how many
+    labels are wrong; these are the ones that are the least probable. Of cleanlab's ways to choose them this one had the
+    highest precision and recall in ``bench.audit``. Raises ModuleNotFoundError where cleanlab is not installed.
     """
     from cleanlab.filter import find_label_issues
 
     p = np.exp(logs)
     p /= p.sum(axis=1, keepdims=True)
-    ranked = find_label_issues(y, p, filter_by="both", return_indices_ranked_by="self_confidence", n_jobs=1)
+    ranked = find_label_issues(
+        y, p, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
+    )
     found = []
     for row in ranked:
         other = p[row].copy()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# As many as are looked for. Groups of near-copies up to about half of it are told from a dense place by their neighbours alone.
+# As many as are looked for. The more there are, the seldomer is none of them in train.
 NEAREST = 20
 
 

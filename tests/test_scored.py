@@ -1,0 +1,90 @@
+"""What a trained head leaves behind of its scores: copies, calibrated predictions, looks at test, the score that ranks."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CONFIG, Project
+from test_report import make_data, train
+
+from cache.store import FeatureStore
+from stages.heads.calibration import cooled, log_probabilities
+from stages.heads.dataset import Dataset
+from stages.heads.looks import note_look
+from stages.heads.looks import test_looks as looks_so_far
+from stages.heads.results import best_on_validation, ranking, read_result
+from stages.report.data import ReportData
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    return make_data(tmp_path_factory.mktemp("scored"), ("train", "validation", "test"))
+
+
+def test_predictions_have_the_probabilities_of_predict_and_those_before_the_temperature(data: ReportData) -> None:
+    """They were those before the temperature, under the name of the others."""
+    head = next(each for each in data.heads if each.name == "ridge")
+    names, t = head.result["classes"], head.result["temperature"]
+    assert t < 0.9
+    with open(head.folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    after = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows])
+    before = np.array([[float(row[f"uncalibrated_{name}"]) for name in names] for row in rows])
+    np.testing.assert_allclose(np.exp(cooled(log_probabilities(before), t)), after, atol=2e-4)
+    assert np.abs(after - before).max() > 0.05
+
+
+def test_copies_are_one_image(data: ReportData, tmp_path: Path) -> None:
+    """They were counted as independent, so that intervals were too narrow."""
+    manifest = data.manifest
+    copied = [record for record in manifest.records if record.split == "test"]
+    more = [record._replace(path=f"copy {i} {record.path}") for i in range(3) for record in copied]
+    store = FeatureStore(data.heads[0].folder.parent / "features")
+    dataset = Dataset(replace(manifest, records=(*manifest.records, *more)), {"block5_pool": store})
+    found = train(tmp_path, dataset, "logreg", "LogisticRegression").result["metrics"]["test"]
+    expected = data.heads[0].result["metrics"]["test"]
+    assert found["copies"] == 3 * len(copied) and found["n"] == expected["n"]
+    assert found["accuracy_interval"] == expected["accuracy_interval"]
+
+
+def test_looks_at_test_are_counted_once_for_each_head_and_anew_for_other_images(
+    data: ReportData, tmp_path: Path
+) -> None:
+    manifest = data.manifest
+    assert [note_look(tmp_path, manifest, key) for key in ("a", "b", "a", "c")] == [1, 2, 2, 3]
+    assert looks_so_far(tmp_path, manifest) == 3
+    others = replace(manifest, records=tuple(r for r in manifest.records if r.split != "test" or r.label == "cat"))
+    assert looks_so_far(tmp_path, others) == 0 and note_look(tmp_path, others, "a") == 1
+    none = replace(manifest, records=tuple(r for r in manifest.records if r.split != "test"))
+    assert note_look(tmp_path, none, "a") == 0
+    assert [head.result["test_looks"] for head in data.heads] == [1, 1, 1]  # each in a folder of its own here
+
+
+def test_the_score_that_ranks_is_the_one_that_was_asked_for() -> None:
+    def result(name: str, **scores: float | None) -> dict[str, object]:
+        return {"head": name, "metrics": {"validation": {"log_loss": 1.0, **scores}}}
+
+    first = result("first", accuracy=0.9, auc=0.8, log_loss=0.5)
+    second = result("second", accuracy=0.8, auc=0.9, log_loss=0.4)
+    old = result("old", accuracy=0.7)
+    for metric, expected in (("accuracy", "first"), ("auc", "second"), ("log_loss", "second")):
+        assert best_on_validation([old, first, second], metric)["head"] == expected
+    assert sorted([old, first], key=lambda each: ranking(each, "auc")) == [first, old]
+
+
+def test_another_score_ranks_without_training(project: Project) -> None:
+    result = read_result(project.artifacts / "heads" / "ridge")
+    for metric, problem in (
+        ("brier", "should be 'accuracy'"),
+        ("top5_accuracy", "needs more than five classes, found 2"),
+    ):
+        project.create(CONFIG + f'[report]\nmetric = "{metric}"\n')
+        assert problem in project.headstart("status").out
+    project.create(CONFIG + '[report]\nmetric = "log_loss"\n')
+    assert "heads are ranked by another score" in project.headstart("status").out
+    outcome = project.make("report")
+    assert (outcome.extracted, outcome.trained, outcome.reported) == (0, [], True), outcome.out
+    assert "ranked by log_loss" in outcome.out and read_result(project.artifacts / "heads" / "ridge") == result
+    assert project.make("-q", "report").code == 0

@@ -12,7 +12,7 @@ from stages.bases.spec import BaseSpec
 from stages.data.policy import EXACT
 from stages.data.spec import DataSpec
 from stages.extract import precision
-from stages.extract.decoding import sampled
+from stages.extract.decoding import sample, sampled
 from stages.extract.features import LayerStore, Stage
 from stages.extract.spec import CacheSpec
 
@@ -41,8 +41,8 @@ def test_precision_is_measured_on_images_of_all_classes(tmp_path: Path) -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             records.append(ImageRecord(f"{label}/{i}.png", digest, label, "train"))
     spec = BaseSpec.model_validate({"input_size": 8})
-    images = precision._sample(spec, records, tmp_path, 16)
-    assert images is not None and set(np.unique(images[..., 0])) == {0, 200}
+    batch = sample(tmp_path, records, spec, precision.IMAGES)
+    assert batch is not None and set(np.unique(batch.images[..., 0])) == {0, 200}
 
 
 def test_images_are_extracted_in_the_order_of_digests(tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[s
             "dimension": round(copies.dimension, 3),
             "limit": round(copies.limit, 6),
         },
-        "leak": {split: _leak(leak) for split, leak in leaks(contents, found, copies.group).items()},
+        "leak": {
+            split: _leak(leak) | {"example": _example(split, tables["near_copies.csv"])}
+            for split, leak in leaks(contents, found, copies.group).items()
+        },
         "labels": labels,
         "outliers": _counted(tables["outliers.csv"]),
         "pixels": pixels,
@@ -183,6 +186,17 @@ def _leak(leak: Any) -> dict[str, Any]:
         "without": rounded(leak.without),
         "without_interval": leak.without_interval and [round(end, 6) for end in leak.without_interval],
     }
+
+
+def _example(split: str, rows: Table) -> list[str] | None:
+    """The first image of a split that has a near-copy in train, and that one."""
+    each = [dict(zip(COLUMNS["near_copies.csv"], row, strict=True)) for row in rows]
+    trained = {row["group"]: row["path"] for row in reversed(each) if row["split"] == "train"}
+    in_train = {row["path"] for row in each if row["split"] == "train"}
+    for row in each:
+        if row["split"] == split and row["group"] in trained:
+            return [row["path"], row["nearest"] if row["nearest"] in in_train else trained[row["group"]]]
+    return None
 
 
 def _copies(rows: Table) -> dict[str, Any]:

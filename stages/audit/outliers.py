@@ -9,8 +9,8 @@ from stages.audit.neighbours import Neighbours
 
 # The distance of a place is the mean over so many neighbours.
 AMONG = 10
-# Of the modified z-score: the usual limit of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993).
-LIMIT = 3.5
+# Standard deviations from the median, of those that C. Leys et al., J. Exp. Soc. Psychol. 49 (2013) 764, advise the most careful.
+LIMIT = 3.0
 
 
 @dataclass(frozen=True)

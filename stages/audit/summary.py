@@ -10,35 +10,22 @@ PRINTED = 5
 
 def warnings(result: dict[str, Any]) -> list[str]:
     """What spoils scores, by name: near-copies in train of images that heads are scored on, and what they are worth."""
-    out = []
-    named = _across(result)
-    for split, leak in result["leak"].items():
-        if leak["copied"]:
-            images = counted(leak["copied"], f"{split} image")
-            have = "has" if leak["copied"] == 1 else "have"
-            of = f"{images} of {leak['n']:,} {have} a copy or near-copy in train"
-            out.append(f"{of}{named.pop(split, '')}, so that scores on {split} are too high: {_fall(split, leak)}")
-    return out
+    return [_told(split, leak) for split, leak in result["leak"].items() if leak["copied"]]
 
 
-def _fall(split: str, leak: dict[str, Any]) -> str:
-    told = f"the accuracy of one nearest neighbour on {split} is {leak['accuracy']:.3f}"
+def _told(split: str, leak: dict[str, Any]) -> str:
+    images = counted(leak["copied"], f"{split} image")
+    have = "has" if leak["copied"] == 1 else "have"
+    such = " (such as {} of {})".format(*leak["example"]) if leak["example"] else ""
+    worth = f"the accuracy of one nearest neighbour on {split} is {leak['accuracy']:.3f}"
     if leak["without"] is None:
-        return f"{told}, and no image is left without them"
-    low, high = leak["without_interval"]
-    return f"{told}, and {leak['without']:.3f} ({low:.3f} to {high:.3f}) without them"
-
-
-def _across(result: dict[str, Any]) -> dict[str, str]:
-    """For each split the first of its images that has a near-copy in train, and that one."""
-    found: dict[str, str] = {}
-    for group in result["copies"]["first"]:
-        trained = [each for each in group["members"] if each["split"] == "train"]
-        for each in group["members"] if trained else ():
-            if each["split"] != "train":
-                beside = next((one for one in trained if one["path"] == each["nearest"]), trained[0])
-                found.setdefault(each["split"], f" (such as {each['path']} of {beside['path']})")
-    return found
+        worth, certain = f"{worth}, and no image is left without them", True
+    else:
+        low, high = leak["without_interval"]
+        worth = f"{worth}, and {leak['without']:.3f} ({low:.3f} to {high:.3f}) without them"
+        certain = leak["accuracy"] > high
+    are = "are" if certain else "may be"
+    return f"{images} of {leak['n']:,} {have} a copy or near-copy in train{such}, so that scores on {split} {are} too high: {worth}"
 
 
 def doubled(curve: dict[str, Any]) -> str:

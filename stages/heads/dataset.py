@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,16 @@ class Dataset:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of their ids."""
         return self.manifest.classes
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The group of each image (n,) int64, one of its own for an image in none; None where groups are not used."""
+        if not self.manifest.groups:
+            return None
+        of = self.manifest.group_of
+        ids: dict[tuple[bool, str], int] = {}
+        names = ((record.sha256 in of, of.get(record.sha256, record.sha256)) for record in self.records)
+        return np.array([ids.setdefault(name, len(ids)) for name in names], np.int64)
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
         """The positions of the images of some splits."""

@@ -39,7 +39,7 @@ class Manifest:
 
     ``skipped`` maps a path to the reason for which it is left out (it cannot be read, or not be decoded), ``ignored`` counts files by their
     extension, ``unlabelled`` lists images without a label (what ``predict`` runs on), ``root`` is the data folder as the
-    configuration spells it.
+    configuration spells it. ``groups`` names the group of each record, "" for one in none; it is empty where groups are not used.
     """
 
     layout: str
@@ -50,11 +50,15 @@ class Manifest:
     unlabelled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     root: str = ""
+    groups: tuple[str, ...] = ()
 
     @cached_property
     def rows_digest(self) -> str:
-        """SHA-256 over content, label and split of every image: all that training sees, and no file name."""
-        rows = sorted(f"{r.sha256} {r.split} {r.label}" for r in self.records)
+        """SHA-256 over content, label and split of every image, and its group: all that training sees, and no file name."""
+        rows = [f"{r.sha256} {r.split} {r.label}" for r in self.records]
+        if self.groups:
+            rows = [f"{row} {json.dumps(group)}" for row, group in zip(rows, self.groups, strict=True)]
+        rows.sort()
         return digest_text("\n".join([*self.classes, "", *rows]))
 
     @cached_property
@@ -75,6 +79,11 @@ class Manifest:
             found.setdefault(record.sha256, record)
         return found
 
+    @cached_property
+    def group_of(self) -> dict[str, str]:
+        """The name of the group of each content that is in one."""
+        return {record.sha256: name for record, name in zip(self.records, self.groups, strict=False) if name}
+
     def counts(self) -> dict[str, Counter[str]]:
         """Images by split and then by class."""
         return {split: Counter(r.label for r in self.records if r.split == split) for split in SPLITS}
@@ -87,6 +96,8 @@ class Manifest:
         stored: dict[str, Any] = {"schema": SCHEMA} | {name: getattr(self, name) for name in FIELDS}
         stored["rows_digest"] = self.rows_digest
         stored |= {name: [getattr(record, name) for record in self.records] for name in ImageRecord._fields}
+        if self.groups:
+            stored["group"] = self.groups
         # One column a line: quick to read back, and a diff of two manifests can be looked at.
         lines = [f"{json.dumps(name)}:{canonical_json(value)}" for name, value in stored.items()]
         return "{" + ",\n".join(lines) + "}"
@@ -106,6 +117,6 @@ class Manifest:
         fields: dict[str, Any] = {name: stored[name] for name in FIELDS}
         for name in ("classes", "unlabelled", "notes"):
             fields[name] = tuple(fields[name])  # JSON knows lists only
-        manifest = cls(records=records, **fields)
+        manifest = cls(records=records, groups=tuple(stored.get("group", ())), **fields)
         vars(manifest).update(digest=digest, rows_digest=stored["rows_digest"])
         return manifest

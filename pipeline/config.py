@@ -61,7 +61,10 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
             raise ConfigError(f"expected a table [{name}], found {table!r}")
     folder = path.parent
     with place("[data] "):
-        data = validated(DataSpec, _with_paths(tables["data"], folder, "root", "labels", "corrections"))
+        table = _with_paths(tables["data"], folder, "root", "labels", "corrections")
+        if isinstance(group := table.get("group"), str) and group.lower().endswith(".csv"):
+            table["group"] = str(folder / Path(group).expanduser())  # else it is a pattern
+        data = validated(DataSpec, table)
     with place("[cache] "):
         cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))
     with place("[report] "):

@@ -25,6 +25,7 @@ from pipeline.targets import (
     sweep_target,
     winner_target,
 )
+from stages.data.groups import drawn_by, groups_of
 from stages.data.policy import EXACT
 from stages.data.scan import NoImagesError, scan
 from stages.data.splits import assign_splits
@@ -115,6 +116,10 @@ def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Pr
     if stored.root != config.root_name:
         raise DataError(f"{problem} (the cache in {folder} is of {stored.root!r})")
     progress.say(f"data: no images in {config.data.root}; the manifest of the last scan stands in")
-    records, _ = assign_splits(config.data, [(r.path, r.sha256, r.label, r.declared) for r in stored.records])
-    same = tuple(records) == stored.records
-    return stored if same else replace(stored, records=tuple(records)), False
+    files = [(record.path, record.sha256) for record in stored.records]
+    names = groups_of(config.data, files, [*stored.skipped, *stored.unlabelled])
+    rows = [(r.path, r.sha256, r.label, r.declared) for r in stored.records]
+    records, _ = assign_splits(config.data, rows, drawn_by(names))
+    groups = tuple(names.get(sha256, "") for _, sha256 in files) if config.data.group else ()
+    same = tuple(records) == stored.records and groups == stored.groups
+    return stored if same else replace(stored, records=tuple(records), groups=groups), False

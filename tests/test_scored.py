@@ -1,6 +1,7 @@
 """What a trained head leaves behind of its scores: copies, calibrated predictions, looks at test, the score that ranks."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def test_copies_are_one_image(data: ReportData, tmp_path: Path) -> None:
     manifest = data.manifest
     copied = [record for record in manifest.records if record.split == "test"]
     more = [record._replace(path=f"copy {i} {record.path}") for i in range(3) for record in copied]
-    store = FeatureStore(data.heads[0].folder.parent / "features")
+    shutil.copytree(data.heads[0].folder.parents[1] / "features", tmp_path / "features")
+    (tmp_path / "features" / "spec.json").unlink()  # it is of no base
+    store = FeatureStore(tmp_path / "features")
     dataset = Dataset(replace(manifest, records=(*manifest.records, *more)), {"block5_pool": store})
     found = train(tmp_path, dataset, "logreg", "LogisticRegression").result["metrics"]["test"]
     expected = data.heads[0].result["metrics"]["test"]

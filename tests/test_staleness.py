@@ -135,6 +135,19 @@ def test_labels_corrected(project: Project) -> None:
     assert up_to_date(project)
 
 
+def test_images_grouped(project: Project) -> None:
+    groups = project.folder / "groups.csv"
+    groups.write_text("filename,group\ncat/cat0.png,0\ncat/cat1.png,0\n")
+    project.edit("seed = 1", 'seed = 1\ngroup = "groups.csv"')
+    assert "groups: 2 images in 1 group, 38 in none" in reasons(project)
+    assert table(project) == (0, ALL, True)
+    assert up_to_date(project)
+    shutil.rmtree(project.photos)
+    assert up_to_date(project)
+    project.edit('\ngroup = "groups.csv"', "")
+    assert table(project) == (0, ALL, True)
+
+
 def test_one_head_edited(project: Project) -> None:
     project.edit('estimator = "LogisticRegression"', 'estimator = "LogisticRegression"\nparams = { C = 0.5 }')
     assert 'params {} → {"C": 0.5}' in reasons(project)

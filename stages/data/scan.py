@@ -14,6 +14,7 @@ from cache.manifest import ImageRecord, Manifest
 from cache.memo import StatMemo, recall_manifest, remember_manifest
 from stages.data import layouts
 from stages.data.corrections import corrected
+from stages.data.groups import drawn_by, grouped, groups_of
 from stages.data.spec import DataSpec
 from stages.data.splits import assign_splits
 from stages.data.walk import EXTENSIONS, Walk, walk
@@ -26,7 +27,7 @@ class NoImagesError(DataError):
 
 # Raised when the same files would give another manifest.
 SCAN_VERSION = 1
-LATER = ("copies", "corrections")
+LATER = ("copies", "corrections", "group")
 # Too few to be worth a thread pool and a progress bar.
 FEW = 64
 AT_ONCE = 4096
@@ -127,7 +128,9 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
     placed = layouts.place(layout, paths, data.root, data.labels, found.skipped)
     placed, corrections = corrected(placed, data.corrections, found.skipped)
     labelled = [(path, digests[path], p.label, p.declared) for path, p in placed.items() if p.label is not None]
-    everything, notes = assign_splits(data, labelled)
+    others = [*found.skipped, *(path for path in digests if path not in placed or placed[path].label is None)]
+    groups = groups_of(data, [(path, sha256) for path, sha256, *_ in labelled], others)
+    everything, notes = assign_splits(data, labelled, drawn_by(groups))
     records = [record for record in everything if record.sha256 not in undecodable]
     skipped = {path: undecodable[sha256] for path, sha256 in digests.items() if sha256 in undecodable}
     manifest = Manifest(
@@ -138,7 +141,8 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
         skipped=dict(sorted((found.skipped | skipped).items())),
         ignored=dict(sorted(found.ignored.items())),
         unlabelled=tuple(path for path, p in placed.items() if p.label is None),
-        notes=(*corrections, *notes, *_conflicts(records)),
+        groups=tuple(groups.get(record.sha256, "") for record in records) if data.group else (),
+        notes=(*corrections, *grouped(data, records, groups), *notes, *_conflicts(records)),
     )
     if data.on_bad_image == "fail" and manifest.skipped:
         path, reason = next(iter(manifest.skipped.items()))

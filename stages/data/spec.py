@@ -1,15 +1,17 @@
 """``[data]``: where the images are, and how they are split."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from stages.fields import Fraction, Seed, Spec
 
 
 class DataSpec(Spec):
-    """``[data]``: where the images are, and how they are split. ``root``, ``labels`` and ``corrections`` are absolute paths here."""
+    """``[data]``: where the images are, and how they are split. ``root``, ``labels`` and ``corrections`` are absolute paths here,
+    and so is ``group`` where it names a CSV; else it is a pattern on file names."""
 
     root: Path
     layout: Literal["splits", "classes", "names", "csv"] | None = None
@@ -19,12 +21,35 @@ class DataSpec(Spec):
     seed: Seed = 0
     on_bad_image: Literal["skip", "fail"] = "skip"
     corrections: Path | None = None
+    group: str | None = None
     copies: Literal["keep", "train"] = "keep"
 
     @property
     def tables(self) -> list[Path]:
         """The files beside the images that the manifest is made of, but for that of the labels."""
-        return [self.corrections] if self.corrections else []
+        return [path for path in (self.corrections, self.group_file) if path]
+
+    @property
+    def group_file(self) -> Path | None:
+        """The CSV of groups, where there is one."""
+        return Path(self.group) if self.group and self.group.lower().endswith(".csv") else None
+
+    @field_validator("group")
+    @classmethod
+    def _has_one_bracketed_part(cls, group: str | None) -> str | None:
+        if group is None or group.lower().endswith(".csv"):
+            return group
+        try:
+            parts = re.compile(group).groups
+        except re.error as error:
+            raise ValueError(
+                f"expected a .csv file, or a regular expression on file names, found {group!r} ({error})"
+            ) from None
+        if parts != 1:
+            raise ValueError(
+                f"expected a .csv file, or a pattern with one part in brackets, found {group!r} with {parts}"
+            )
+        return group
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "DataSpec":

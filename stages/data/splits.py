@@ -2,33 +2,35 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cache.manifest import SPLITS, ImageRecord
 from stages.data.spec import DataSpec
 
 
 def assign_splits(
-    data: DataSpec, rows: Sequence[tuple[str, str, str, str | None]]
+    data: DataSpec, rows: Sequence[tuple[str, str, str, str | None]], drawn_by: Mapping[str, str] | None = None
 ) -> tuple[list[ImageRecord], list[str]]:
     """The split of each (path, sha256, label, declared split), and what is to be said about it.
 
     Declared splits stand. Where the layout declares none, all three are drawn; where it declares train but no
     validation, validation is drawn from train, as heads cannot be chosen without it; images without a split beside
     images with one are drawn into train or validation. A test split is never taken from declared training images.
+    ``drawn_by`` has the digest that the split of a content is drawn from where that is not its own: that of its group.
     With ``copies = "train"``, contents that lie in train and elsewhere are in train everywhere.
     """
     declared = {split for *_, split in rows if split}
     test = 0.0 if declared else data.test
+    drawn_by = drawn_by or {}
 
     def split_of(sha256: str, split: str | None) -> str:
         if split and not (split == "train" and "validation" not in declared):
             return split
-        u = position(sha256, data.seed)
+        u = position(drawn_by.get(sha256, sha256), data.seed)
         return "test" if u < test else "validation" if u < test + data.validation else "train"
 
     records = [ImageRecord(path, sha, label, split_of(sha, split), split) for path, sha, label, split in rows]
-    records, notes = _train_every_class(records, data.seed)
+    records, notes = _train_every_class(records, data.seed, drawn_by)
     if data.copies == "train":
         records, moved = _copies_into_train(records)
         notes += moved
@@ -66,8 +68,10 @@ def _copies_into_train(records: list[ImageRecord]) -> tuple[list[ImageRecord], l
     return together, [f"{counts} moved to train, as copies of them are there"]
 
 
-def _train_every_class(records: list[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[str]]:
-    """In a class too small for its draw to have left a training image, the image that came nearest becomes one.
+def _train_every_class(
+    records: list[ImageRecord], seed: int, drawn_by: Mapping[str, str]
+) -> tuple[list[ImageRecord], list[str]]:
+    """In a class too small for its draw to have left a training image, the image that came nearest becomes one, with its group.
 
     This is the only way in which another image can move one that is drawn: by being the nearer one.
     """
@@ -75,9 +79,11 @@ def _train_every_class(records: list[ImageRecord], seed: int) -> tuple[list[Imag
     nearest: dict[str, tuple[float, str]] = {}
     for record in records:
         if record.label not in trained and record.declared is None:
-            mine = (position(record.sha256, seed), record.sha256)
+            digest = drawn_by.get(record.sha256, record.sha256)
+            mine = (position(digest, seed), digest)
             nearest[record.label] = max(mine, nearest.get(record.label, mine))
-    promoted = {sha256 for _, sha256 in nearest.values()}
+    chosen = {digest for _, digest in nearest.values()}
+    promoted = {r.sha256 for r in records if r.declared is None and drawn_by.get(r.sha256, r.sha256) in chosen}
     if not promoted:
         return records, []
     moved = [r._replace(split="train") if r.sha256 in promoted and r.declared is None else r for r in records]

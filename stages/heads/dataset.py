@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,16 @@ class Dataset:
         ids = {name: i for i, name in enumerate(self.classes)}
         self.y = np.array([ids[record.label] for record in self.records], np.int64)
         self._arrays: dict[tuple[str, Pool], NDArray[np.float32]] = {}
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The group of each image (n,) int64, one of its own for an image in none; None where groups are not used."""
+        if not self.manifest.groups:
+            return None
+        of = self.manifest.group_of
+        ids: dict[tuple[bool, str], int] = {}
+        names = ((record.sha256 in of, of.get(record.sha256, record.sha256)) for record in self.records)
+        return np.array([ids.setdefault(name, len(ids)) for name in names], np.int64)
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
         """The positions of the images of some splits."""

@@ -228,8 +228,9 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
 def _metrics(data: Dataset, logs: NDArray[np.float64], split: str, t: float) -> dict[str, Any]:
     """Scores on a split, and those that the temperature ``t`` changes, at that temperature. Copies of an image are one."""
     rows, copies = data.distinct(split), len(data.rows(split))
+    groups = None if data.groups is None else data.groups[rows]
     found, calibrated = (
-        scores(data.y[rows], each, data.classes, intervals=split != "train")
+        scores(data.y[rows], each, data.classes, intervals=split != "train", groups=groups)
         for each in (logs[rows], cooled(logs[rows], t))
     )
     changed = {name: value for name, value in calibrated.items() if name.startswith(CALIBRATED)}

@@ -12,7 +12,8 @@ Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def cross_validation(data: Dataset, folds: int, seed: int) -> list[Fold]:
-    """Positions to train on and to score for each fold of train and validation; copies of an image stay together.
+    """Positions to train on and to score for each fold of train and validation; copies of an image, and images of one
+    group, stay together.
 
     Folds are drawn from each image's content digest and the seed, stratified by class. Raises DataError for fewer images than
     folds.
@@ -25,8 +26,34 @@ def cross_validation(data: Dataset, folds: int, seed: int) -> list[Fold]:
         raise DataError(
             f"cv = {folds}: expected as many images in train and validation at least, found {len(label_of)}"
         )
+    if data.groups is not None:
+        return _of_groups(rows, data.y[rows], data.groups[rows], folds, seed)
     # Class after class, each in an order of chance, dealt out like cards.
     dealt = sorted(label_of, key=lambda digest: (label_of[digest], digest_json([seed, digest])))
     fold_of = {digest: place % folds for place, digest in enumerate(dealt)}
     which = np.array([fold_of[data.records[row].sha256] for row in rows])
     return [(rows[which != fold], rows[which == fold]) for fold in range(folds)]
+
+
+def _of_groups(
+    rows: NDArray[np.int64], y: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
+) -> list[Fold]:
+    """Folds of whole groups (n,): the largest first, each to the fold that has the fewest images of its most frequent class."""
+    names, which, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < folds:
+        raise DataError(
+            f"cv = {folds}: expected as many groups in train and validation at least, found {len(names)}; set a lower cv"
+        )
+    held = np.zeros((len(names), int(y.max()) + 1), np.int64)
+    np.add.at(held, (which, y), 1)
+    dealt = np.zeros((folds, held.shape[1]), np.int64)
+    fold_of = np.empty(len(names), np.int64)
+    # The order of equally large groups is one of chance.
+    chance = np.random.default_rng(seed).permutation(len(names))
+    for group in sorted(range(len(names)), key=lambda i: (-sizes[i], chance[i])):
+        c = held[group].argmax()
+        fold = min(range(folds), key=lambda i: (dealt[i, c], dealt[i].sum(), i))
+        fold_of[group] = fold
+        dealt[fold] += held[group]
+    found = fold_of[which]
+    return [(rows[found != fold], rows[found == fold]) for fold in range(folds)]

@@ -1,0 +1,104 @@
+"""Groups: images that belong together, such as frames of one video or photos of one animal, and so in one split."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from cache.errors import DataError
+from cache.files import digest_text
+from cache.manifest import ImageRecord
+from stages.data.spec import DataSpec
+from stages.data.tables import read_table, unknown
+from stages.progress import counted
+
+# The path and the content (SHA-256) of an image.
+File = tuple[str, str]
+
+
+def groups_of(data: DataSpec, files: Sequence[File], others: Collection[str] = ()) -> dict[str, str]:
+    """The name of the group of each content; those in no group are left out.
+
+    Identical contents join their groups, which then have the name that is first of theirs. ``others`` are the paths of images that
+    a CSV may name as well. Raises DataError where a CSV names an image that is not there, and for a pattern that matches no name.
+    """
+    if data.group is None:
+        return {}
+    names = _from_csv(data, files, others) if data.group_file else _from_names(data, files)
+    joined = _Union()
+    for path, sha256 in files:
+        if path in names:
+            joined.join(("content", sha256), ("group", names[path]))
+    found: dict[str, str] = {}
+    for members in joined.sets().values():
+        name = min(name for kind, name in members if kind == "group")
+        found |= {sha256: name for kind, sha256 in members if kind == "content"}
+    return found
+
+
+def grouped(data: DataSpec, records: Sequence[ImageRecord], groups: Mapping[str, str]) -> list[str]:
+    """A note on how many images are in groups, where groups are used."""
+    if data.group is None:
+        return []
+    names = [groups[record.sha256] for record in records if record.sha256 in groups]
+    none = len(records) - len(names)
+    return [f"groups: {counted(len(names), 'image')} in {counted(len(set(names)), 'group')}, {none:,} in none"]
+
+
+def drawn_by(groups: Mapping[str, str]) -> dict[str, str]:
+    """What the split of each content in a group is drawn from in place of the content's own digest: that of the group's name."""
+    return {sha256: digest_text(name) for sha256, name in groups.items()}
+
+
+def _from_csv(data: DataSpec, files: Sequence[File], others: Collection[str]) -> dict[str, str]:
+    """The group of each path that the CSV names."""
+    assert data.group_file is not None
+    known = {path for path, _ in files}.union(others)
+    found = {}
+    for where, (path, name) in read_table(data.group_file, ("filename", "group"), "group"):
+        if path not in known:
+            remedy = "names are relative to data.root, with their extension"
+            raise unknown(where, "the name of an image", path, known, remedy)
+        found[path] = name
+    return found
+
+
+def _from_names(data: DataSpec, files: Sequence[File]) -> dict[str, str]:
+    """The group of each path whose file name the pattern matches: what the part in brackets matches."""
+    pattern = re.compile(data.group or "")
+    found = {}
+    for path, _ in files:
+        match = pattern.search(path.rpartition("/")[2])
+        if match and match[1]:
+            found[path] = match[1]
+    if files and not found:
+        raise DataError(
+            f"{data.root}: expected file names that the pattern {data.group!r} matches, found {len(files):,} images and none of them, "
+            f"such as {files[0][0]}; mend data.group"
+        )
+    return found
+
+
+_Node = tuple[str, str]
+
+
+class _Union:
+    """Sets of nodes that are joined (union-find, with halved paths)."""
+
+    def __init__(self) -> None:
+        self._above: dict[_Node, _Node] = {}
+
+    def join(self, one: _Node, other: _Node) -> None:
+        self._above[self._root(one)] = self._root(other)
+
+    def _root(self, node: _Node) -> _Node:
+        above = self._above
+        while above.setdefault(node, node) != node:
+            above[node] = above[above[node]]
+            node = above[node]
+        return node
+
+    def sets(self) -> dict[_Node, list[_Node]]:
+        """The members of each set, by its root."""
+        found: dict[_Node, list[_Node]] = {}
+        for node in list(self._above):
+            found.setdefault(self._root(node), []).append(node)
+        return found

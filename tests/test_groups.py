@@ -1,0 +1,184 @@
+"""Images that belong together stay in one split and in one fold, and count as fewer in intervals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import look, splits, write_image, write_photos
+
+from cache import Manifest
+from cache.errors import DataError
+from pipeline.config import load_config
+from stages.data.leaks import notes_of
+from stages.heads import train
+from stages.heads.dataset import Dataset
+from stages.sweeps.folds import cross_validation
+
+
+def write_animals(root: Path, animals: int = 40) -> None:
+    """Five photos of each animal; those with an even number are cats."""
+    for animal in range(animals):
+        for i in range(5):
+            write_image(root / ("dog" if animal % 2 else "cat") / f"animal{animal}-{i}.png", 10 * animal + i)
+
+
+def write_groups(folder: Path, *lines: str) -> str:
+    path = folder / "groups.csv"
+    path.write_text("\n".join(["filename,group", *lines]) + "\n")
+    return str(path)
+
+
+PATTERN = r"animal(\d+)-"
+
+
+def by_group(manifest: Manifest) -> dict[str, set[str]]:
+    """The splits of each group."""
+    found: dict[str, set[str]] = {}
+    for record, group in zip(manifest.records, manifest.groups, strict=True):
+        found.setdefault(group, set()).add(record.split)
+    return found
+
+
+def test_a_group_is_drawn_into_one_split(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    found = look(tmp_path / "p", group=PATTERN)
+    assert len(by_group(found)) == 40 and all(len(each) == 1 for each in by_group(found).values())
+    assert {record.split for record in found.records} == {"train", "validation", "test"}
+    assert notes_of(found) == ("groups: 200 images in 40 groups, 0 in none",)
+    assert Manifest.load(tmp_path / "cache" / "manifest.json") == found
+    assert any(len(each) > 1 for each in by_group(_with_groups(look(tmp_path / "p"), found)).values())
+
+
+def _with_groups(manifest: Manifest, other: Manifest) -> Manifest:
+    return Manifest(manifest.layout, manifest.classes, manifest.records, groups=other.groups)
+
+
+def test_adding_images_to_a_group_moves_none_and_images_in_none_stay(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    write_photos(tmp_path / "p", {"cat": 20, "dog": 20}, first=5000)
+    alone, before = splits(look(tmp_path / "p")), splits(look(tmp_path / "p", group=PATTERN))
+    assert all(alone[path] == split for path, split in before.items() if "animal" not in path)
+    write_image(tmp_path / "p" / "cat" / "animal0-9.png", 9999)
+    after = splits(look(tmp_path / "p", group=PATTERN))
+    assert {path: after[path] for path in before} == before
+    assert after["cat/animal0-9.png"] == before["cat/animal0-0.png"]
+
+
+def test_a_file_of_groups_says_what_a_pattern_says(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    expected = look(tmp_path / "p", group=PATTERN)
+    lines = [f"{record.path},{group}" for record, group in zip(expected.records, expected.groups, strict=True)]
+    found = look(tmp_path / "p", group=write_groups(tmp_path, *lines))
+    assert found == expected
+    some = look(tmp_path / "p", group=write_groups(tmp_path, *lines[:5]))  # the file is among the scan's inputs
+    assert some.groups.count("") == 195 and some.notes[0] == "groups: 5 images in 1 group, 195 in none"
+
+
+def test_identical_images_join_their_groups(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    for one, other in (("cat/animal0-0", "cat/animal2-0"), ("cat/animal2-1", "cat/animal4-1")):
+        (tmp_path / "p" / f"{other}.png").write_bytes((tmp_path / "p" / f"{one}.png").read_bytes())
+    found = look(tmp_path / "p", group=PATTERN)
+    groups = dict(zip((record.path for record in found.records), found.groups, strict=True))
+    assert {groups[f"cat/animal{n}-{i}.png"] for n in (0, 2, 4) for i in range(5)} == {"0"}
+    assert all(len(each) == 1 for each in by_group(found).values()) and len(by_group(found)) == 38
+
+
+def test_groups_that_straddle_declared_splits_are_counted_first(tmp_path: Path) -> None:
+    for i, split in enumerate(("train", "val", "test")):
+        for name in "ab":
+            for j in range(5):
+                write_image(
+                    tmp_path / "p" / split / name / f"{split if j else 'x'}{name}-{j}.png", 100 * i + 10 * ord(name) + j
+                )
+    found = look(tmp_path / "p", group=r"^(\w+)-")
+    assert notes_of(found)[0] == (
+        "LEAK: 2 of 10 test images and 2 of 10 validation images are of groups that are also in train, "
+        "so test and validation scores are too good; place each group in one split"
+    )
+
+
+def test_groups_are_in_the_digest_of_rows_where_they_are_used_alone(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    found, without = look(tmp_path / "p", group=PATTERN), look(tmp_path / "p")
+    assert "group" not in json.loads((tmp_path / "cache" / "manifest.json").read_text())
+    assert without.groups == () and without.group_of == {}
+    same = Manifest(found.layout, found.classes, found.records)
+    assert same.rows_digest != found.rows_digest != _with_groups(found, without).rows_digest
+    assert found.rows_digest == Manifest("csv", found.classes, found.records, groups=found.groups).rows_digest
+
+
+def test_a_class_without_a_training_image_gets_a_whole_group(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p", 20)
+    for i in range(6):
+        write_image(tmp_path / "p" / "owl" / f"animal{100 + i // 3}-{i}.png", 7000 + i)
+    for seed in range(12):
+        found = look(tmp_path / "p", group=PATTERN, seed=seed, test=0.4, validation=0.4)
+        assert all(len(each) == 1 for each in by_group(found).values())
+
+
+def test_datasets_and_folds_keep_groups(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    write_photos(tmp_path / "p", {"cat": 20, "dog": 20}, first=5000)
+    data = Dataset(look(tmp_path / "p", group=PATTERN), {})
+    assert data.groups is not None and data.groups.dtype == np.int64
+    of = data.manifest.group_of
+    names = [of.get(record.sha256, record.sha256) for record in data.records]
+    assert len(set(zip(names, data.groups.tolist(), strict=True))) == len(set(names)) == len(set(data.groups.tolist()))
+    rows = data.rows("train", "validation")
+    folds = cross_validation(data, 4, 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([held for _, held in folds])), rows)
+    for trained, held in folds:
+        assert not set(data.groups[trained]) & set(data.groups[held])
+        assert len(rows) / 4 - 10 < len(held) < len(rows) / 4 + 10
+        assert set(data.y[held]) == {0, 1}
+    again = cross_validation(data, 4, 0)
+    assert all(np.array_equal(one[1], other[1]) for one, other in zip(folds, again, strict=True))
+    with pytest.raises(DataError, match="cv = 500: expected as many"):
+        cross_validation(data, 500, 0)
+    assert Dataset(look(tmp_path / "p"), {}).groups is None
+
+
+def test_intervals_count_the_images_of_a_group_as_fewer(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    grouped = look(tmp_path / "p", group=PATTERN)
+    data, alone = Dataset(grouped, {}), Dataset(_with_groups(grouped, look(tmp_path / "p")), {})
+    assert data.groups is not None and alone.groups is None
+    # All photos of every fourth animal are mistaken for the other class.
+    wrong = np.array([int(grouped.group_of[record.sha256]) % 4 == 0 for record in data.records])
+    logs = np.log(np.where((np.arange(2) == data.y[:, None]) ^ wrong[:, None], 0.9, 0.1))
+    one, other = (train._metrics(each, logs, "train", 1.0) for each in (data, alone))
+    assert one["accuracy"] == other["accuracy"] and one["n"] == other["n"]
+    (low, high), (lower, higher) = one["accuracy_interval"], other["accuracy_interval"]
+    assert high - low > 1.8 * (higher - lower)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    with pytest.raises(
+        DataError, match=r"expected file names that the pattern 'x\(y\)' matches, found 200 images and none"
+    ):
+        look(tmp_path / "p", group="x(y)")
+    with pytest.raises(
+        DataError, match=r"line 2: expected the name of an image, found 'cat/animal0-00.png' \(the nearest is"
+    ):
+        look(tmp_path / "p", group=write_groups(tmp_path, "cat/animal0-00.png,1"))
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("animal", "expected a .csv file, or a pattern with one part in brackets, found 'animal' with 0"),
+        ("(a)(b)", "found '(a)(b)' with 2"),
+        ("(a", "expected a .csv file, or a regular expression on file names, found '(a'"),
+    ],
+)
+def test_a_pattern_has_one_part_in_brackets(tmp_path: Path, group: str, message: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f"[data]\nroot = 'photos'\ngroup = '{group}'\n")
+    with pytest.raises(Exception) as error:
+        load_config(path)
+    assert message in str(error.value) and "[data] group" in str(error.value)
+    path.write_text("[data]\nroot = 'photos'\ngroup = 'groups.csv'\n")
+    assert load_config(path).data.group_file == tmp_path / "groups.csv"

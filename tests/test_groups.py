@@ -95,7 +95,7 @@ def test_groups_that_straddle_declared_splits_are_counted_first(tmp_path: Path) 
     found = look(tmp_path / "p", group=r"^(\w+)-")
     assert notes_of(found)[0] == (
         "LEAK: 2 of 10 test images and 2 of 10 validation images are of groups that are also in train, "
-        "so test and validation scores are too good; place each group in one split"
+        'so test and validation scores are too good; set copies = "train" in [data]'
     )
 
 

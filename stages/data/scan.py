@@ -125,7 +125,7 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
     paths = list(digests)
     layout = data.layout or layouts.detect(paths, data.root, data.labels)
     placed = layouts.place(layout, paths, data.root, data.labels, found.skipped)
-    placed, corrections = corrected(placed, data.corrections, found.skipped)
+    placed, dropped, corrections = corrected(placed, data.corrections, found.skipped)
     labelled = [(path, digests[path], p.label, p.declared) for path, p in placed.items() if p.label is not None]
     # What cannot be decoded joins no groups: it is not among the records, of which groups are found where the images are gone.
     files = [(path, sha256) for path, sha256, *_ in labelled if sha256 not in undecodable]
@@ -138,15 +138,15 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
         # A class of nothing but undecodable images is still a class, and an error below.
         classes=tuple(sorted({record.label for record in everything})),
         records=tuple(records),
-        skipped=dict(sorted((found.skipped | skipped).items())),
+        skipped=dict(sorted((found.skipped | skipped | dropped).items())),
         ignored=dict(sorted(found.ignored.items())),
         unlabelled=tuple(path for path, p in placed.items() if p.label is None),
         groups=tuple(groups.get(record.sha256, "") for record in records) if data.group else (),
         notes=(*corrections, *grouped(data, records, groups), *notes, *_conflicts(records)),
     )
-    if data.on_bad_image == "fail" and manifest.skipped:
-        path, reason = next(iter(manifest.skipped.items()))
-        raise bad_image(data, path, reason)
+    bad = [(path, reason) for path, reason in manifest.skipped.items() if path not in dropped]
+    if data.on_bad_image == "fail" and bad:
+        raise bad_image(data, *bad[0])
     check(manifest, data.root)
     return manifest
 

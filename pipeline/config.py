@@ -63,7 +63,7 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
     with place("[data] "):
         table = _with_paths(tables["data"], folder, "root", "labels", "corrections")
         if isinstance(group := table.get("group"), str) and group.lower().endswith(".csv"):
-            table["group"] = str(folder / Path(group).expanduser())  # else it is a pattern
+            table["group"] = str(folder / Path(group).expanduser())  # else it is a pattern or a column
         data = validated(DataSpec, table)
     with place("[cache] "):
         cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))

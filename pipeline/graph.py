@@ -25,7 +25,7 @@ from pipeline.targets import (
     sweep_target,
     winner_target,
 )
-from stages.data.groups import drawn_by, groups_of
+from stages.data.groups import drawn_by, groups_again
 from stages.data.policy import EXACT
 from stages.data.scan import NoImagesError, scan
 from stages.data.splits import assign_splits
@@ -116,10 +116,9 @@ def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Pr
     if stored.root != config.root_name:
         raise DataError(f"{problem} (the cache in {folder} is of {stored.root!r})")
     progress.say(f"data: no images in {config.data.root}; the manifest of the last scan stands in")
-    files = [(record.path, record.sha256) for record in stored.records]
-    names = groups_of(config.data, files, [*stored.skipped, *stored.unlabelled])
+    names = groups_again(config.data, stored)
     rows = [(r.path, r.sha256, r.label, r.declared) for r in stored.records]
     records, _ = assign_splits(config.data, rows, drawn_by(names))
-    groups = tuple(names.get(sha256, "") for _, sha256 in files) if config.data.group else ()
+    groups = tuple(names.get(record.sha256, "") for record in stored.records) if config.data.group else ()
     same = tuple(records) == stored.records and groups == stored.groups
     return stored if same else replace(stored, records=tuple(records), groups=groups), False

@@ -12,6 +12,7 @@ from cache.store import FeatureStore
 from pipeline.config import Config, load_config
 from pipeline.graph import Graph, load_graph
 from pipeline.words import bytes_in
+from stages.data.corrections import DROPPED
 from stages.progress import Progress
 
 
@@ -66,7 +67,8 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
 def _unreachable(graph: Graph) -> bool:
     """Whether there are files or folders that could not be looked into: their images may not be gone."""
     undecodable = set(graph.skipped.reasons.values())
-    return any(reason not in undecodable for reason in graph.manifest.skipped.values())
+    reasons = graph.manifest.skipped.values()
+    return any(reason not in undecodable and not reason.startswith(DROPPED) for reason in reasons)
 
 
 def _configurations(config: Config) -> list[Config]:

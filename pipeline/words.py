@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.graph import Graph
+from stages.data.corrections import DROPPED
 from stages.data.leaks import notes_of
 
 
@@ -28,7 +29,9 @@ def data_lines(graph: Graph) -> list[str]:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
         lines.append(f"data: ignored files that are not images: {kinds}")
     lines += first([f"data: {note}" for note in notes_of(manifest)], 5)
-    return lines + first([f"skipped: {path}: {reason}" for path, reason in manifest.skipped.items()], 50)
+    # Bad images first, as the list may be cut: what is dropped is known to who dropped it.
+    skipped = sorted(manifest.skipped.items(), key=lambda each: each[1].startswith(DROPPED))
+    return lines + first([f"skipped: {path}: {reason}" for path, reason in skipped], 50)
 
 
 def scored_on(cv: int | None) -> str:

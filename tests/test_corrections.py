@@ -6,6 +6,10 @@ import pytest
 from conftest import look, splits, write_image, write_photos
 
 from cache.errors import DataError
+from cache.files import sha256_file
+from stages.data.groups import groups_again
+from stages.data.scan import scan
+from stages.data.spec import DataSpec
 
 
 def correct(folder: Path, *lines: str) -> Path:
@@ -25,6 +29,28 @@ def test_labels_are_corrected_and_images_dropped(tmp_path: Path) -> None:
     assert {path: splits(before)[path] for path in labels} == splits(found)
     correct(tmp_path, "a/a0.png,a")
     assert look(tmp_path / "p", corrections=table).rows_digest == before.rows_digest
+
+
+def test_dropped_images_are_listed_with_the_reason(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p", {"a": 20, "b": 20})
+    table = correct(tmp_path, "a/a1.png,drop")
+    found = look(tmp_path / "p", corrections=table)
+    assert found.skipped == {"a/a1.png": "dropped by corrections.csv"}
+    # They are no bad images; and to drop one is a way on from an image that is.
+    undecodable = {sha256_file(tmp_path / "p" / "a" / "a1.png"): "damaged"}
+    data = DataSpec(root=tmp_path / "p", corrections=table, on_bad_image="fail")
+    assert scan(data, tmp_path / "other", undecodable).skipped == found.skipped
+    with pytest.raises(DataError, match="a1.png: damaged; mend or remove it"):
+        scan(data.model_copy(update={"corrections": None}), tmp_path / "other", undecodable)
+
+
+def test_groups_may_name_dropped_images_where_the_images_are_gone(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p", {"a": 20, "b": 20})
+    groups = tmp_path / "groups.csv"
+    groups.write_text("filename,group\na/a1.png,x\na/a2.png,x\n")
+    data = DataSpec(root=tmp_path / "p", corrections=correct(tmp_path, "a/a1.png,drop"), group=str(groups))
+    found = scan(data, tmp_path / "cache", {})
+    assert groups_again(data, found) == found.group_of and len(found.group_of) == 1
 
 
 def test_an_unlabelled_image_may_be_labelled(tmp_path: Path) -> None:

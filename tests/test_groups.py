@@ -1,16 +1,25 @@
 """Images that belong together stay in one split and in one fold, and count as fewer in intervals."""
 
+import hashlib
 import json
+import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import look, splits, write_image, write_photos
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cache import Manifest
 from cache.errors import DataError
 from pipeline.config import load_config
+from stages.data.groups import drawn_by, groups_again, groups_of
 from stages.data.leaks import notes_of
+from stages.data.scan import scan
+from stages.data.spec import DataSpec
+from stages.data.splits import assign_splits
 from stages.heads import train
 from stages.heads.dataset import Dataset
 from stages.sweeps.folds import cross_validation
@@ -75,6 +84,56 @@ def test_a_file_of_groups_says_what_a_pattern_says(tmp_path: Path) -> None:
     assert some.groups.count("") == 195 and some.notes[0] == "groups: 5 images in 1 group, 195 in none"
 
 
+def write_labels(root: Path, groups: dict[str, str], column: str = "Animal") -> None:
+    paths = sorted(f"{path.parent.name}/{path.name}" for path in root.glob("*/*.png"))
+    lines = [f"{path},{path.split('/')[0]},{groups.get(path, '')}" for path in paths]
+    (root / "labels.csv").write_text("\n".join([f"filename,label,{column}", *lines]) + "\n")
+
+
+def test_a_column_of_the_labels_says_what_a_pattern_says(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p")
+    expected = look(tmp_path / "p", group=PATTERN)
+    groups = dict(zip((record.path for record in expected.records), expected.groups, strict=True))
+    write_labels(tmp_path / "p", groups)
+    found = look(tmp_path / "p", group="animal")
+    assert found.layout == "csv" and (found.records, found.groups) == (expected.records, expected.groups)
+    # An image without a value is in no group, and the column is among the scan's inputs.
+    write_labels(tmp_path / "p", {path: name for path, name in groups.items() if name == "7"})
+    assert look(tmp_path / "p", group="animal").notes[0] == "groups: 5 images in 1 group, 195 in none"
+
+
+def test_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p", 20)
+    with pytest.raises(
+        DataError,
+        match=r"data.group = 'animal': expected a .csv file, a pattern with one part in brackets, or a column of the CSV of labels, "
+        "found no such CSV, as the layout is 'classes'; mend data.group",
+    ):
+        look(tmp_path / "p", group="animal")
+    write_labels(tmp_path / "p", {})
+    with pytest.raises(
+        DataError,
+        match=r"labels.csv: expected a column 'aminal', found filename, label, animal \(did you mean 'animal'\?\); mend",
+    ):
+        look(tmp_path / "p", group="aminal")
+    with pytest.raises(DataError, match="expected a column of groups, found 'label', which has another meaning"):
+        look(tmp_path / "p", group="label")
+
+
+def test_where_the_labels_are_gone_groups_stay_as_they_were(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p", 20)
+    write_labels(
+        tmp_path / "p", {f"{k}/animal{n}-{i}.png": f"{n}" for n in range(20) for k in ("cat", "dog") for i in range(5)}
+    )
+    found = look(tmp_path / "p", group="animal")
+    data = DataSpec(root=tmp_path / "p", group="animal")
+    assert groups_again(data, found) == found.group_of and len(found.group_of) == 100
+    shutil.rmtree(tmp_path / "p")
+    assert groups_again(data, found) == found.group_of
+    with pytest.raises(DataError, match="labels.csv: expected a CSV with a column 'animal', found none"):
+        groups_again(data, Manifest("csv", found.classes, found.records))
+
+
 def test_identical_images_join_their_groups(tmp_path: Path) -> None:
     write_animals(tmp_path / "p")
     for one, other in (("cat/animal0-0", "cat/animal2-0"), ("cat/animal2-1", "cat/animal4-1")):
@@ -83,6 +142,17 @@ def test_identical_images_join_their_groups(tmp_path: Path) -> None:
     groups = dict(zip((record.path for record in found.records), found.groups, strict=True))
     assert {groups[f"cat/animal{n}-{i}.png"] for n in (0, 2, 4) for i in range(5)} == {"0"}
     assert all(len(each) == 1 for each in by_group(found).values()) and len(by_group(found)) == 38
+
+
+def test_what_cannot_be_decoded_joins_no_groups(tmp_path: Path) -> None:
+    """It is no record, so that where the images are gone nobody would know of it."""
+    write_animals(tmp_path / "p", 20)
+    for name in ("cat/animal0-9", "cat/animal2-9"):
+        (tmp_path / "p" / f"{name}.png").write_bytes(b"no image")
+    data = DataSpec(root=tmp_path / "p", group=PATTERN)
+    found = scan(data, tmp_path / "cache", {hashlib.sha256(b"no image").hexdigest(): "damaged"})
+    assert len(found.skipped) == 2 and len(by_group(found)) == 20
+    assert groups_again(data, found) == found.group_of
 
 
 def test_groups_that_straddle_declared_splits_are_counted_first(tmp_path: Path) -> None:
@@ -95,7 +165,7 @@ def test_groups_that_straddle_declared_splits_are_counted_first(tmp_path: Path) 
     found = look(tmp_path / "p", group=r"^(\w+)-")
     assert notes_of(found)[0] == (
         "LEAK: 2 of 10 test images and 2 of 10 validation images are of groups that are also in train, "
-        "so test and validation scores are too good; place each group in one split"
+        'so test and validation scores are too good; set copies = "train" in [data]'
     )
 
 
@@ -166,12 +236,55 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         look(tmp_path / "p", group=write_groups(tmp_path, "cat/animal0-00.png,1"))
 
 
+# Images as (content, group): contents that are in several groups join these.
+images = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), min_size=1, max_size=40, unique=True)
+BY_NAME = DataSpec(root=Path("/"), group=r"^g(\d+)-")
+
+
+def named(some: list[tuple[int, int]]) -> list[tuple[str, str]]:
+    return [(f"cat/g{group}-{content}.png", f"{content:064x}") for content, group in some]
+
+
+@given(images, st.randoms(use_true_random=False))
+def test_groups_do_not_depend_on_the_order_of_files(some: list[tuple[int, int]], chance: random.Random) -> None:
+    files = named(some)
+    found = groups_of(BY_NAME, "classes", files)
+    assert set(found) == {sha256 for _, sha256 in files}
+    for content, group in some:
+        # All contents of a group have one name, that of the first of the groups that are joined.
+        assert len({found[f"{other:064x}"] for other, its in some if its == group}) == 1
+        assert found[f"{content:064x}"] <= str(group)
+    chance.shuffle(files)
+    assert groups_of(BY_NAME, "classes", files) == found
+
+
+@given(st.lists(st.integers(0, 8), max_size=30), st.lists(st.integers(0, 12), max_size=30), st.integers(0, 100))
+def test_images_added_to_groups_and_new_groups_move_none(before: list[int], more: list[int], seed: int) -> None:
+    some = named(list(enumerate([*before, *more])))
+    alone = [(f"{i}.png", f"f{i:063x}") for i in range(60)]  # in no group, so that each class has a training image
+    data = BY_NAME.model_copy(update={"seed": seed})
+
+    def drawn(files: list[tuple[str, str]]) -> dict[str, str]:
+        rows = [(path, sha256, "a", None) for path, sha256 in files]
+        records, _ = assign_splits(data, rows, drawn_by(groups_of(data, "classes", files)))
+        return {record.path: record.split for record in records}
+
+    first = drawn([*alone, *some[: len(before)], ("g99-x.png", "e" * 64)])
+    then = drawn([*alone, *some, ("g99-x.png", "e" * 64)])
+    assert {path: then[path] for path in first} == first
+
+
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ("animal", "expected a .csv file, or a pattern with one part in brackets, found 'animal' with 0"),
-        ("(a)(b)", "found '(a)(b)' with 2"),
-        ("(a", "expected a .csv file, or a regular expression on file names, found '(a'"),
+        (
+            "(a)(b)",
+            "expected a .csv file, a pattern with one part in brackets, or a column of the CSV of labels, found '(a)(b)' with 2",
+        ),
+        (
+            "(a",
+            "expected a .csv file, a pattern with one part in brackets, or a column of the CSV of labels, found '(a' (",
+        ),
     ],
 )
 def test_a_pattern_has_one_part_in_brackets(tmp_path: Path, group: str, message: str) -> None:

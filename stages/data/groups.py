@@ -2,27 +2,34 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from cache.errors import DataError
 from cache.files import digest_text
-from cache.manifest import ImageRecord
-from stages.data.spec import DataSpec
-from stages.data.tables import read_table, unknown
+from cache.manifest import ImageRecord, Manifest
+from stages.data.spec import GROUP, DataSpec
+from stages.data.tables import read_column, read_table, unknown
 from stages.progress import counted
 
 # The path and the content (SHA-256) of an image.
 File = tuple[str, str]
 
 
-def groups_of(data: DataSpec, files: Sequence[File], others: Collection[str] = ()) -> dict[str, str]:
+def groups_of(data: DataSpec, layout: str, files: Sequence[File], others: Collection[str] = ()) -> dict[str, str]:
     """The name of the group of each content; those in no group are left out.
 
     Identical contents join their groups, which then have the name that is first of theirs. ``others`` are the paths of images that
-    a CSV may name as well. Raises DataError where a CSV names an image that is not there, and for a pattern that matches no name.
+    a CSV may name as well. Raises DataError where a CSV names an image that is not there, for a column that the CSV of labels has
+    not, and for a pattern that matches no name.
     """
     if data.group is None:
         return {}
-    names = _from_csv(data, files, others) if data.group_file else _from_names(data, files)
+    if data.group_file:
+        names = _from_csv(data.group_file, files, others)
+    elif data.group_column:
+        names = _from_column(data, layout, data.group_column)
+    else:
+        names = _from_names(data, files)
     joined = _Union()
     for path, sha256 in files:
         if path in names:
@@ -32,6 +39,14 @@ def groups_of(data: DataSpec, files: Sequence[File], others: Collection[str] = (
         name = min(name for kind, name in members if kind == "group")
         found |= {sha256: name for kind, sha256 in members if kind == "content"}
     return found
+
+
+def groups_again(data: DataSpec, stored: Manifest) -> dict[str, str]:
+    """``groups_of`` the images of an earlier scan that are gone; a CSV of labels may have gone with them, and groups stay as they were."""
+    if data.group_column and stored.groups and not data.labels_file.is_file():
+        return stored.group_of
+    files = [(record.path, record.sha256) for record in stored.records]
+    return groups_of(data, stored.layout, files, [*stored.skipped, *stored.unlabelled])
 
 
 def grouped(data: DataSpec, records: Sequence[ImageRecord], groups: Mapping[str, str]) -> list[str]:
@@ -48,17 +63,29 @@ def drawn_by(groups: Mapping[str, str]) -> dict[str, str]:
     return {sha256: digest_text(name) for sha256, name in groups.items()}
 
 
-def _from_csv(data: DataSpec, files: Sequence[File], others: Collection[str]) -> dict[str, str]:
+def _from_csv(table: Path, files: Sequence[File], others: Collection[str]) -> dict[str, str]:
     """The group of each path that the CSV names."""
-    assert data.group_file is not None
     known = {path for path, _ in files}.union(others)
     found = {}
-    for where, (path, name) in read_table(data.group_file, ("filename", "group"), "group"):
+    for where, (path, name) in read_table(table, ("filename", "group"), "group"):
         if path not in known:
             remedy = "names are relative to data.root, with their extension"
             raise unknown(where, "the name of an image", path, known, remedy)
         found[path] = name
     return found
+
+
+def _from_column(data: DataSpec, layout: str, column: str) -> dict[str, str]:
+    """The group of each path for which the CSV of labels has a value in that column."""
+    if layout != "csv":
+        raise DataError(
+            f"data.group = {column!r}: expected {GROUP}, found no such CSV, as the layout is {layout!r}; mend data.group"
+        )
+    if column.lower() in ("filename", "label", "split"):
+        raise DataError(
+            f"data.group: expected a column of groups, found {column!r}, which has another meaning; name another column"
+        )
+    return read_column(data.labels_file, column)
 
 
 def _from_names(data: DataSpec, files: Sequence[File]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from cache.errors import DataError
 from cache.manifest import SPLITS
+from stages.data.spec import CSV_NAME
 from stages.fields import nearest
 
 SPLIT_NAMES = {
@@ -25,7 +26,6 @@ SPLIT_NAMES = {
 }
 # "cat.0.jpg", "cat_12.png", "Great Dane-7.jpg": a label, a separator, a number.
 LABELLED_NAME = re.compile(r"(?P<label>.*[^\W\d_].*?)[._ -]*[._ -]\(?\d+\)?")
-CSV_NAME = "labels.csv"
 DESCRIPTION = "train/CLASS/… with validation/ or test/, one folder per class, train/CLASS.NUMBER.jpg, or a labels.csv"
 
 

@@ -1,10 +1,10 @@
-"""Data leakage, counted: images of test or validation that are in train too.
+"""Data leakage, counted: images of test or validation that heads have seen before, in train or where heads are chosen.
 
 Counted from the manifest where it is shown, and not written into it, so that manifests of earlier versions say it too.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from cache.manifest import Manifest
 
@@ -17,37 +17,44 @@ def notes_of(manifest: Manifest) -> tuple[str, ...]:
 
 
 def leaks(manifest: Manifest) -> tuple[str, ...]:
-    """One line on how many images of test and validation are also in train, one on those whose groups are, or nothing."""
+    """Lines on how many images of test and validation are also in a split that heads have seen before, themselves or by their group."""
     lines = []
     if len(manifest.by_digest) < len(manifest.records):
-        trained = {record.sha256 for record in manifest.records if record.split == "train"}
-        if copies := _held_out(record.split for record in manifest.records if record.sha256 in trained):
-            lines.append(
-                f'LEAK: {_counts(manifest, copies)} are also in train, {_so(copies)}; set copies = "train" in [data]'
-            )
-    if of := manifest.group_of:
-        known = {of.get(record.sha256) for record in manifest.records if record.split == "train"} - {None}
-        if related := _held_out(record.split for record in manifest.records if of.get(record.sha256) in known):
-            lines.append(
-                f"LEAK: {_counts(manifest, related)} are of groups that are also in train, {_so(related)}; "
-                "place each group in one split"
-            )
+        lines += _straddling(manifest, [record.sha256 for record in manifest.records], "")
+    if manifest.groups:
+        lines += _straddling(manifest, manifest.groups, "of {} that {} ")
     return tuple(lines)
 
 
-def _held_out(splits: Iterable[str]) -> dict[str, int]:
-    found = Counter(splits)
-    return {split: found[split] for split in HELD_OUT if found[split]}
+def _straddling(manifest: Manifest, units: Sequence[str], of: str) -> list[str]:
+    """A line on units that are in train too, one on test images whose unit is in validation but not in train.
+
+    ``units`` has the content or the group of each record; "" is none. ``of`` says in what way an image is in a split by its unit.
+    """
+    pairs = list(zip((record.split for record in manifest.records), units, strict=True))
+    trained, chosen = ({unit for split, unit in pairs if split == where and unit} for where in ("train", "validation"))
+    chosen -= trained  # said once
+    found = {
+        "train": Counter(split for split, unit in pairs if unit in trained and split in HELD_OUT),
+        "validation, which chooses heads": Counter(
+            split for split, unit in pairs if unit in chosen and split == "test"
+        ),
+    }
+    lines = []
+    for where, counts in found.items():
+        if n := counts.total():
+            are, groups = ("is", "a group") if n == 1 else ("are", "groups")
+            lines.append(
+                f"LEAK: {_counts(manifest, counts)} {are} {of.format(groups, are)}also in {where}, {_so(counts)}; "
+                'set copies = "train" in [data]'
+            )
+    return lines
 
 
-def _counts(manifest: Manifest, found: dict[str, int]) -> str:
-    sizes = {split: sum(record.split == split for record in manifest.records) for split in HELD_OUT}
-    return _joined(f"{n:,} of {sizes[split]:,} {split} images" for split, n in found.items())
+def _counts(manifest: Manifest, found: Counter[str]) -> str:
+    sizes = Counter(record.split for record in manifest.records)
+    return " and ".join(f"{found[split]:,} of {sizes[split]:,} {split} images" for split in HELD_OUT if found[split])
 
 
-def _so(found: dict[str, int]) -> str:
-    return f"so {_joined(found)} scores are too good"
-
-
-def _joined(words: Iterable[str]) -> str:
-    return " and ".join(words)
+def _so(found: Counter[str]) -> str:
+    return f"so {' and '.join(split for split in HELD_OUT if found[split])} scores are too good"

@@ -73,8 +73,7 @@ def scan(
 
 def _inputs(data: DataSpec, root_name: str, found: Walk, undecodable: Mapping[str, str]) -> str:
     """Digest of everything that a manifest is made of, but for the content of files whose stat stands as it was."""
-    labels = data.labels or data.root / layouts.CSV_NAME
-    csv = sha256_file(labels) if labels.is_file() else ""
+    csv = sha256_file(data.labels_file) if data.labels_file.is_file() else ""
     # Fields that were added later count where they are set alone, so that earlier scans are still known.
     later = {name for name in LATER if getattr(data, name) == DataSpec.model_fields[name].default}
     walked = marshal.dumps((found.files, found.skipped, dict(found.ignored)), 2)
@@ -126,10 +125,11 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
     paths = list(digests)
     layout = data.layout or layouts.detect(paths, data.root, data.labels)
     placed = layouts.place(layout, paths, data.root, data.labels, found.skipped)
-    placed, corrections = corrected(placed, data.corrections, found.skipped)
+    placed, dropped, corrections = corrected(placed, data.corrections, found.skipped)
     labelled = [(path, digests[path], p.label, p.declared) for path, p in placed.items() if p.label is not None]
-    others = [*found.skipped, *(path for path in digests if path not in placed or placed[path].label is None)]
-    groups = groups_of(data, [(path, sha256) for path, sha256, *_ in labelled], others)
+    # What cannot be decoded joins no groups: it is not among the records, of which groups are found where the images are gone.
+    files = [(path, sha256) for path, sha256, *_ in labelled if sha256 not in undecodable]
+    groups = groups_of(data, layout, files, digests.keys() | found.skipped.keys())
     everything, notes = assign_splits(data, labelled, drawn_by(groups))
     records = [record for record in everything if record.sha256 not in undecodable]
     skipped = {path: undecodable[sha256] for path, sha256 in digests.items() if sha256 in undecodable}
@@ -138,15 +138,15 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
         # A class of nothing but undecodable images is still a class, and an error below.
         classes=tuple(sorted({record.label for record in everything})),
         records=tuple(records),
-        skipped=dict(sorted((found.skipped | skipped).items())),
+        skipped=dict(sorted((found.skipped | skipped | dropped).items())),
         ignored=dict(sorted(found.ignored.items())),
         unlabelled=tuple(path for path, p in placed.items() if p.label is None),
         groups=tuple(groups.get(record.sha256, "") for record in records) if data.group else (),
         notes=(*corrections, *grouped(data, records, groups), *notes, *_conflicts(records)),
     )
-    if data.on_bad_image == "fail" and manifest.skipped:
-        path, reason = next(iter(manifest.skipped.items()))
-        raise bad_image(data, path, reason)
+    bad = [(path, reason) for path, reason in manifest.skipped.items() if path not in dropped]
+    if data.on_bad_image == "fail" and bad:
+        raise bad_image(data, *bad[0])
     check(manifest, data.root)
     return manifest
 

@@ -8,10 +8,13 @@ from pydantic import field_validator, model_validator
 
 from stages.fields import Fraction, Seed, Spec
 
+CSV_NAME = "labels.csv"
+GROUP = "a .csv file, a pattern with one part in brackets, or a column of the CSV of labels"
+
 
 class DataSpec(Spec):
     """``[data]``: where the images are, and how they are split. ``root``, ``labels`` and ``corrections`` are absolute paths here,
-    and so is ``group`` where it names a CSV; else it is a pattern on file names."""
+    and so is ``group`` where it names a CSV; else it is a pattern on file names, or a column of the CSV of labels."""
 
     root: Path
     layout: Literal["splits", "classes", "names", "csv"] | None = None
@@ -34,6 +37,16 @@ class DataSpec(Spec):
         """The CSV of groups, where there is one."""
         return Path(self.group) if self.group and self.group.lower().endswith(".csv") else None
 
+    @property
+    def group_column(self) -> str | None:
+        """The column of the CSV of labels that names groups, where there is one: no file, and no pattern with a part in brackets."""
+        return self.group if self.group and not self.group_file and not re.compile(self.group).groups else None
+
+    @property
+    def labels_file(self) -> Path:
+        """The CSV of labels, which may be there or not."""
+        return self.labels or self.root / CSV_NAME
+
     @field_validator("group")
     @classmethod
     def _has_one_bracketed_part(cls, group: str | None) -> str | None:
@@ -42,13 +55,9 @@ class DataSpec(Spec):
         try:
             parts = re.compile(group).groups
         except re.error as error:
-            raise ValueError(
-                f"expected a .csv file, or a regular expression on file names, found {group!r} ({error})"
-            ) from None
-        if parts != 1:
-            raise ValueError(
-                f"expected a .csv file, or a pattern with one part in brackets, found {group!r} with {parts}"
-            )
+            raise ValueError(f"expected {GROUP}, found {group!r} ({error})") from None
+        if parts > 1:
+            raise ValueError(f"expected {GROUP}, found {group!r} with {parts} parts")
         return group
 
     @model_validator(mode="after")

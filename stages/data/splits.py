@@ -1,9 +1,10 @@
 """Train, validation and test: as the layout declares them, or drawn from each image's content."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from cache.errors import DataError
 from cache.manifest import SPLITS, ImageRecord
 from stages.data.spec import DataSpec
 
@@ -17,7 +18,8 @@ def assign_splits(
     validation, validation is drawn from train, as heads cannot be chosen without it; images without a split beside
     images with one are drawn into train or validation. A test split is never taken from declared training images.
     ``drawn_by`` has the digest that the split of a content is drawn from where that is not its own: that of its group.
-    With ``copies = "train"``, contents that lie in train and elsewhere are in train everywhere.
+    With ``copies = "train"``, contents and groups that lie in several splits are in train everywhere. Raises DataError where that
+    would leave no image in validation.
     """
     declared = {split for *_, split in rows if split}
     test = 0.0 if declared else data.test
@@ -32,7 +34,7 @@ def assign_splits(
     records = [ImageRecord(path, sha, label, split_of(sha, split), split) for path, sha, label, split in rows]
     records, notes = _train_every_class(records, data.seed, drawn_by)
     if data.copies == "train":
-        records, moved = _copies_into_train(records)
+        records, moved = _copies_into_train(data, records, drawn_by)
         notes += moved
     counts = {split: Counter(r.label for r in records if r.split == split) for split in SPLITS}
     if declared and "validation" not in declared:
@@ -57,15 +59,29 @@ def position(sha256: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _copies_into_train(records: list[ImageRecord]) -> tuple[list[ImageRecord], list[str]]:
-    """Images of validation and test whose content is in train too go there, so that nothing is scored on what was trained on."""
-    trained = {record.sha256 for record in records if record.split == "train"}
-    moved = Counter(record.split for record in records if record.split != "train" and record.sha256 in trained)
+def _copies_into_train(
+    data: DataSpec, records: list[ImageRecord], drawn_by: Mapping[str, str]
+) -> tuple[list[ImageRecord], list[str]]:
+    """Images whose content, or group, is in several splits go to train, so that nothing is scored on what was seen before."""
+    units = [drawn_by.get(record.sha256, record.sha256) for record in records]
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    for unit, record in zip(units, records, strict=True):
+        splits[unit].add(record.split)
+    together = [
+        record._replace(split="train") if len(splits[unit]) > 1 else record
+        for unit, record in zip(units, records, strict=True)
+    ]
+    moved = Counter(was.split for was, now in zip(records, together, strict=True) if was.split != now.split)
     if not moved:
         return records, []
+    if moved["validation"] and not any(record.split == "validation" for record in together):
+        raise DataError(
+            f'{data.root}: copies = "train": expected an image of validation that is in no other split, found '
+            f"{moved['validation']:,} that all are; add other images to validation, or remove it, and it is drawn from train"
+        )
     counts = " and ".join(f"{moved[split]:,} of {split}" for split in SPLITS if moved[split])
-    together = [record._replace(split="train") if record.sha256 in trained else record for record in records]
-    return together, [f"{counts} moved to train, as copies of them are there"]
+    what = "images or groups" if drawn_by else "images"
+    return together, [f"copies: {counts} moved to train, as the same {what} are in several splits"]
 
 
 def _train_every_class(

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cache.errors import DataError
+from stages.fields import nearest
 
 
 def read_table(path: Path, columns: Sequence[str], option: str) -> Iterator[tuple[str, list[str]]]:
@@ -40,6 +41,34 @@ def read_table(path: Path, columns: Sequence[str], option: str) -> Iterator[tupl
         raise DataError(
             f"{path}: expected a CSV of {' and '.join(columns)}, found none that can be read ({error.strerror}); mend data.{option}"
         ) from None
+
+
+def read_column(path: Path, column: str) -> dict[str, str]:
+    """A column of the CSV of labels by the file name of each row, without rows that have no value there.
+
+    Raises DataError where there is no such file or column, or a file is named twice with different values.
+    """
+    found: dict[str, str] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            reader.fieldnames = names = [name.strip().lower() for name in reader.fieldnames or []]
+            if not {"filename", column.lower()} <= set(names):
+                listed = ", ".join(names) or "an empty file"
+                raise DataError(
+                    f"{path}: expected a column {column!r}, found {listed}{nearest(column, names)}; mend data.group"
+                )
+            for row in reader:
+                name, value = ((row[each] or "").strip() for each in ("filename", column.lower()))
+                if value and found.setdefault(PurePosixPath(name).as_posix(), value) != value:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: expected one {column} for each file, found another for {name}; keep one"
+                    )
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a CSV with a column {column!r}, found none that can be read ({error.strerror}); mend data.group"
+        ) from None
+    return found
 
 
 def unknown(where: str, what: str, name: str, known: Iterable[str], remedy: str) -> DataError:

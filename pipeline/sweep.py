@@ -17,6 +17,7 @@ from stages.heads.train import check_spec
 from stages.progress import Progress, counted
 from stages.sweeps.halving import halve
 from stages.sweeps.ledger import Ledger
+from stages.sweeps.protocol import of_trial
 from stages.sweeps.results import write_sweep
 from stages.sweeps.search import search
 from stages.sweeps.sweep import Sweep
@@ -113,5 +114,6 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
         params = params | {"momentum": None}  # it has none, whatever was drawn
     spec = target.entry.spec
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
+    protocol |= of_trial(spec, entry.spec, graph.manifest)
     key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest), protocol])
     return Trial(params, entry.base, entry.layers, entry.spec, key)

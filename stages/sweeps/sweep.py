@@ -13,9 +13,9 @@ from stages.heads.spec import KerasSpec, SklearnSpec
 from stages.heads.strengths import on_path
 from stages.progress import Progress, counted
 from stages.sweeps.checkpoints import Checkpoints
-from stages.sweeps.folds import Fold, cross_validation
 from stages.sweeps.group import Group
 from stages.sweeps.ledger import Ledger, Record
+from stages.sweeps.measure import Measure
 from stages.sweeps.scoring import score_baselines, score_own
 from stages.sweeps.spec import SweepSpec
 from stages.sweeps.trials import Trial, leader_lines
@@ -85,12 +85,13 @@ class Sweep:
             self.advance(self.begin(wave))
             return
         data, repeats = self.data[wave[0].base], self.spec.repeats
-        folds = self.folds(data)
+        measure = self.measure(data)
         if isinstance(wave[0].spec, SklearnSpec):
-            self.ledger.add(score_baselines(wave, data, folds, repeats))
+            done = score_baselines(wave, data, measure, repeats)
         else:
-            run = (data, folds, repeats, self.home, self.progress, self.name)
-            self.ledger.add([score_own(trial, *run) for trial in wave])
+            run = (data, measure, repeats, self.home, self.progress, self.name)
+            done = [score_own(trial, *run) for trial in wave]
+        self.ledger.add([record for record, _ in done])
 
     def groups(self, trials: Sequence[Trial]) -> list[list[Trial]]:
         """Trials that are trained together: dense ones of one shape that have come as far, baselines on the same features."""
@@ -134,8 +135,7 @@ class Sweep:
     def begin(self, trials: Sequence[Trial]) -> Group:
         """Dense trials of one shape, from where they had come to."""
         data, source = self.data[trials[0].base], self._source(trials[0])
-        folds, said = self.folds(data), self.progress.say
-        return Group(trials, folds, self.spec.repeats, source, len(data.classes), self.checkpoints, said)
+        return Group(trials, self.measure(data), self.spec.repeats, source, self.checkpoints, self.progress.say)
 
     def advance(self, group: Group, epochs: int | None = None) -> None:
         """Train a group for so many epochs in all, or to the end, and record what is new; trials that are complete before."""
@@ -158,11 +158,9 @@ class Sweep:
         found = [(trial, self.ledger[trial.key]) for trial in trials if trial.key in self.ledger]
         return sorted(found, key=lambda pair: pair[1].ranking)
 
-    def folds(self, data: Dataset) -> list[Fold]:
-        """Positions of the rows to train on and to score; folds are drawn by content from train and validation together."""
-        if self.spec.cv is None:
-            return [(data.rows("train"), data.rows("validation"))]
-        return cross_validation(data, self.spec.cv, self.spec.seed)
+    def measure(self, data: Dataset) -> Measure:
+        """How trials on a base are measured."""
+        return Measure.of(self.spec, data)
 
     def _inputs(self, trial: Trial) -> int:
         return self.data[trial.base].width(trial.spec.pool, trial.layers)

@@ -38,7 +38,7 @@ class Checkpoints:
                 with np.load(path, allow_pickle=False) as file:
                     self._epochs[path.stem] = len(_scores(file))
                     _fitted(file)
-            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
                 self._epochs.pop(path.stem, None)
                 path.unlink()
 

@@ -40,7 +40,11 @@ def report_data(graph: Graph) -> ReportData:
         heads=[HeadSummary(name, head.folder, head.result) for name, head in graph.heads.items() if head.result],
         parts=graph.report_parts,
         metric=graph.config.report.metric,
-        looks=test_looks(graph.config.cache.dir / "heads", graph.manifest),
+        # Heads that an earlier version trained are not counted there.
+        looks=max(
+            test_looks(graph.config.cache.dir / "heads", graph.manifest),
+            sum("test" in head.result["metrics"] for head in graph.heads.values() if head.result),
+        ),
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
         audit=AuditSummary(graph.audit.folder, graph.audit.result) if graph.audit and graph.audit.result else None,
     )

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_metrics import CLASSES, drawn
 
+from cache.errors import HeadError
 from stages.heads.abstention import selective, threshold_for
 from stages.heads.calibration import calibration_error, expected_calibration_error
 from stages.heads.intervals import design_effect, f1_interval, holm, paired_difference, wilson
@@ -106,9 +107,10 @@ def test_groups_count_as_one_where_their_images_are_alike() -> None:
     rng = np.random.default_rng(0)
     alike = np.repeat(rng.random(100) < 0.8, 5)
     groups = np.repeat(np.arange(100), 5)
-    assert design_effect(alike, groups) == pytest.approx(5, rel=0.05)
+    assert design_effect(alike, groups) == pytest.approx(5, rel=0.08)
     assert design_effect(rng.random(500) < 0.8, groups) < 1.5
-    assert design_effect(np.ones(500, bool), groups) == 5
+    assert design_effect(np.ones(500, bool), groups) == design_effect(np.arange(500) > 0, groups) == 5
+    assert design_effect(alike, np.arange(500)) == 1
     y, logs = sure(list(alike))
     wide = scores(y, logs, ("a", "b"), True, groups)["accuracy_interval"]
     narrow = scores(y, logs, ("a", "b"), True)["accuracy_interval"]
@@ -116,19 +118,47 @@ def test_groups_count_as_one_where_their_images_are_alike() -> None:
 
 
 def test_abstention_reaches_the_accuracy_that_was_asked_for() -> None:
+    """In 95 of 100 cases: with true probabilities from 0.5 to 1, answers from t on have an accuracy of (1 + t) / 2."""
     rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.5, 1, 4000)
-    right = rng.random(4000) < confidence
-    found = selective({"validation": (confidence[:2000], right[:2000]), "test": (confidence[2000:], right[2000:])})
-    threshold = threshold_for(found, 0.95)
-    assert 0.85 < threshold < 0.95
-    answered = confidence[2000:] >= threshold
-    assert right[2000:][answered].mean() == pytest.approx(0.95, abs=0.03)
-    assert [answered.sum(), right[2000:][answered].sum()] == found["test"][found["thresholds"].index(threshold)]
+    missed = []
+    for _ in range(200):
+        confidence = rng.uniform(0.5, 1, 1000)
+        right = rng.random(1000) < confidence
+        found = selective({"validation": (confidence[:500], right[:500]), "test": (confidence[500:], right[500:])})
+        try:
+            threshold = threshold_for(found, 0.9)
+        except HeadError:
+            continue
+        missed.append((1 + threshold) / 2 < 0.9)
+        answered = confidence[500:] >= threshold
+        assert [answered.sum(), right[500:][answered].sum()] == found["test"][found["thresholds"].index(threshold)]
+    assert len(missed) > 100 and np.mean(missed) < 0.08
 
 
 def test_few_validation_images_cannot_promise_much() -> None:
     found = selective({"validation": (np.linspace(0.6, 0.9, 20), np.ones(20, bool))})
-    assert threshold_for(found, 0.95) == pytest.approx(0.6)
-    with pytest.raises(Exception, match="20 validation images can show, which is 0.955 at most"):
-        threshold_for(found, 0.99)
+    assert threshold_for(found, 0.85) == pytest.approx(0.6)
+    with pytest.raises(HeadError, match="20 validation images can show, which is 0.861 at most"):
+        threshold_for(found, 0.95)
+
+
+def test_two_heads_are_told_apart_by_groups_where_these_are_alike() -> None:
+    """Image by image, half of all pairs of equally good heads were told apart."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 10)
+    told, held = 0, 0
+    for _ in range(100):
+        one, two = (np.repeat(rng.random(60) < 0.8, 10) for _ in range(2))
+        found = paired_difference(one, two, groups)
+        told += found.p < 0.05
+        held += found.interval[0] <= 0 <= found.interval[1]
+    assert told <= 10 and held >= 90
+
+
+def test_one_who_knows_one_class_alone_does_not_know_five() -> None:
+    """Classes that were as probable as the true one did not count, so that trees had an accuracy of 100% among five."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 20, 400)
+    guesses = np.log(np.full((400, 20), 1e-7) + np.eye(20)[rng.integers(0, 20, 400)])
+    found = scores(y, guesses, tuple(map(str, range(20))))
+    assert found["top5_accuracy"] == pytest.approx(found["accuracy"])

@@ -86,7 +86,7 @@ def part(contents: Contents, train: NDArray[np.int64], share: float, draw: int) 
     """
     chosen = []
     for label in range(len(contents.classes)):
-        rows = [int(row) for row in train if contents.y[row] == label]
+        rows = map(int, train[contents.y[train] == label])
         ordered = sorted(rows, key=lambda row: (_order(contents.records[row].sha256, draw), row))
         chosen += ordered[: int(np.ceil(share * len(ordered)))]
     return np.array(sorted(chosen), np.int64)
@@ -126,8 +126,10 @@ def power_law(points: Sequence[Point]) -> Law | None:
     accuracy = 1 - float(_error(np.array([2.0]), *found)[0])
     if len(doubled) < RESAMPLES // 2:
         return None
+    # Where all images are right the bootstrap sees no other case: so at least what so many images would tell of this accuracy.
     low, high = np.percentile(doubled, [2.5, 97.5])
-    return Law(*found, whole, accuracy, (float(min(low, accuracy)), float(max(high, accuracy))))
+    least, most = wilson(accuracy * m, m)
+    return Law(*found, whole, accuracy, (float(min(low, least)), float(max(high, most))))
 
 
 def _error(n: NDArray[np.float64], a: float, b: float, c: float) -> NDArray[np.float64]:

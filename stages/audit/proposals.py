@@ -24,11 +24,12 @@ def write_groups(folder: Path, path: Path) -> int:
 
 
 def write_corrections(folder: Path, path: Path) -> int:
-    """Write the suspicious labels to ``path``, each with the likely label; returns how many images.
+    """Write the suspicious labels of train to ``path``, each with the likely label; returns how many images.
 
+    Those of validation and test stay: a head on the same features would correct the labels that such heads are scored on.
     Raises DataError where another file is there already.
     """
-    rows = [(row["path"], row["likely"]) for row in read_table(folder, "labels.csv")]
+    rows = [(row["path"], row["likely"]) for row in read_table(folder, "labels.csv") if row["split"] == "train"]
     _write(path, CORRECTION_COLUMNS, rows)
     return len(rows)
 

@@ -41,6 +41,8 @@ def assign_splits(
         notes.append(f"no validation split in the folder: {data.validation:.0%} of train is drawn for it")
     if not counts["test"]:
         why = "in the folder" if declared or not data.test else "drawn from so few images"
+        if "test" in declared:
+            why = "is left, as all of its images belong to train"
         notes.append(f"no test split {why}: scores are validation scores, and nothing is tested")
     for split in ("validation", "test"):
         absent = sorted({r.label for r in records} - counts[split].keys())

@@ -42,7 +42,8 @@ def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[n
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     counts = np.maximum(np.bincount(bins, minlength=BINS), 1)
     gaps = np.bincount(bins, right - confidence, minlength=BINS)
-    variance = np.bincount(bins, confidence * (1 - confidence), minlength=BINS) / counts
+    # Rounding may take a confidence beyond 1.
+    variance = np.bincount(bins, np.maximum(confidence * (1 - confidence), 0), minlength=BINS) / counts
     by_chance = np.sqrt(2 / np.pi * counts * variance).sum()
     return float(np.abs(gaps).sum() / len(right)), float(by_chance / len(right))
 

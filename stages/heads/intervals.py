@@ -14,6 +14,8 @@ Z95 = 1.959963984540054
 LEAST_ROWS = 100
 # Of means over classes: below so many images in one of them, its share is known too badly for a mean.
 LEAST_OF_A_CLASS = 5
+# Draws of the permutation test.
+FLIPS = 10_000
 # Right and wrong images that are added to a confusion matrix, so that its variance is not that of a matrix without mistakes.
 ADDED = 2.0
 # Half the 5% quantiles of χ² with 2x degrees of freedom: where a rare event that was seen x times may begin.
@@ -48,17 +50,33 @@ def wilson(correct: float, n: float, z: float = Z95) -> Interval:
 def design_effect(right: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> float:
     """By how much groups of like images raise the variance of an accuracy: the number that n is divided by, 1 or more.
 
-    L. Kish, "Survey Sampling" (1965), section 8.2, from the variance between groups. Without a mistake nothing is known of it,
-    and each group counts as one image.
+    L. Kish, "Survey Sampling" (1965), section 8.2, from the variance between groups, with Student's t for their number in the place
+    of the normal distribution. Where fewer than ``LEAST_OF_A_CLASS`` groups have a mistake, or a right answer, nothing is known of
+    it, and each group counts as one image.
     """
     if groups is None or len(right) < 2:
         return 1.0
     which, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
-    share = right.mean()
-    if share in (0, 1) or len(sizes) < 2:
+    if len(sizes) == len(right):
+        return 1.0
+    share, hits = right.mean(), np.bincount(which, right)
+    if min((hits > 0).sum(), (hits < sizes).sum()) < LEAST_OF_A_CLASS:
         return len(right) / len(sizes)
-    between = float((np.bincount(which, right - share) ** 2).sum()) * len(sizes) / (len(sizes) - 1)
-    return max(1.0, float(between / (len(right) * share * (1 - share))))
+    found = _between(right - share, which) / (len(right) * share * (1 - share))
+    return max(1.0, float(found * _wider(len(sizes))))
+
+
+def _between(values: NDArray[np.float64], which: NDArray[np.intp]) -> float:
+    """The variance of a sum of ``values`` (n,) whose mean is 0, of groups that are drawn as a whole."""
+    sums = np.bincount(which, values)
+    return float((sums**2).sum() * len(sums) / (len(sums) - 1))
+
+
+def _wider(groups: int) -> float:
+    """By how much more variance a normal interval must allow for, where the variance is known from so few groups alone."""
+    from scipy.stats import t
+
+    return float((t.ppf(0.975, groups - 1) / Z95) ** 2)
 
 
 def f1_interval(hits: float, union: float) -> Interval:
@@ -212,17 +230,30 @@ class Difference(NamedTuple):
     p: float
 
 
-def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_], effect: float = 1.0) -> Difference:
+def paired_difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+) -> Difference:
     """The difference of two accuracies on the same images (n,), each right or wrong.
 
     The interval is that of D. Bonett and R. Price, J. Educ. Behav. Stat. 37 (2012) 479; the p-value that of McNemar's exact test
-    (Psychometrika 12 (1947) 153), the binomial test of the images that one of the two alone has right.
+    (Psychometrika 12 (1947) 153), the binomial test of the images that one of the two alone has right. With ``groups`` (n,) of like
+    images, the groups change sides as a whole, in the interval and in the test (a permutation test, 10,000 draws).
     """
     from scipy.stats import binomtest
 
     n = len(first)
     one, other = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
+    effect = 1.0
+    if groups is not None and one + other and len(which := np.unique(groups, return_inverse=True)[1]):
+        sums = np.bincount(which, first.astype(float) - second)
+        mean = (one - other) / n
+        by_image = one + other - n * mean**2
+        centred = first.astype(float) - second - mean
+        if len(sums) > 1 and by_image > 0:
+            effect = max(1.0, _between(centred, which) / by_image * _wider(len(sums)))
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(sums)))
+        p = float((1 + (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
     n_like = n / effect
     more, less = (one / effect + 1) / (n_like + 2), (other / effect + 1) / (n_like + 2)
     spread = Z95 * np.sqrt((more + less - (more - less) ** 2) / (n_like + 2))

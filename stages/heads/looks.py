@@ -12,7 +12,8 @@ NAME = "test_looks.json"
 def note_look(folder: Path, manifest: Manifest, key: str) -> int:
     """Note that the head with this ``key`` was scored on the test images; how many heads were by now, 0 without test images.
 
-    It is kept beside the heads, in ``folder``. A head that is trained again as it was counts once; other test images begin anew.
+    It is kept beside the heads, in ``folder``. A head that is trained again as it was counts once; other test images, though not
+    other labels, begin anew.
     """
     if not (test := _test_digest(manifest)):
         return 0
@@ -32,5 +33,5 @@ def test_looks(folder: Path, manifest: Manifest) -> int:
 
 
 def _test_digest(manifest: Manifest) -> str:
-    rows = sorted(f"{record.sha256} {record.label}" for record in manifest.records if record.split == "test")
+    rows = sorted({record.sha256 for record in manifest.records if record.split == "test"})
     return digest_text("\n".join(rows)) if rows else ""

@@ -74,7 +74,8 @@ def scores(
             for i, name in enumerate(classes)
         },
     }
-    among = (logs > logs[np.arange(n), y][:, None]).sum(axis=1) < TOP
+    # Classes that are as probable as the true one count as more probable: else one who knows one class only would know five.
+    among = (logs >= logs[np.arange(n), y][:, None]).sum(axis=1) <= TOP
     out["top5_accuracy"] = float(among.mean()) if len(classes) > TOP else None
     if intervals:
         counts = confusion.astype(np.float64)

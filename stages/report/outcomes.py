@@ -92,7 +92,8 @@ def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split
         for path, row in zip(paths, rows, strict=True)
         if row.true != row.predicted
     ]
-    counts = Counter((row.true, row.predicted) for row in rows)
+    # Copies with one label are one image, as in the scores; among the mistakes each file is named.
+    counts = Counter({(row.sha256, row.true): (row.true, row.predicted) for row in rows}.values())
     return Outcome(split, counts, sorted(mistakes, key=lambda m: (-m.probability, m.path)))
 
 

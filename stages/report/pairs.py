@@ -1,5 +1,6 @@
 """How sure the order of the leaderboard is: each head against the best, image by image."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,9 @@ class Pairs:
     others: int
 
 
-def compare_with_best(board: Board) -> Pairs | None:
-    """On test where there is one, else on validation; None where there is nothing to compare.
+def compare_with_best(board: Board, group_of: Mapping[str, str]) -> Pairs | None:
+    """On test where there is one, else on validation; None where there is nothing to compare. ``group_of`` has the group of the
+    contents that are in one.
 
     Raises HeadError for predictions that cannot be read.
     """
@@ -54,12 +56,17 @@ def compare_with_best(board: Board) -> Pairs | None:
         return None
     split = "test" if best.test else "validation"
     right = read_correct(best.head.folder, best.result["classes"], split)
-    found = []
+    ids = {name: i for i, name in enumerate(dict.fromkeys(group_of.get(sha256, (sha256,)) for sha256, _ in right))}
+    found, differences = [], []
     for row in others:
         other = read_correct(row.head.folder, row.result["classes"], split)
-        both = np.array([(right[image], other[image]) for image in right if image in other], bool).reshape(-1, 2)
-        found.append((row, both[:, 0], both[:, 1]))
-    differences = [paired_difference(one, two) for _, one, two in found]
+        images = [image for image in right if image in other]
+        one, two = (np.array([each[image] for image in images], bool) for each in (right, other))
+        groups = (
+            np.array([ids[group_of.get(sha256, (sha256,))] for sha256, _ in images], np.int64) if group_of else None
+        )
+        found.append((row, one, two))
+        differences.append(paired_difference(one, two, groups))
     corrected = holm([each.p for each in differences])
     pairs = [
         Pair(row, each.value, *each.interval, int((one & ~two).sum()), int((two & ~one).sum()), p)

@@ -41,7 +41,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "best": describe_best(board.best, data.manifest, data.root) if board.best else None,
         "data": describe_data(data, split),
         "bases": describe_bases(data.bases, board),
-        "pairs": compare_with_best(board),
+        "pairs": compare_with_best(board, data.manifest.group_of),
         "calibrations": calibrations(board),
         "sweeps": [describe_sweep(result) for result in data.sweeps],
         "joint_heads": joint_heads(data.bases, board),

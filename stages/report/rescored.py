@@ -14,8 +14,7 @@ from stages.report.outcomes import read_probabilities
 def as_scored_now(head: HeadSummary) -> HeadSummary:
     """The head with the scores that this version gives; itself where it has them already. Raises HeadError.
 
-    Probabilities in the file have six digits, so the log loss of a head that is sure of itself beyond that is of these. What chose
-    heads, accuracy and log loss, stays as it was trained.
+    Probabilities in the file have six digits, so the log loss of a head that is sure of itself beyond that stays as it was trained.
     """
     metrics = head.result["metrics"]
     if "calibration_error" in metrics["validation"]:
@@ -30,6 +29,6 @@ def as_scored_now(head: HeadSummary) -> HeadSummary:
         )
         now, calibrated = both
         changed = {name: value for name, value in calibrated.items() if name.startswith(CALIBRATED)}
-        kept = {name: before[name] for name in ("accuracy", "log_loss") if name in before}
+        kept = {name: before[name] for name in ("log_loss",) if name in before}
         fresh[split] = now | kept | {"copies": int(before["n"] - len(np.atleast_1d(found.y))), "calibrated": changed}
     return replace(head, result=head.result | {"metrics": fresh, "temperature": head.result.get("temperature", 1.0)})

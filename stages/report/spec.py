@@ -8,6 +8,6 @@ Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auc", "top5_accur
 
 
 class ReportSpec(Spec):
-    """``[report]``. ``metric`` is the validation score by which heads, and the trials of sweeps, are ranked."""
+    """``[report]``. ``metric`` is the validation score by which heads are ranked."""
 
     metric: Metric = "accuracy"

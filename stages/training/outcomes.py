@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 class Outcomes(NamedTuple):
     """Of n rows: the ``predicted`` class (n,) uint16, the log-probability ``log_p`` (n,) float32 of the true class in nats, and its
-    ``rank`` (n,) uint16: how many classes are more probable.
+    ``rank`` (n,) uint16: how many other classes are more, or as, probable.
 
     ``logs`` (n, classes) float32 are the log-probabilities of all classes, where they are asked for, else None.
     """
@@ -32,7 +32,7 @@ class Outcomes(NamedTuple):
         return cls(
             logs.argmax(axis=1).astype(np.uint16),
             true.astype(np.float32),
-            (logs > true[:, None]).sum(axis=1).astype(np.uint16),
+            ((logs >= true[:, None]).sum(axis=1) - 1).astype(np.uint16),
             logs.astype(np.float32) if whole else None,
         )
 

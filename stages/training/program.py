@@ -188,7 +188,9 @@ def _outcomes(logits: Any, y: Any, whole: bool = False) -> tuple[Any, ...]:
         return ops.cast(z > 0, "int32"), log_p, ops.cast(towards < 0, "int32")
     logs = ops.log_softmax(logits, axis=-1)
     true = ops.take_along_axis(logs, ops.broadcast_to(y[None, :, None], (*logits.shape[:2], 1)), axis=-1)
-    above = ops.sum(ops.cast(logs > true, "int32"), axis=-1)
+    above = (
+        ops.sum(ops.cast(logs >= true, "int32"), axis=-1) - 1
+    )  # what is as probable counts, but for the class itself
     found = (ops.argmax(logits, axis=-1), true[..., 0], above)
     return (*found, logs) if whole else found
 

@@ -1,10 +1,13 @@
 """How often do the 95% intervals of the report hold the truth? Simulated heads whose true scores are known.
 
-    python -m bench.coverage [--runs 1000] [--only scores|pairs]
+    python -m bench.coverage [--runs 1000] [--only scores|pairs|sweep]
 
 Images are drawn from classes that overlap (normal distributions around the corners of a simplex), heads are the true class
 probabilities, or these made too sure of themselves. The truth is that of a million images. For each kind of interval, population and
 number of images the share of samples whose interval holds the truth is printed; "none" where so few images give no interval.
+
+A sweep's winner is chosen among trials that are all equally good: how much too high its score is, in points, and what is left of that
+after the correction (a tenth of the runs).
 """
 
 import argparse
@@ -17,6 +20,8 @@ from numpy.typing import NDArray
 from stages.heads.calibration import log_softmax
 from stages.heads.intervals import paired_difference
 from stages.heads.metrics import scores
+from stages.sweeps.optimism import corrected
+from stages.training.outcomes import Outcomes
 
 SIZES = (20, 100, 1000)
 MANY = 1_000_000
@@ -82,6 +87,32 @@ def of_pairs(n: int, runs: int, rng: np.random.Generator) -> dict[str, list[bool
     return held
 
 
+class Swept(NamedTuple):
+    """Of one sweep the winner's error, plain and corrected, and whether the interval of the corrected score holds the truth."""
+
+    plain: float
+    corrected: float
+    held: bool
+
+
+def of_sweep(trials: int, alike: float, n: int, runs: int, rng: np.random.Generator) -> list[Swept]:
+    """Winners of sweeps of so many trials, each right for 0.9 of all images, of which a share has ``alike`` luck with all trials."""
+    found = []
+    for _ in range(runs):
+        y = rng.integers(0, 2, n)
+        common = rng.random((n, 1)) < 0.9
+        right = np.where(rng.random((n, 1)) < alike, common, rng.random((n, trials)) < 0.9)
+        log_p = np.log(np.where(right, 0.9, 0.1) * np.exp(rng.normal(0, 0.05, (n, trials)))).astype(np.float32)
+        predicted = np.where(right, y[:, None], 1 - y[:, None]).astype(np.uint16)
+        outcomes = [[Outcomes(predicted[:, k], log_p[:, k], ~right[:, k])] for k in range(trials)]
+        plain = float(right.mean(axis=0).max())
+        told = corrected("accuracy", outcomes, plain, y, 2, seed=0)
+        assert told is not None and told.interval is not None
+        low, high = told.interval
+        found.append(Swept(plain - 0.9, told.value - 0.9, bool(low <= 0.9 <= high)))
+    return found
+
+
 def told(held: list[bool | None]) -> str:
     """The share of intervals that hold the truth, of those there are."""
     there = [each for each in held if each is not None]
@@ -91,20 +122,30 @@ def told(held: list[bool | None]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--only", choices=("scores", "pairs"))
+    parser.add_argument("--only", choices=("scores", "pairs", "sweep"))
     arguments = parser.parse_args()
     print(f"percent of intervals that hold the truth, nominally 95; {arguments.runs} runs; columns: {SIZES} images")
-    if arguments.only != "pairs":
+    if arguments.only in (None, "scores"):
         for name, population in POPULATIONS.items():
             print(name)
             found = [of_scores(population, n, arguments.runs, np.random.default_rng(n)) for n in SIZES]
             for score in found[0]:
                 print(f"  {score:28}{''.join(told(each[score]) for each in found)}", flush=True)
-    if arguments.only != "scores":
+    if arguments.only in (None, "pairs"):
         print("two heads on the same images")
         pairs = [of_pairs(n, arguments.runs, np.random.default_rng(n)) for n in SIZES]
         for kind in pairs[0]:
             print(f"  {kind:28}{''.join(told(each[kind]) for each in pairs)}", flush=True)
+    if arguments.only in (None, "sweep"):
+        print("winners of sweeps whose trials are equally good: points too high, plain and corrected; percent held")
+        for trials in (10, 200):
+            for alike in (0.0, 0.8):
+                cells = []
+                for n in SIZES:
+                    found = of_sweep(trials, alike, n, max(1, arguments.runs // 10), np.random.default_rng(n))
+                    plain, rest, held = (100 * np.mean(column) for column in zip(*found, strict=True))
+                    cells.append(f"{plain:+6.1f} {rest:+6.1f} {held:6.1f} ")
+                print(f"  {trials:3} trials, {alike:.0%} common luck {' |'.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,10 @@ class ImageRecord(NamedTuple):
 class Manifest:
     """All images of one data folder, in order of their paths.
 
-    ``skipped`` maps a path to the reason for which it is left out (it cannot be read or decoded, or was dropped), ``ignored`` counts files by their
-    extension, ``unlabelled`` lists images without a label (what ``predict`` runs on), ``root`` is the data folder as the
-    configuration spells it. ``groups`` names the group of each record, "" for one in none; it is empty where groups are not used.
+    ``skipped`` maps a path to the reason for which it is left out (it cannot be read or decoded, or was dropped), ``ignored``
+    counts files by their extension, ``unlabelled`` lists images without a label (what ``predict`` runs on), ``root`` is the data
+    folder as the configuration spells it. ``groups`` names the group of each record, "" for one in
+    none; it is empty where groups are not used.
     """
 
     layout: str

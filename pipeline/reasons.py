@@ -12,6 +12,7 @@ from cache.store import FeatureStore
 from stages.bases.spec import SCHEMA
 from stages.heads.spec import AnyHead
 from stages.progress import counted
+from stages.sweeps.protocol import MARKERS
 
 
 def feature_reasons(store: FeatureStore, manifest: Manifest, missing: tuple[str, ...]) -> tuple[str, ...]:
@@ -81,8 +82,9 @@ def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, 
         "bases": "the base changed",
         "rows": "images, labels or splits changed",
         "schema": "run by a headstart with other keys",
-    }
-    reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts[part]]
+    } | MARKERS
+    # A marker that neither has is no reason.
+    reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts.get(part)]
     if not reasons and (failed := result.get("failed")):
         reasons = [f"{failed} of {result['trials']} trials failed, and will be tried again"]
     return tuple(reasons)

@@ -17,6 +17,8 @@ from stages.heads.train import check_spec
 from stages.progress import Progress, counted
 from stages.sweeps.halving import halve
 from stages.sweeps.ledger import Ledger
+from stages.sweeps.optimism import Corrected
+from stages.sweeps.protocol import of_trial
 from stages.sweeps.results import write_sweep
 from stages.sweeps.search import search
 from stages.sweeps.sweep import Sweep
@@ -86,7 +88,8 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         # A trial that was dropped may stand above it by what it had after fewer epochs, but was not chosen.
         best, record = winner(ranked, f"sweep {name!r}", config.path.name)
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
-        write_sweep(target.folder, name, target.key, target.parts, spec, ranked)
+        corrected = work.corrected(ranked)
+        write_sweep(target.folder, name, target.key, target.parts, spec, ranked, corrected)
         work.checkpoints.close()
     for line in leader_lines([pair for pair in ranked if pair[1].complete][:PRINTED]):
         progress.say(f"  {line}")
@@ -97,12 +100,25 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         f"sweep {name}: {counted(len(ranked), 'trial')}, best {scored_on(spec.cv)} {score.accuracy:.3f} "
         f"({low:.3f} to {high:.3f}{spread}) with {best} → {target.folder}"
     )
+    for line in _corrected_lines(sum(each.scored for _, each in ranked), corrected):
+        progress.say(f"sweep {name}: {line}")
     if failed := [(trial, record) for trial, record in ranked if record.failed]:
         first, problem = failed[0][0], failed[0][1].problem
         raise HeadError(
             f"sweep {name!r}: {len(failed)} of {counted(len(ranked), 'trial')} failed: {first}: {problem}; mend or "
             f"remove it in {config.path.name}"
         )
+
+
+def _corrected_lines(trials: int, corrected: Corrected | None) -> list[str]:
+    """By how much the score of a winner is too good, as it was chosen among so many ``trials``; nothing where it was not chosen."""
+    if trials < 2:
+        return []
+    among = f"chosen among {trials} trials, its score is"
+    if corrected is None:
+        return [f"{among} too good; by how much is not known, as not all outcomes of its trials were kept"]
+    interval = " ({:.3f} to {:.3f})".format(*corrected.interval) if corrected.interval else ""
+    return [f"{among} about {corrected.optimism:.3f} too good; corrected {corrected.value:.3f}{interval}"]
 
 
 def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
@@ -113,5 +129,6 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
         params = params | {"momentum": None}  # it has none, whatever was drawn
     spec = target.entry.spec
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
+    protocol |= of_trial(spec, entry.spec, graph.manifest)
     key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest), protocol])
     return Trial(params, entry.base, entry.layers, entry.spec, key)

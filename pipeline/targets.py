@@ -23,6 +23,7 @@ from stages.bases.spec import BaseSpec, joint_key
 from stages.bases.weights import Weights
 from stages.heads.results import read_result, read_sweep
 from stages.heads.spec import HEAD_SCHEMA, head_key
+from stages.sweeps.protocol import of_sweep
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,8 @@ def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarg
     folder = config.cache.dir / "sweeps" / entry.name
     named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
     keys = {name: bases[name].key() for name in named if name in bases} if isinstance(named, list) else {}
-    head = config.variant(entry, {}).spec.model_dump(mode="json")
+    plain = config.variant(entry, {}).spec
+    head = plain.model_dump(mode="json")
     if isinstance(builds := entry.spec.grid.get("build"), list):
         head["code"] = [getattr(config.variant(entry, {"build": build}).spec, "code", "") for build in builds]
     parts = {
@@ -213,6 +215,7 @@ def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarg
         "head": head,
         "bases": keys,
         "rows": manifest.rows_digest,
+        **of_sweep(entry.spec, plain, manifest),
     }
     result = read_sweep(folder)
     if not all(keys.values()):

@@ -21,6 +21,7 @@ from stages.sweeps.checkpoints import Checkpoints
 from stages.sweeps.folds import Fold
 from stages.sweeps.group import Group
 from stages.sweeps.ledger import Record
+from stages.sweeps.measure import Measure
 from stages.sweeps.trials import Trial
 from stages.training.member import Member
 from stages.training.source import InMemory
@@ -44,7 +45,7 @@ def split() -> tuple[np.ndarray, np.ndarray, list[Fold]]:
 def begin(trials: list[Trial], checkpoints: Checkpoints, said: list[str]) -> Group:
     """With two seeds on each of the folds."""
     X, y, folds = split()
-    return Group(trials, folds, 2, InMemory(X, y), 2, checkpoints, said.append)
+    return Group(trials, Measure(folds, y, 2, np.arange(90)), 2, InMemory(X, y), checkpoints, said.append)
 
 
 def without_seconds(found: list[Record]) -> list[tuple]:
@@ -69,7 +70,7 @@ def test_a_group_goes_on_where_it_was_written(
     begin(trials, Checkpoints(tmp_path / "cut"), said).advance(4)
     kept = Checkpoints(tmp_path / "cut")
     assert [kept.epochs(each.key) for each in trials] == [4, 4]
-    stopped = [member.fitted.stopped for each in trials for member in kept.read(each.key)]
+    stopped = [member.fitted.stopped for each in trials for member in kept.read(each.key).members]
     assert any(stopped) and not all(stopped)
     again = begin(trials, kept, said)
     assert [len(each.scores) for each in again.records()] == [4, 4]
@@ -96,12 +97,18 @@ def test_scores_are_averaged_over_folds_by_their_sizes_and_then_over_seeds(tmp_p
         for seed in (0, 1):
             spec = each.spec.model_copy(update={"seed": seed})
             alone = [train_all([Member(spec, *fold)], InMemory(X, y), 2)[0] for fold in folds]
-            scored = np.array([one.after(epoch + 1) for one in alone])
+            scored = np.array([best(one.history[: epoch + 1]) for one in alone])
             by_seed.append(np.average(scored, axis=0, weights=[len(held) for _, held in folds]))
         found = record.scores[epoch]
         assert (found.accuracy, found.loss) == pytest.approx(tuple(np.mean(by_seed, axis=0)), rel=1e-4)
         assert found.spread == pytest.approx(float(np.std([one[0] for one in by_seed], ddof=1)), abs=1e-6)
         assert found.rows == 90
+
+
+def best(history: list[dict[str, float]]) -> tuple[float, float]:
+    """Accuracy and loss on validation at the epoch that is kept."""
+    row = min(history, key=lambda row: row["val_loss"])
+    return row["val_accuracy"], row["val_loss"]
 
 
 def test_what_is_damaged_is_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

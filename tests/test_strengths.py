@@ -10,7 +10,9 @@ from stages.heads import fitting, strengths
 from stages.heads.fitting import fit_all
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import Shared, on_path
-from stages.sweeps.scoring import mean_score, score_all
+from stages.sweeps.folds import Fold
+from stages.sweeps.measure import Measure
+from stages.sweeps.scoring import Scored, score_all
 
 STRENGTHS = [1e-3, 1e-1, 1.0, 30.0, 1000.0]
 
@@ -24,6 +26,12 @@ def rows(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 def spec(estimator: str, scale: bool = True, **params: object) -> SklearnSpec:
     return SklearnSpec.model_validate({"kind": "sklearn", "estimator": estimator, "params": params, "scale": scale})
+
+
+def scored(specs: list[SklearnSpec], X: np.ndarray, y: np.ndarray, folds: list[Fold]) -> list[list[Scored]]:
+    """Each baseline on each fold, all rows of which count."""
+    held = np.sort(np.concatenate([rows for _, rows in folds]))
+    return score_all(specs, X, Measure(folds, y, 3, held), ["a", "b", "c"])
 
 
 def plain(estimator: object, scale: bool) -> object:
@@ -126,9 +134,7 @@ def test_probabilities_that_are_not_finite_are_a_problem() -> None:
     X[:, 3] = 1.0
     fold = np.arange(40), np.arange(40, 60)
     with np.errstate(all="ignore"):
-        (bad,), (good,) = score_all(
-            [spec("GaussianNB", var_smoothing=0.0), spec("GaussianNB")], X, y, [fold], ["a", "b", "c"]
-        )
+        (bad,), (good,) = scored([spec("GaussianNB", var_smoothing=0.0), spec("GaussianNB")], X, y, [fold])
     assert bad.problem.startswith("GaussianNB: expected finite probabilities, found others in 20 of 20 rows")
     assert not good.problem
 
@@ -143,11 +149,12 @@ def test_what_differs_in_a_seed_that_changes_nothing_is_fitted_once() -> None:
         spec("ExtraTreesClassifier", n_estimators=3),
     ]
     specs = [each.model_copy(update={"seed": seed}) for each in kinds for seed in range(3)]
-    found = [each for (each,) in score_all(specs, X, y, [fold], ["a", "b", "c"])]
-    alone = [each for spec in specs for ((each,),) in [score_all([spec], X, y, [fold], ["a", "b", "c"])]]
-    assert [(each.accuracy, each.loss) for each in found] == [(each.accuracy, each.loss) for each in alone]
+    found = [each for (each,) in scored(specs, X, y, [fold])]
+    alone = [each for spec in specs for ((each,),) in [scored([spec], X, y, [fold])]]
+    losses = [each.outcomes.log_p.tolist() for each in found]
+    assert losses == [each.outcomes.log_p.tolist() for each in alone]
     assert [each.seconds > 0 for each in found] == [True, False, False] * 3 + [True] * 3
-    assert len({each.loss for each in found[-3:]}) > 1
+    assert losses[-1] != losses[-2]
 
 
 def test_what_is_not_on_a_path_is_fitted_by_scikit_learn() -> None:
@@ -180,7 +187,8 @@ def test_scores_over_folds_are_those_of_plain_fits() -> None:
     X, y = rows(90, 16, 3)
     folds = [(np.flatnonzero(np.arange(90) % 3 != k), np.flatnonzero(np.arange(90) % 3 == k)) for k in range(3)]
     specs = [spec("RidgeClassifier", alpha=alpha) for alpha in STRENGTHS]
-    for alpha, scored in zip(STRENGTHS, score_all(specs, X, y, folds, ["a", "b", "c"]), strict=True):
+    measure = Measure(folds, y, 3, np.arange(90))
+    for alpha, found in zip(STRENGTHS, scored(specs, X, y, folds), strict=True):
         right = [plain(RidgeClassifier(alpha=alpha), True).fit(X[t], y[t]).predict(X[v]) == y[v] for t, v in folds]
-        score = mean_score([(fold.accuracy, fold.loss) for fold in scored], folds)
+        score = measure.score([measure.joined([fold.outcomes for fold in found])])
         assert score.accuracy == pytest.approx(np.concatenate(right).mean(), abs=0.02)

@@ -1,8 +1,9 @@
 """The leaderboard: heads in the order of their validation scores, as rows of values to show."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from stages.heads.results import ranking
@@ -43,7 +44,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """One head on the leaderboard. ``caveat`` says where probabilities come from, if not from a calibrated source."""
+    """One head on the leaderboard. ``caveat`` says where probabilities come from, if not from a calibrated source; ``chosen``, of the
+    winner of a sweep, by how much the score that it was chosen by is too good.
+    """
 
     rank: int
     head: HeadSummary
@@ -51,6 +54,7 @@ class Row:
     validation: Score
     test: Score | None
     caveat: str | None
+    chosen: str | None = None
 
     @property
     def name(self) -> str:
@@ -110,8 +114,10 @@ class Board:
         return found.pop() if len(found) == 1 else None
 
 
-def leaderboard(heads: Sequence[HeadSummary], metric: str = "accuracy") -> Board:
-    """Heads sorted by validation alone; test scores are shown and have no part in the order."""
+def leaderboard(
+    heads: Sequence[HeadSummary], metric: str = "accuracy", chosen: Mapping[str, str | None] = MappingProxyType({})
+) -> Board:
+    """Heads sorted by validation alone; test scores are shown and have no part in the order. ``chosen`` is said of winners, by name."""
     ordered = sorted(heads, key=lambda head: ranking(head.result, metric))
     metrics = [head.result["metrics"] for head in ordered]
     lows = [m[split]["accuracy_interval"][0] for m in metrics for split in ("validation", "test") if split in m]
@@ -123,7 +129,9 @@ def leaderboard(heads: Sequence[HeadSummary], metric: str = "accuracy") -> Board
         test = _score(found["test"], floor, metric) if "test" in found else None
         caveat = _caveat(head.result)
         words = settings(head.result, layers)
-        rows.append(Row(rank, head, words, _score(found["validation"], floor, metric), test, caveat))
+        rows.append(
+            Row(rank, head, words, _score(found["validation"], floor, metric), test, caveat, chosen.get(head.name))
+        )
     return Board(rows, floor)
 
 

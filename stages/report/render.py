@@ -16,7 +16,7 @@ from stages.report.page import embed_parts
 from stages.report.pairs import compare_with_best
 from stages.report.rescored import as_scored_now
 from stages.report.sections import describe_bases, describe_curves, describe_data, joint_heads, notices
-from stages.report.sweeps import describe_sweep
+from stages.report.sweeps import describe_sweep, too_good
 from stages.report.trust import calibrations
 
 _FILTERS = ("percent", "decimal", "count", "duration", "size", "short", "setting", "p_value", "points")
@@ -31,7 +31,8 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    board = leaderboard([as_scored_now(head) for head in data.heads], data.metric)
+    chosen = {result["sweep"]: too_good(result) for result in data.sweeps}
+    board = leaderboard([as_scored_now(head) for head in data.heads], data.metric, chosen)
     split = "test" if board.best is None or board.best.test else "validation"
     return {
         "title": data.title,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from stages.report.text import count, points
+
 FAILURES_SHOWN = 5
 
 
@@ -21,6 +23,11 @@ class SweepSection:
     failed: int
     failures: list[dict[str, Any]]
 
+    @property
+    def too_good(self) -> str | None:
+        """As the function of this name."""
+        return too_good(self.result)
+
 
 def describe_sweep(result: dict[str, Any]) -> SweepSection:
     """A sweep as the page shows it."""
@@ -33,3 +40,18 @@ def describe_sweep(result: dict[str, Any]) -> SweepSection:
         failed=len(failures),
         failures=failures[:FAILURES_SHOWN],
     )
+
+
+def too_good(result: dict[str, Any]) -> str | None:
+    """By how much the winner's score is too good, in words; None where it was not chosen among others."""
+    among = (
+        result["complete"] if result["strategy"] != "halving" else result["trials"] - len(result.get("failures", []))
+    )
+    if among < 2:
+        return None
+    optimism = result.get("optimism")
+    if optimism is None:
+        return f"chosen among {count(among, 'trial')}: too high, by how much is not known"
+    if optimism < 0.0005:
+        return f"chosen among {count(among, 'trial')}: hardly too high"
+    return f"chosen among {count(among, 'trial')}: about {points(optimism)} points too high"

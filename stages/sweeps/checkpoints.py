@@ -3,15 +3,24 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cache.files import atomic_path, remove_temporaries
+from stages.sweeps.ledger import Score
 from stages.training.member import Begun, Fitted
+from stages.training.outcomes import Outcomes
+
+
+class Kept(NamedTuple):
+    """A trial under way: its members, and its scores after each epoch so far."""
+
+    members: list[Begun]
+    scores: tuple[Score, ...]
 
 
 class Checkpoints:
@@ -27,29 +36,37 @@ class Checkpoints:
                     if damaged := file.testzip():
                         raise zipfile.BadZipFile(damaged)
                 with np.load(path, allow_pickle=False) as file:
-                    self._epochs[path.stem] = max(len(each.history) for each in _fitted(file))
-            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+                    self._epochs[path.stem] = len(_scores(file))
+                    _fitted(file)
+            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+                self._epochs.pop(path.stem, None)
                 path.unlink()
 
     def epochs(self, key: str) -> int:
         """How far a trial had come when it was written: epochs, 0 where nothing is kept of it."""
         return self._epochs.get(key, 0)
 
-    def read(self, key: str) -> list[Begun]:
-        """The members of a trial as they were kept."""
+    def read(self, key: str) -> Kept:
+        """A trial as it was kept."""
         with np.load(self._path(key), allow_pickle=False) as file:
             fitted = _fitted(file)
             sizes = [sum(name.startswith(f"{i}/") for name in file.files) for i in range(len(fitted))]
-            return [Begun(each, [file[f"{i}/{k}"] for k in range(sizes[i])]) for i, each in enumerate(fitted)]
+            states = [[file[f"{i}/{k}"] for k in range(size)] for i, size in enumerate(sizes)]
+            members = [Begun(*pair) for pair in zip(fitted, states, strict=True)]
+            return Kept(members, _scores(file))
 
-    def write(self, key: str, members: Sequence[Begun]) -> None:
+    def write(self, key: str, kept: Kept) -> None:
         """Keep a trial as it is now. Raises OSError."""
-        arrays: dict[str, Any] = {
-            f"{i}/{k}": each for i, member in enumerate(members) for k, each in enumerate(member.state)
-        }
+        arrays: dict[str, Any] = {}
+        for i, member in enumerate(kept.members):
+            arrays |= {f"{i}/{k}": each for k, each in enumerate(member.state)}
+            told = member.fitted.outcomes
+            arrays |= {f"{i}.{name}": each for name, each in told._asdict().items() if each is not None} if told else {}
+        fitted = [asdict(replace(each.fitted, outcomes=None)) for each in kept.members]
+        arrays |= {"fitted": json.dumps(fitted), "scores": json.dumps(kept.scores)}
         with atomic_path(self._path(key)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, fitted=json.dumps([asdict(each.fitted) for each in members]), **arrays)
-        self._epochs[key] = max(len(each.fitted.history) for each in members)
+            np.savez(file, **arrays)
+        self._epochs[key] = len(kept.scores)
 
     def remove(self, keys: Iterable[str]) -> None:
         """Forget trials that are trained no further."""
@@ -65,5 +82,13 @@ class Checkpoints:
         return self.folder / f"{key}.npz"
 
 
+def _scores(file: Any) -> tuple[Score, ...]:
+    return tuple(Score(*each) for each in json.loads(str(file["scores"])))
+
+
 def _fitted(file: Any) -> list[Fitted]:
-    return [Fitted(**each) for each in json.loads(str(file["fitted"]))]
+    found = [Fitted(**each) for each in json.loads(str(file["fitted"]))]
+    for i, each in enumerate(found):
+        columns = {name: file[f"{i}.{name}"] for name in Outcomes._fields if f"{i}.{name}" in file.files}
+        each.outcomes = Outcomes(**columns) if columns else None
+    return found

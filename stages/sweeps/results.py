@@ -7,6 +7,7 @@ from typing import Any
 
 from cache.files import seal, write_csv, write_text
 from stages.sweeps.ledger import Record
+from stages.sweeps.optimism import Corrected
 from stages.sweeps.spec import SweepSpec
 from stages.sweeps.trials import Trial, effects
 
@@ -15,9 +16,17 @@ COLUMNS = ("accuracy", "low", "high", "loss", "spread", "trained_epochs", "compl
 
 
 def write_sweep(
-    folder: Path, name: str, key: str, parts: dict[str, Any], spec: SweepSpec, ranked: Sequence[tuple[Trial, Record]]
+    folder: Path,
+    name: str,
+    key: str,
+    parts: dict[str, Any],
+    spec: SweepSpec,
+    ranked: Sequence[tuple[Trial, Record]],
+    corrected: Corrected | None,
 ) -> None:
-    """Write the trials, ``ranked`` with the winner first; ``parts`` are what the sweep's ``key`` is made of."""
+    """Write the trials, ``ranked`` with the winner first, whose score ``corrected`` is free of optimism; ``parts`` are what the
+    sweep's ``key`` is made of.
+    """
     rows = [[rank, *_cells(trial, record, spec.repeats)] for rank, (trial, record) in enumerate(ranked, 1)]
     write_csv(folder / "trials.csv", ["rank", *spec.grid, *COLUMNS], rows)
     first_rung = spec.min_epochs if spec.strategy == "halving" else None
@@ -29,6 +38,9 @@ def write_sweep(
         "trials": len(ranked),
         "complete": sum(record.complete and not record.problem for _, record in ranked),
         "winner": _described(*ranked[0]),
+        "optimism": corrected and corrected.optimism,
+        "corrected": corrected and corrected.value,
+        "corrected_interval": list(corrected.interval) if corrected and corrected.interval else None,
         "leaders": [_described(*each) for each in ranked[:LEADERS] if each[1].scored],
         "effects": effects(ranked, spec.grid, first_rung),
         "effects_after": first_rung,

@@ -1,4 +1,4 @@
-"""Trials of baselines and of the user's own heads, scored on each fold and with each seed."""
+"""Trials of baselines and of the user's own heads, on each fold and with each seed: their records, and what they say of each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,80 +12,71 @@ from stages.heads.baselines import SklearnHead
 from stages.heads.dataset import Dataset
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all
-from stages.heads.metrics import scores
 from stages.heads.own import KerasHead
 from stages.heads.spec import KerasSpec, SklearnSpec
 from stages.heads.strengths import Shared, on_path
 from stages.progress import Progress
-from stages.sweeps.folds import Fold
-from stages.sweeps.ledger import Record, Score
+from stages.sweeps.ledger import Record
+from stages.sweeps.measure import Measure
 from stages.sweeps.trials import Trial
+from stages.training.outcomes import Outcomes
 
-
-def mean_score(members: Sequence[tuple[float, float]], folds: Sequence[Fold]) -> Score:
-    """The score of a trial from (accuracy, loss) of its members, fold by fold for each seed: over folds by their sizes, then
-    over seeds, with the spread of the accuracy between these.
-    """
-    sizes = np.array([len(held) for _, held in folds], np.float64)
-    by_seed = np.average(np.reshape(members, (-1, len(sizes), 2)), axis=1, weights=sizes)
-    accuracy, loss = by_seed.mean(axis=0)
-    spread = float(np.std(by_seed[:, 0], ddof=1)) if len(by_seed) > 1 else 0.0
-    return Score(float(accuracy), float(loss), int(sizes.sum()), spread)
+# A trial's record, and its outcomes for each seed; none where it came to nothing.
+Done = tuple[Record, list[Outcomes]]
 
 
 def score_own(
-    trial: Trial, data: Dataset, folds: Sequence[Fold], repeats: int, home: Path, progress: Progress, name: str
-) -> Record:
+    trial: Trial, data: Dataset, measure: Measure, repeats: int, home: Path, progress: Progress, name: str
+) -> Done:
     """Train a head of the user's own on each fold with each seed, one after another."""
     spec, X = trial.spec, data.X(trial.spec.pool, trial.layers)
     assert isinstance(spec, KerasSpec)
-    found, seconds = [], 0.0
+    by_seed, seconds = [], 0.0
     for number in range(repeats):
         seeded = spec.model_copy(update={"seed": spec.seed + number})
-        for train, held in folds:
+        parts = []
+        for (train, held), scored in zip(measure.folds, measure.scored, strict=True):
             head = KerasHead(seeded, data.classes, home)
             try:
                 head.fit(X[train], data.y[train], X[held], data.y[held], progress, name)
             except HeadError as error:
                 # One that diverged was trained, and would diverge again.
-                return Record(trial.key, (), isinstance(error, DivergedError), seconds, str(error))
-            best = head.history_[(head.best_epoch_ or 1) - 1]
-            found.append((best["val_accuracy"], best["val_loss"]))
+                return Record(trial.key, (), isinstance(error, DivergedError), seconds, str(error)), []
+            parts.append(Outcomes.of(data.y[scored], head.predict_log_proba(X[scored])))
             seconds += head.seconds_
-    return Record(trial.key, (mean_score(found, folds),), True, round(seconds, 3))
+        by_seed.append(measure.joined(parts))
+    return Record(trial.key, (measure.score(by_seed),), True, round(seconds, 3)), by_seed
 
 
-def score_baselines(trials: Sequence[Trial], data: Dataset, folds: Sequence[Fold], repeats: int) -> list[Record]:
+def score_baselines(trials: Sequence[Trial], data: Dataset, measure: Measure, repeats: int) -> list[Done]:
     """Fit the baselines of trials on the same features, together, on each fold with each seed."""
     X = data.X(trials[0].spec.pool, trials[0].layers)
     specs = [trial.spec for trial in trials if isinstance(trial.spec, SklearnSpec)]
     jobs = [spec.model_copy(update={"seed": spec.seed + number}) for spec in specs for number in range(repeats)]
-    found = score_all(jobs, X, data.y, folds, data.classes)
-    records = []
+    found = score_all(jobs, X, measure, data.classes)
+    done = []
     for i, trial in enumerate(trials):
-        mine = [fold for job in found[i * repeats : (i + 1) * repeats] for fold in job]
-        problem = next((fold.problem for fold in mine if fold.problem), "")
-        told = () if problem else (mean_score([(fold.accuracy, fold.loss) for fold in mine], folds),)
-        records.append(Record(trial.key, told, not problem, round(sum(fold.seconds for fold in mine), 3), problem))
-    return records
+        mine = found[i * repeats : (i + 1) * repeats]
+        folds = [fold for job in mine for fold in job]
+        problem = next((fold.problem for fold in folds if fold.problem), "")
+        by_seed = [] if problem else [measure.joined([fold.outcomes for fold in job]) for job in mine]
+        told = () if problem else (measure.score(by_seed),)
+        seconds = round(sum(fold.seconds for fold in folds), 3)
+        done.append((Record(trial.key, told, not problem, seconds, problem), by_seed))
+    return done
 
 
 @dataclass(frozen=True)
 class Scored:
-    """How a baseline did on the held-out rows of a fold: accuracy, log loss (nats), seconds; or the problem."""
+    """What a baseline says of the rows of a fold that count, and its seconds; or the problem, and outcomes of no row."""
 
-    accuracy: float
-    loss: float
+    outcomes: Outcomes
     seconds: float
     problem: str = ""
 
 
 def score_all(
-    specs: Sequence[SklearnSpec],
-    X: NDArray[np.float32],
-    y: NDArray[np.int64],
-    folds: Sequence[Fold],
-    classes: Sequence[str],
+    specs: Sequence[SklearnSpec], X: NDArray[np.float32], measure: Measure, classes: Sequence[str]
 ) -> list[list[Scored]]:
     """Fit each baseline on the first rows of each fold and score it on the others: for each baseline its folds.
 
@@ -94,14 +85,14 @@ def score_all(
     keys = [repr(_seedless(spec)) for spec in specs]
     once = {key: specs[keys.index(key)] for key in keys}
     scored: dict[str, list[Scored]] = {key: [] for key in once}
-    for train, held in folds:
-        fits = fit_all(list(once.values()), Shared(X[train], y[train]))
+    for (train, _), rows in zip(measure.folds, measure.scored, strict=True):
+        fits = fit_all(list(once.values()), Shared(X[train], measure.y[train]))
         for (key, spec), fit in zip(once.items(), fits, strict=True):
             try:
-                found = scores(y[held], SklearnHead(spec, classes).take(fit).tried(X[held]), classes)
-                scored[key].append(Scored(found["accuracy"], found["log_loss"], fit.seconds))
+                logs = SklearnHead(spec, classes).take(fit).tried(X[rows])
+                scored[key].append(Scored(Outcomes.of(measure.y[rows], logs), fit.seconds))
             except HeadError as error:
-                scored[key].append(Scored(0.0, float("inf"), fit.seconds, str(error)))
+                scored[key].append(Scored(Outcomes.empty(0), fit.seconds, str(error)))
     again = {key: [replace(fold, seconds=0.0) for fold in each] for key, each in scored.items()}
     return [(scored if keys.index(key) == i else again)[key] for i, key in enumerate(keys)]
 

@@ -13,10 +13,12 @@ from stages.heads.spec import KerasSpec, SklearnSpec
 from stages.heads.strengths import on_path
 from stages.progress import Progress, counted
 from stages.sweeps.checkpoints import Checkpoints
-from stages.sweeps.folds import Fold, cross_validation
 from stages.sweeps.group import Group
 from stages.sweeps.ledger import Ledger, Record
-from stages.sweeps.scoring import score_baselines, score_own
+from stages.sweeps.measure import Measure
+from stages.sweeps.optimism import Corrected, corrected
+from stages.sweeps.outcomes import OutcomeFiles
+from stages.sweeps.scoring import Done, score_baselines, score_own
 from stages.sweeps.spec import SweepSpec
 from stages.sweeps.trials import Trial, leader_lines
 from stages.training.source import Source
@@ -46,6 +48,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.ledger.path.parent / "under_way")
+        self.outcomes = OutcomeFiles(self.ledger.path.parent / "outcomes")
         self._sources: dict[tuple[str, tuple[str, ...], Pool], Source] = {}
         self._making = Lock()
 
@@ -85,12 +88,13 @@ class Sweep:
             self.advance(self.begin(wave))
             return
         data, repeats = self.data[wave[0].base], self.spec.repeats
-        folds = self.folds(data)
+        measure = self.measure(data)
         if isinstance(wave[0].spec, SklearnSpec):
-            self.ledger.add(score_baselines(wave, data, folds, repeats))
+            done = score_baselines(wave, data, measure, repeats)
         else:
-            run = (data, folds, repeats, self.home, self.progress, self.name)
-            self.ledger.add([score_own(trial, *run) for trial in wave])
+            run = (data, measure, repeats, self.home, self.progress, self.name)
+            done = [score_own(trial, *run) for trial in wave]
+        self._keep(done)
 
     def groups(self, trials: Sequence[Trial]) -> list[list[Trial]]:
         """Trials that are trained together: dense ones of one shape that have come as far, baselines on the same features."""
@@ -134,8 +138,7 @@ class Sweep:
     def begin(self, trials: Sequence[Trial]) -> Group:
         """Dense trials of one shape, from where they had come to."""
         data, source = self.data[trials[0].base], self._source(trials[0])
-        folds, said = self.folds(data), self.progress.say
-        return Group(trials, folds, self.spec.repeats, source, len(data.classes), self.checkpoints, said)
+        return Group(trials, self.measure(data), self.spec.repeats, source, self.checkpoints, self.progress.say)
 
     def advance(self, group: Group, epochs: int | None = None) -> None:
         """Train a group for so many epochs in all, or to the end, and record what is new; trials that are complete before."""
@@ -145,8 +148,29 @@ class Sweep:
     def _note(self, group: Group, complete: bool = False) -> None:
         new = [record for record in group.records() if not self.ledger.complete(record.key)]
         records = [record for record in new if record.complete or not complete]
-        self.ledger.add(records)
+        self._keep([(record, group.outcomes(record.key)) for record in records])
         self.checkpoints.remove(record.key for record in records if record.complete)
+
+    def _keep(self, done: Sequence[Done]) -> None:
+        """Outcomes first: a line of the ledger without them would stand for a trial of an earlier version."""
+        for record, by_seed in done:
+            if record.scored and by_seed:
+                self.outcomes.write(record.key, len(record.scores), by_seed)
+        self.ledger.add([record for record, _ in done])
+
+    def corrected(self, ranked: Sequence[tuple[Trial, Record]]) -> Corrected | None:
+        """The score of the winner, the first of all that are ``ranked``, without the optimism of having been chosen; None where nothing
+        was chosen, or where the outcomes of a trial were not kept.
+
+        Trials that were dropped on the way have a part in it with what they had by then.
+        """
+        scored = [(trial, record) for trial, record in ranked if record.scored]
+        found = self.outcomes.read_all((trial.key, len(record.scores)) for trial, record in scored)
+        measure = self.measure(self.data[scored[0][0].base])
+        if found is None or any(len(each.predicted) != len(measure.counted) for each in found[0]):
+            return None
+        plain = scored[0][1].scores[-1].accuracy
+        return corrected("accuracy", found, plain, measure.labels, measure.n_classes, self.spec.seed)
 
     def show(self, trials: Sequence[Trial], title: str = "") -> None:
         """Show who leads, in the place of who led before."""
@@ -158,11 +182,9 @@ class Sweep:
         found = [(trial, self.ledger[trial.key]) for trial in trials if trial.key in self.ledger]
         return sorted(found, key=lambda pair: pair[1].ranking)
 
-    def folds(self, data: Dataset) -> list[Fold]:
-        """Positions of the rows to train on and to score; folds are drawn by content from train and validation together."""
-        if self.spec.cv is None:
-            return [(data.rows("train"), data.rows("validation"))]
-        return cross_validation(data, self.spec.cv, self.spec.seed)
+    def measure(self, data: Dataset) -> Measure:
+        """How trials on a base are measured."""
+        return Measure.of(self.spec, data)
 
     def _inputs(self, trial: Trial) -> int:
         return self.data[trial.base].width(trial.spec.pool, trial.layers)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.training.outcomes import Outcomes
 from stages.training.spec import DenseSpec, TrainedSpec
 
 
@@ -13,19 +14,21 @@ from stages.training.spec import DenseSpec, TrainedSpec
 class Member:
     """One head to train: its spec, and the positions of the rows that it is trained and validated on.
 
-    The weights of its best epoch are kept, or those of its ``last``.
+    The weights of its best epoch are kept, or those of its ``last``. Of the rows ``scored``, some of those of validation in
+    ascending order, the outcomes at that epoch are kept, too.
     """
 
     spec: DenseSpec
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     last: bool = False
+    scored: NDArray[np.int64] | None = None
 
 
 @dataclass
 class Fitted:
     """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss
-    or, where that was asked for, the last.
+    or, where that was asked for, the last; so are the ``outcomes`` of the rows that are scored.
 
     ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took. A head has ``stopped``
     when its epochs are done, when its patience is at an end, or when it was ``dropped``.
@@ -37,12 +40,7 @@ class Fitted:
     seconds: float = 0.0
     stopped: bool = False
     dropped: bool = False
-
-    def after(self, epoch: int) -> tuple[float, float]:
-        """Accuracy and loss on validation of the best of the first ``epoch`` epochs; 0 and infinity where none was finite."""
-        rows = [row for row in self.history[:epoch] if np.isfinite(row["val_loss"])]
-        best = min(rows, key=lambda row: row["val_loss"], default={"val_accuracy": 0.0, "val_loss": float("inf")})
-        return best["val_accuracy"], best["val_loss"]
+    outcomes: Outcomes | None = None
 
     @property
     def best_loss(self) -> float:

@@ -21,15 +21,18 @@ BN_MOMENTUM, BN_EPSILON = 0.99, 1e-3
 
 
 class Program(NamedTuple):
-    """The two functions for heads of one shape, of which the first is compiled.
+    """The functions for heads of one shape, of which the first is compiled.
 
     ``train(state, rates, X, y, orders, seeds) → (State, Sums)`` is one pass over ``orders`` (steps, K, batch size), which hold
     positions in ``X`` (n, d) and ``y`` (n,) int32; ``seeds`` (layers, K) are those of dropout.
-    ``evaluate(state, rates, X, y, member) → Sums`` is without dropout, over the rows where ``member`` (K, n) is 1.
+    ``evaluate(state, rates, X, y, member) → (Sums, logits)`` is without dropout: sums over the rows where ``member`` (K, n) is 1, and
+    the logits (K, n, outputs) of all rows. ``outcomes(logits, y, whole)`` is what they say of each row, as in
+    ``stages.training.outcomes``: (K, n) each, and where the ``whole`` is asked for, all log-probabilities (K, n, classes).
     """
 
     train: Callable[..., tuple[State, Sums]]
-    evaluate: Callable[..., Sums]
+    evaluate: Callable[..., tuple[Sums, Any]]
+    outcomes: Callable[..., tuple[Any, ...]]
 
 
 @lru_cache(maxsize=64)
@@ -68,15 +71,15 @@ def program(shape: Shape, drops: bool, ragged: bool) -> Program:
         zeros = ops.zeros((orders.shape[1],))
         return ops.fori_loop(0, orders.shape[0], step, (state, Sums(zeros, zeros, zeros)))  # type: ignore[no-any-return]
 
-    def evaluate(state: State, rates: Rates, X: Any, y: Any, member: Any) -> Sums:
+    def evaluate(state: State, rates: Rates, X: Any, y: Any, member: Any) -> tuple[Sums, Any]:
         logits, _ = forward(shape, state.weights, state.moving, ops.cast(X, "float32"), None, None)
         labels = ops.broadcast_to(y[None], (logits.shape[0], X.shape[0]))
         loss = _loss(logits, labels, rates, shape)
         sums = (ops.sum(each * member, axis=1) for each in (loss, _correct(logits, labels), ops.ones_like(member)))
-        return Sums(*sums)
+        return Sums(*sums), logits
 
     # Scoring is a few operations a head and epoch: less than compiling it would take.
-    return Program(compiled(train), evaluate)
+    return Program(compiled(train), evaluate, _outcomes)
 
 
 class _Dropout(NamedTuple):
@@ -172,6 +175,22 @@ def _correct(logits: Any, labels: Any) -> Any:
     ops = load_keras().ops
     found = logits[..., 0] > 0 if logits.shape[-1] == 1 else ops.argmax(logits, axis=-1)
     return ops.cast(ops.equal(ops.cast(found, "int32"), labels), "float32")
+
+
+def _outcomes(logits: Any, y: Any, whole: bool = False) -> tuple[Any, ...]:
+    """The predicted class, the log-probability (nats) of the true one, and how many classes are above it, each (K, n)."""
+    ops = load_keras().ops
+    if logits.shape[-1] == 1:
+        z = logits[..., 0]
+        towards = ops.where(ops.broadcast_to(y[None], z.shape) > 0, z, -z)
+        # As log_softmax of (0, z), stable for any logit.
+        log_p = ops.minimum(towards, 0.0) - ops.log1p(ops.exp(-ops.abs(z)))
+        return ops.cast(z > 0, "int32"), log_p, ops.cast(towards < 0, "int32")
+    logs = ops.log_softmax(logits, axis=-1)
+    true = ops.take_along_axis(logs, ops.broadcast_to(y[None, :, None], (*logits.shape[:2], 1)), axis=-1)
+    above = ops.sum(ops.cast(logs > true, "int32"), axis=-1)
+    found = (ops.argmax(logits, axis=-1), true[..., 0], above)
+    return (*found, logs) if whole else found
 
 
 def _row_weights(class_weight: Any, labels: Any) -> Any:

@@ -14,6 +14,7 @@ from stages.training.member import Begun, Fitted, Member, class_weights
 from stages.training.program import program
 from stages.training.source import Block, Source
 from stages.training.spec import DenseSpec
+from stages.training.watched import Watched
 
 # Stacked weights and slots beyond this no longer stay in a processor's caches, and more heads at once are not quicker.
 STACK_BYTES = 8_000_000
@@ -27,7 +28,8 @@ SCORED_ROWS = 1024
 class Training:
     """Heads of one shape in training. ``fitted[i]`` says how far ``members[i]`` has come.
 
-    Without ``keep_weights`` scores are all that is kept, and heads may be ``begun``, all of them at the same epoch. Stacks are
+    Without ``keep_weights`` scores and outcomes are all that is kept, these with the log-probabilities of all classes where
+    ``whole``, and heads may be ``begun``, all of them at the same epoch. Stacks are
     made by the order of the members, and made anew without those that have stopped as soon as going on with them would cost
     more than compiling does; by counts and never by the clock, so that the same members give the same numbers.
     """
@@ -39,8 +41,10 @@ class Training:
         n_classes: int,
         keep_weights: bool = True,
         begun: Sequence[Begun] = (),
+        whole: bool = False,
     ) -> None:
         self._keep_weights = keep_weights
+        self._whole = whole and n_classes > 2  # of two classes, one says all of the other
         self.members = list(members)
         self.source = source
         self.n_classes = n_classes
@@ -54,6 +58,7 @@ class Training:
         # A batch is no longer than there are rows, however large it was asked for.
         self._batch = min(self.shape.batch_size, max(len(member.train) for member in members))
         self._validates = [np.isin(self._scored, member.validation) for member in members]
+        self._watched = Watched(members, self._scored, n_classes if self._whole else 0)
         self._everything = [np.array_equal(member.train, self._rows) for member in members]
         steps = {-(-len(member.train) // self._batch) for member in members}
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
@@ -105,6 +110,7 @@ class Training:
                     each.state, found = self._program.train(each.state, each.rates, block.X, block.y, orders, seeds)
                     each.trained += _as_array(found)
                 each.seconds += perf_counter() - start
+        self._watched.begin(self.active)
         for block in self.source.blocks(self._scored, None):
             for each in self._stacks:
                 start = perf_counter()
@@ -150,7 +156,13 @@ class Training:
         for start in range(0, block.X.shape[0], SCORED_ROWS):
             part = slice(start, start + SCORED_ROWS)
             here = load_keras().ops.convert_to_tensor(member[:, part])
-            each.scored += _as_array(self._program.evaluate(each.state, each.rates, block.X[part], block.y[part], here))
+            X, y = block.X[part], block.y[part]
+            sums, logits = self._program.evaluate(each.state, each.rates, X, y, here)
+            each.scored += _as_array(sums)
+            if self._watched.wants(each.heads):
+                to_numpy = load_keras().ops.convert_to_numpy
+                found = [to_numpy(value) for value in self._program.outcomes(logits, y, self._whole)]
+                self._watched.put(each.heads, places[part], found)
 
     def _note(self, each: "_Stack") -> int:
         """Write down the epoch of the heads that were trained in it; says how many."""
@@ -162,7 +174,7 @@ class Training:
             fitted, spec = self.fitted[i], self.members[i].spec
             if np.isfinite(val_loss[k]) and (val_loss[k] < fitted.best_loss or self.members[i].last):
                 better.append((k, fitted))
-                fitted.best_epoch = self.epoch
+                fitted.best_epoch, fitted.outcomes = self.epoch, self._watched.of(i)
             row = {"loss": float(loss[k]), "accuracy": float(accuracy[k])}
             fitted.history.append(row | {"val_loss": float(val_loss[k]), "val_accuracy": float(val_accuracy[k])})
             fitted.seconds += each.seconds / len(active)

@@ -1,0 +1,47 @@
+"""What of a sweep's protocol changed since its first version, named where it makes a difference: trials and sweeps to which none of
+it applies keep their keys.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cache.manifest import Manifest
+from stages.fields import Range
+from stages.heads.spec import AnyHead
+from stages.sweeps.spec import SweepSpec
+from stages.training.spec import TrainedSpec
+
+# Each marker, with what it says: the reason why a sweep that was run before it is stale.
+MARKERS = {
+    "plain_log_loss": "the log loss of trials has no label smoothing any more",
+    "copies_once": "copies of an image count once in the scores of trials",
+}
+
+
+def of_trial(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, bool]:
+    """What is in the key of a trial of this head beside ``cv``, ``repeats`` and ``seed``."""
+    smooth = isinstance(head, TrainedSpec) and head.label_smoothing > 0
+    return _there(plain_log_loss=smooth, copies_once=_has_copies(sweep, manifest))
+
+
+def of_sweep(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, bool]:
+    """What is in the key of a sweep over variants of this head."""
+    smooth = isinstance(head, TrainedSpec) and any(_values(sweep.grid, "label_smoothing", head.label_smoothing))
+    return _there(plain_log_loss=smooth, copies_once=_has_copies(sweep, manifest))
+
+
+def _there(**markers: bool) -> dict[str, bool]:
+    return {name: True for name, applies in markers.items() if applies}
+
+
+def _values(grid: Mapping[str, list[Any] | Range], field: str, otherwise: Any) -> Iterable[Any]:
+    """The values that a field has among the trials; the ends of a range."""
+    found = grid.get(field, [otherwise])
+    return [found.low, found.high] if isinstance(found, Range) else found
+
+
+def _has_copies(sweep: SweepSpec, manifest: Manifest) -> bool:
+    """Whether an image is there twice, with one label, among those that are scored."""
+    splits = ("train", "validation") if sweep.cv else ("validation",)
+    rows = [(record.sha256, record.label) for record in manifest.records if record.split in splits]
+    return len(set(rows)) < len(rows)

@@ -1,0 +1,149 @@
+"""The scores that may rank trials, on many weighted samples of the same rows at once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.heads.metrics import TOP
+from stages.heads.rowwise import losses, probabilities
+from stages.training.outcomes import Outcomes
+
+Floats = NDArray[np.float64]
+# Of each trial, its outcomes for each seed.
+Trials = Sequence[Sequence[Outcomes]]
+
+
+class Scorer(Protocol):
+    """Scores of T trials, means over their seeds; NaN where a sample has none."""
+
+    def every(self, weights: Floats) -> Floats:
+        """Of all trials (runs, T), for the ``weights`` (runs, n) of rows."""
+
+    def one(self, weights: Floats, trial: int) -> Floats:
+        """Of one of them (runs,)."""
+
+
+def scorer(metric: str, trials: Trials, y: NDArray[np.int64], n_classes: int) -> Scorer:
+    """Of a score of ``stages.heads.scored.METRICS``, on rows with labels ``y`` (n,)."""
+    if metric == "log_loss":
+        return log_loss(trials)
+    if metric == "top5_accuracy":
+        return _Mean(_by_row(trials, lambda each: each.rank < TOP))
+    if metric == "macro_f1":
+        return _MacroF1(trials, y, n_classes)
+    if metric == "auc":
+        return _Area(trials, y)
+    right = _by_row(trials, lambda each: each.predicted == y)
+    return _Mean(right) if metric == "accuracy" else _MeanOfClasses(right, y)
+
+
+def log_loss(trials: Trials) -> Scorer:
+    """Of the log loss."""
+    return _Mean(_by_row(trials, losses))
+
+
+def _by_row(trials: Trials, value: Callable[[Outcomes], NDArray[Any]]) -> Floats:
+    """A value of each row and trial (n, T), the mean over seeds."""
+    columns = [np.mean([value(each) for each in seeds], axis=0, dtype=np.float64) for seeds in trials]
+    return np.stack(columns, axis=1)
+
+
+def _divided(a: Floats, b: Floats) -> Floats:
+    out: Floats = np.full(np.broadcast_shapes(a.shape, b.shape), np.nan)
+    return np.divide(a, b, out=out, where=b > 0)
+
+
+def _mean_there(values: Floats) -> Floats:
+    """The mean over the last axis of what is not NaN."""
+    there = ~np.isnan(values)
+    return _divided(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
+
+
+class _Mean:
+    """Of ``values`` (n, T), the weighted mean over rows."""
+
+    def __init__(self, values: Floats) -> None:
+        self._values = values
+
+    def every(self, weights: Floats) -> Floats:
+        found: Floats = weights @ self._values
+        return _divided(found, weights.sum(axis=1, keepdims=True))
+
+    def one(self, weights: Floats, trial: int) -> Floats:
+        return _divided(weights @ self._values[:, trial], weights.sum(axis=1))
+
+
+class _MeanOfClasses:
+    """Of ``values`` (n, T), the mean over classes of the weighted means over their rows."""
+
+    def __init__(self, values: Floats, y: NDArray[np.int64]) -> None:
+        rows = [np.flatnonzero(y == c) for c in np.unique(y)]
+        self._parts = [(each, _Mean(values[each])) for each in rows]
+
+    def every(self, weights: Floats) -> Floats:
+        return _mean_there(np.stack([mean.every(weights[:, rows]) for rows, mean in self._parts], axis=-1))
+
+    def one(self, weights: Floats, trial: int) -> Floats:
+        return _mean_there(np.stack([mean.one(weights[:, rows], trial) for rows, mean in self._parts], axis=-1))
+
+
+class _OneByOne:
+    """A score that is no sum over rows: trial by trial, and seed by seed."""
+
+    def __init__(self, trials: Trials) -> None:
+        self._trials = trials
+
+    def every(self, weights: Floats) -> Floats:
+        return np.stack([self.one(weights, trial) for trial in range(len(self._trials))], axis=1)
+
+    def one(self, weights: Floats, trial: int) -> Floats:
+        found: Floats = np.mean([self._of(each, weights) for each in self._trials[trial]], axis=0)
+        return found
+
+    def _of(self, found: Outcomes, weights: Floats) -> Floats:
+        raise NotImplementedError
+
+
+class _MacroF1(_OneByOne):
+    def __init__(self, trials: Trials, y: NDArray[np.int64], n_classes: int) -> None:
+        super().__init__(trials)
+        self._y, self._classes = y, n_classes
+
+    def _counts(self, classes: NDArray[Any], weights: Floats) -> Floats:
+        """The weight of each class (runs, classes)."""
+        from scipy.sparse import csr_array
+
+        n = len(classes)
+        hot = csr_array((np.ones(n), classes.astype(np.int64), np.arange(n + 1)), shape=(n, self._classes))
+        return np.asarray(weights @ hot)
+
+    def _of(self, found: Outcomes, weights: Floats) -> Floats:
+        support, spoken = self._counts(self._y, weights), self._counts(found.predicted, weights)
+        hits = self._counts(self._y, weights * (found.predicted == self._y))
+        f1 = 2 * hits / np.maximum(support + spoken, 1)
+        return _mean_there(np.where(support > 0, f1, np.nan))
+
+
+class _Area(_OneByOne):
+    def __init__(self, trials: Trials, y: NDArray[np.int64]) -> None:
+        super().__init__(trials)
+        self._y = y
+
+    def _of(self, found: Outcomes, weights: Floats) -> Floats:
+        p = probabilities(self._y, found)
+        classes = [1] if p.shape[1] == 2 else list(range(p.shape[1]))
+        return _mean_there(np.stack([_area(self._y == c, p[:, c], weights) for c in classes], axis=-1))
+
+
+def _area(mine: NDArray[np.bool_], p: Floats, weights: Floats) -> Floats:
+    """The area under the ROC curve (runs,) of rows that are ``mine`` (n,) against the others; pairs with one probability count half."""
+    order = np.argsort(p, kind="stable")
+    ordered, mine, weights = p[order], mine[order], weights[:, order]
+    others = np.cumsum(weights * ~mine, axis=1)
+    others = np.concatenate([np.zeros((len(weights), 1)), others], axis=1)
+    below = others[:, np.searchsorted(ordered, ordered[mine], "left")]
+    up_to = others[:, np.searchsorted(ordered, ordered[mine], "right")]
+    own = weights[:, mine]
+    return _divided((own * (below + up_to)).sum(axis=1) / 2, own.sum(axis=1) * others[:, -1])

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CONFIG, ROOT, Project, write_photos
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.sweeps import group as groups
 from stages.sweeps.checkpoints import Checkpoints
@@ -22,6 +24,7 @@ from stages.sweeps.folds import Fold
 from stages.sweeps.group import Group
 from stages.sweeps.ledger import Record
 from stages.sweeps.measure import Measure
+from stages.sweeps.scoring import best_epoch
 from stages.sweeps.trials import Trial
 from stages.training.member import Member
 from stages.training.source import InMemory
@@ -63,7 +66,7 @@ def test_a_group_goes_on_where_it_was_written(
     """Of its members, some have stopped by then and others have not."""
     monkeypatch.setattr(groups, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setattr(groups, "SHARE_FOR_CHECKPOINTS", np.inf)
-    trials = [trial("a", **options), trial("b", **{**options, "learning_rate": 0.3})]
+    trials = [trial("a", **options), trial("b", **{**options, "learning_rate": 0.3, "patience": 1})]
     said: list[str] = []
     whole = begin(trials, Checkpoints(tmp_path / "whole"), said)
     whole.advance(None)
@@ -84,31 +87,50 @@ def test_a_group_goes_on_where_it_was_written(
     assert not said
 
 
-def test_scores_are_averaged_over_folds_by_their_sizes_and_then_over_seeds(tmp_path: Path) -> None:
-    """Against each member trained alone."""
-    each = trial("a", epochs=3, patience=None)
+def test_folds_take_one_epoch_together_and_scores_are_means_over_seeds(tmp_path: Path) -> None:
+    """Against each member trained alone: the epoch of the lowest mean loss over folds, each image counting the same."""
+    each = trial("a", epochs=6, patience=None, learning_rate=3e-2)
     group = begin([each], Checkpoints(tmp_path), [])
     group.advance(None)
     (record,) = group.records()
     X, y, folds = split()
+    sizes = [len(held) for _, held in folds]
     assert isinstance(each.spec, DenseSpec)
-    for epoch in range(3):
+    for epochs in range(1, 7):
         by_seed = []
         for seed in (0, 1):
             spec = each.spec.model_copy(update={"seed": seed})
-            alone = [train_all([Member(spec, *fold)], InMemory(X, y), 2)[0] for fold in folds]
-            scored = np.array([best(one.history[: epoch + 1]) for one in alone])
-            by_seed.append(np.average(scored, axis=0, weights=[len(held) for _, held in folds]))
-        found = record.scores[epoch]
+            alone = [train_all([Member(spec, *fold)], InMemory(X, y), 2)[0].history[:epochs] for fold in folds]
+            rows = np.array([[(row["val_accuracy"], row["val_loss"]) for row in history] for history in alone])
+            means = np.average(rows, axis=0, weights=sizes)
+            by_seed.append(means[means[:, 1].argmin()])
+        found = record.scores[epochs - 1]
         assert (found.accuracy, found.loss) == pytest.approx(tuple(np.mean(by_seed, axis=0)), rel=1e-4)
         assert found.spread == pytest.approx(float(np.std([one[0] for one in by_seed], ddof=1)), abs=1e-6)
         assert found.rows == 90
 
 
-def best(history: list[dict[str, float]]) -> tuple[float, float]:
-    """Accuracy and loss on validation at the epoch that is kept."""
-    row = min(history, key=lambda row: row["val_loss"])
-    return row["val_accuracy"], row["val_loss"]
+@settings(deadline=None, max_examples=8)
+@given(patience=st.integers(1, 3), rates=st.lists(st.sampled_from([1e-3, 3e-2, 0.3]), min_size=1, max_size=3))
+def test_the_folds_of_a_seed_stop_together_as_their_mean_says(patience: int, rates: list[float]) -> None:
+    X, y, folds = split()
+    members = [
+        Member(trial("a", learning_rate=rate, patience=patience, seed=k).spec, *fold, choice=k)
+        for k, rate in enumerate(rates)
+        for fold in folds
+    ]
+    for k, fitted in enumerate(zip(*[iter(train_all(members, InMemory(X, y), 2))] * 2, strict=True)):
+        assert len({len(one.history) for one in fitted}) == 1, k
+        losses = np.array([[row["val_loss"] for row in one.history] for one in fitted])
+        best = int(np.average(losses, axis=0, weights=[len(held) for _, held in folds]).argmin()) + 1
+        assert [one.best_epoch for one in fitted] == [best, best] and all(one.weights for one in fitted)
+        assert losses.shape[1] in (best + patience, 9)
+
+
+def test_the_epoch_of_folds_is_among_those_that_all_reached() -> None:
+    assert best_epoch([[3.0, 1.0, 0.1], [3.0, 2.0]], [1, 1]) == 2
+    assert best_epoch([[3.0, 1.0], [1.0, 2.0]], [1, 9]) == 1 and best_epoch([[3.0, 1.0], [1.0, 2.0]], [9, 1]) == 2
+    assert best_epoch([[np.nan, 1.0], [0.0, np.inf]], [1, 1]) is None
 
 
 def test_what_is_damaged_is_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONFIG, Project, write_photos
+from conftest import CONFIG, Project, result, write_photos
 
 from cache.errors import HeadError
 from stages.heads.own import KerasHead
@@ -105,6 +105,11 @@ epochs = 2
 [sweeps.rates]
 head = "listed"
 grid = { learning_rate = [1e-4, 1e-2] }
+
+[sweeps.folds]
+head = "listed"
+cv = 2
+grid = { label_smoothing = [0.0, 0.2] }
 """
 
 
@@ -120,9 +125,31 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_it_is_trained_swept_reported_and_predicts(own: Project) -> None:
     outcome = own.make("sweep", "report")
-    assert outcome.code == 0 and outcome.trained == ["listed", "logreg", "mine", "rates", "ridge"], outcome.out
+    assert outcome.code == 0 and outcome.trained == ["folds", "listed", "logreg", "mine", "rates", "ridge"], outcome.out
+    assert result(own, "sweeps", "folds")["parts"]["one_epoch"] and result(own, "sweeps", "rates")["parts"].keys() == {
+        "schema", "sweep", "head", "bases", "rows",
+    }  # fmt: skip
     predicted = own.headstart("predict", "--head", "mine", str(own.photos / "cat"))
     assert predicted.code == 0 and predicted.out.count(": cat (") + predicted.out.count(": dog (") == 20
+
+
+def test_what_it_says_after_each_epoch_is_what_keras_scores(tmp_path: Path) -> None:
+    """And looking changes nothing of its training."""
+    (tmp_path / "my_heads.py").write_text(MINE)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(0, 1, (40, 2, 2, 6)).astype(np.float32), rng.integers(0, 3, 40)
+    spec = KerasSpec(kind="keras", build="my_heads.py:build", epochs=4, learning_rate=1e-2)
+    seen: list[float] = []
+
+    def look(head: KerasHead) -> None:
+        seen.append(float(-head.predict_log_proba(X[30:])[np.arange(10), y[30:]].mean()))
+
+    watched, alone = (
+        KerasHead(spec, ["a", "b", "c"], tmp_path, **more).fit(X[:30], y[:30], X[30:], y[30:])
+        for more in ({"each_epoch": look}, {})
+    )
+    assert seen == pytest.approx([row["val_loss"] for row in watched.history_], rel=1e-4)
+    assert watched.history_ == alone.history_
 
 
 def test_an_edit_of_the_file_makes_its_heads_stale(own: Project) -> None:

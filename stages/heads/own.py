@@ -5,7 +5,7 @@ import runpy
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
@@ -31,14 +31,21 @@ SHOWN = 4  # probabilities
 class KerasHead(KerasModelHead):
     """A head that somebody else's function builds. ``home`` is the folder that ``build`` is relative to.
 
-    The weights of the best epoch are kept, or those of the ``last``.
+    The weights of the best epoch are kept, or those of the ``last``. ``each_epoch`` is given the head as it is after each epoch.
     """
 
     spec: KerasSpec
 
-    def __init__(self, spec: KerasSpec, classes: Sequence[str], home: Path = Path(), last: bool = False) -> None:
+    def __init__(
+        self,
+        spec: KerasSpec,
+        classes: Sequence[str],
+        home: Path = Path(),
+        last: bool = False,
+        each_epoch: Callable[["KerasHead"], None] = lambda head: None,
+    ) -> None:
         super().__init__(spec, classes)
-        self.home, self.last = home, last
+        self.home, self.last, self._each_epoch = home, last, each_epoch
 
     def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
         keras, spec, start = load_keras(), self.spec, perf_counter()
@@ -50,7 +57,9 @@ class KerasHead(KerasModelHead):
         try:
             self._core.compile(optimizer=optimizer(spec), loss=loss(spec, self._single), metrics=["accuracy"])
             with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
-                tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance(1))
+                tick = keras.callbacks.LambdaCallback(
+                    on_epoch_end=lambda epoch, logs: (advance(1), self._each_epoch(self))
+                )
                 history = self._core.fit(
                     *self._targets(train), validation_data=self._targets(validation), epochs=spec.epochs, batch_size=spec.batch_size,
                     validation_batch_size=PREDICT_BATCH, class_weight=dict(enumerate(map(float, weights))),

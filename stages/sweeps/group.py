@@ -31,13 +31,15 @@ class Group:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        members = []
+        members: list[Member] = []
         for trial in self.trials:
             assert isinstance(trial.spec, DenseSpec)
             for number in range(self.repeats):
                 spec = trial.spec.model_copy(update={"seed": trial.spec.seed + number})
                 pairs = zip(self.measure.folds, self.measure.scored, strict=True)
-                members += [Member(spec, *fold, scored=scored) for fold, scored in pairs]
+                # The folds of a trial take one epoch together: each its best would be chosen by the very rows that it is scored on.
+                choice = len(members)
+                members += [Member(spec, *fold, scored=scored, choice=choice) for fold, scored in pairs]
         kept = [self.checkpoints.read(trial.key) for trial in self.trials if self.checkpoints.epochs(trial.key)]
         begun = [member for each in kept for member in each.members]
         self._training = Training(members, self.source, self.measure.n_classes, keep_weights=False, begun=begun)

@@ -14,6 +14,7 @@ from stages.training.spec import TrainedSpec
 # Each marker, with what it says: the reason why a sweep that was run before it is stale.
 MARKERS = {
     "plain_log_loss": "the log loss of trials has no label smoothing any more",
+    "one_epoch": "the folds of a trial take one epoch together now",
     "copies_once": "copies of an image count once in the scores of trials",
 }
 
@@ -21,13 +22,17 @@ MARKERS = {
 def of_trial(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, bool]:
     """What is in the key of a trial of this head beside ``cv``, ``repeats`` and ``seed``."""
     smooth = isinstance(head, TrainedSpec) and head.label_smoothing > 0
-    return _there(plain_log_loss=smooth, copies_once=_has_copies(sweep, manifest))
+    return _there(plain_log_loss=smooth, one_epoch=_in_folds(sweep, head), copies_once=_has_copies(sweep, manifest))
 
 
 def of_sweep(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, bool]:
     """What is in the key of a sweep over variants of this head."""
     smooth = isinstance(head, TrainedSpec) and any(_values(sweep.grid, "label_smoothing", head.label_smoothing))
-    return _there(plain_log_loss=smooth, copies_once=_has_copies(sweep, manifest))
+    return _there(plain_log_loss=smooth, one_epoch=_in_folds(sweep, head), copies_once=_has_copies(sweep, manifest))
+
+
+def _in_folds(sweep: SweepSpec, head: AnyHead) -> bool:
+    return sweep.cv is not None and isinstance(head, TrainedSpec)
 
 
 def _there(**markers: bool) -> dict[str, bool]:

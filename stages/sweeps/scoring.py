@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from stages.progress import Progress
 from stages.sweeps.ledger import Record
 from stages.sweeps.measure import Measure
 from stages.sweeps.trials import Trial
+from stages.training.member import mean_loss
 from stages.training.outcomes import Outcomes
 
 # A trial's record, and its outcomes for each seed; none where it came to nothing.
@@ -34,18 +36,39 @@ def score_own(
     by_seed, seconds = [], 0.0
     for number in range(repeats):
         seeded = spec.model_copy(update={"seed": spec.seed + number})
-        parts = []
+        epochs: list[list[Outcomes]] = []  # of each fold
+        losses: list[list[float]] = []
         for (train, held), scored in zip(measure.folds, measure.scored, strict=True):
-            head = KerasHead(seeded, data.classes, home)
+            told: list[Outcomes] = []
+            note = partial(_note, told, data.y[scored], X[scored])
+            head = KerasHead(seeded, data.classes, home, each_epoch=note)
             try:
                 head.fit(X[train], data.y[train], X[held], data.y[held], progress, name)
             except HeadError as error:
                 # One that diverged was trained, and would diverge again.
                 return Record(trial.key, (), isinstance(error, DivergedError), seconds, str(error)), []
-            parts.append(Outcomes.of(data.y[scored], head.predict_log_proba(X[scored])))
             seconds += head.seconds_
-        by_seed.append(measure.joined(parts))
+            epochs.append(told)
+            losses.append([row["val_loss"] for row in head.history_])
+        best = best_epoch(losses, [len(held) for _, held in measure.folds])
+        if best is None:
+            return Record(trial.key, (), True, seconds, str(DivergedError.at(spec.learning_rate))), []
+        by_seed.append(measure.joined([told[best - 1] for told in epochs]))
     return Record(trial.key, (measure.score(by_seed),), True, round(seconds, 3)), by_seed
+
+
+def _note(told: list[Outcomes], y: NDArray[np.int64], X: NDArray[np.float32], head: KerasHead) -> None:
+    with np.errstate(all="ignore"):  # of a head that diverges
+        told.append(Outcomes.of(y, head.predict_log_proba(X)))
+
+
+def best_epoch(losses: Sequence[Sequence[float]], rows: Sequence[int]) -> int | None:
+    """The epoch (from 1) of the lowest mean validation loss over folds of so many rows, among those that all folds reached; None
+    where none was finite. ``losses`` are those of each fold, by epoch.
+    """
+    means = [mean_loss(each, rows) for each in zip(*losses, strict=False)]
+    finite = [epoch for epoch, loss in enumerate(means, 1) if np.isfinite(loss)]
+    return min(finite, key=lambda epoch: means[epoch - 1], default=None)
 
 
 def score_baselines(trials: Sequence[Trial], data: Dataset, measure: Measure, repeats: int) -> list[Done]:

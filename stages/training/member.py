@@ -1,5 +1,6 @@
 """One head among those that are trained together: what it is trained on, and how far it has come."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ class Member:
 
     The weights of its best epoch are kept, or those of its ``last``. Of the rows ``scored``, some of those of validation in
     ascending order, the outcomes at that epoch are kept, too.
+
+    Members with one ``choice``, such as the folds of a trial, take their best epoch together, and stop together.
     """
 
     spec: DenseSpec
@@ -23,12 +26,14 @@ class Member:
     validation: NDArray[np.int64]
     last: bool = False
     scored: NDArray[np.int64] | None = None
+    choice: int | None = None
 
 
 @dataclass
 class Fitted:
     """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss
-    or, where that was asked for, the last; so are the ``outcomes`` of the rows that are scored.
+    (of its own, or the mean over those that it chooses with) or, where that was asked for, the last; so are the ``outcomes`` of the rows
+    that are scored.
 
     ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took. A head has ``stopped``
     when its epochs are done, when its patience is at an end, or when it was ``dropped``.
@@ -44,8 +49,23 @@ class Fitted:
 
     @property
     def best_loss(self) -> float:
-        """The lowest validation loss so far; infinity where none was finite."""
+        """The validation loss of the best epoch so far; infinity where none was finite."""
         return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else float("inf")
+
+
+def choices(members: Sequence[Member]) -> list[list[int]]:
+    """Places of the members that choose their epoch together; most do so alone."""
+    groups: dict[tuple[bool, int], list[int]] = {}
+    for i, member in enumerate(members):
+        name = (True, i) if member.choice is None else (False, member.choice)
+        groups.setdefault(name, []).append(i)
+    return list(groups.values())
+
+
+def mean_loss(losses: Sequence[float], rows: Sequence[int]) -> float:
+    """The mean validation loss of members that choose together, each with so many validation rows; not finite where one is not."""
+    total = sum(rows)
+    return sum(loss * (n / total) for loss, n in zip(losses, rows, strict=True))
 
 
 class Begun(NamedTuple):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages.bases.backend import load_keras
 from stages.training import stack
-from stages.training.member import Begun, Fitted, Member, class_weights
+from stages.training.member import Begun, Fitted, Member, choices, class_weights, mean_loss
 from stages.training.program import program
 from stages.training.source import Block, Source
 from stages.training.spec import DenseSpec
@@ -59,6 +59,7 @@ class Training:
         self._batch = min(self.shape.batch_size, max(len(member.train) for member in members))
         self._validates = [np.isin(self._scored, member.validation) for member in members]
         self._watched = Watched(members, self._scored, n_classes if self._whole else 0)
+        self._choices = choices(members)
         self._everything = [np.array_equal(member.train, self._rows) for member in members]
         steps = {-(-len(member.train) // self._batch) for member in members}
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
@@ -119,6 +120,7 @@ class Training:
         self.epoch += 1
         for each in self._stacks:
             tick(self._note(each))
+        self._choose()
         self._restack()
 
     def _draws(self, heads: Sequence[int], block: Block) -> tuple[Any, Any]:
@@ -169,22 +171,35 @@ class Training:
         active = [(k, i) for k, i in enumerate(each.heads) if not self.fitted[i].stopped]
         loss, accuracy = each.trained[:2] / np.maximum(each.trained[2], 1)
         val_loss, val_accuracy = each.scored[:2] / np.maximum(each.scored[2], 1)
-        better = []
         for k, i in active:
-            fitted, spec = self.fitted[i], self.members[i].spec
-            if np.isfinite(val_loss[k]) and (val_loss[k] < fitted.best_loss or self.members[i].last):
-                better.append((k, fitted))
-                fitted.best_epoch, fitted.outcomes = self.epoch, self._watched.of(i)
             row = {"loss": float(loss[k]), "accuracy": float(accuracy[k])}
-            fitted.history.append(row | {"val_loss": float(val_loss[k]), "val_accuracy": float(val_accuracy[k])})
-            fitted.seconds += each.seconds / len(active)
-            waited = self.epoch - (fitted.best_epoch or 0)
-            fitted.stopped = self.epoch >= spec.epochs or waited >= (spec.patience or spec.epochs)
-        if better and self._keep_weights:
-            found = each.state.heads([k for k, _ in better], self.shape)
-            for (_, fitted), weights in zip(better, found, strict=True):
-                fitted.weights = weights
+            row |= {"val_loss": float(val_loss[k]), "val_accuracy": float(val_accuracy[k])}
+            self.fitted[i].history.append(row)
+            self.fitted[i].seconds += each.seconds / len(active)
         return len(active)
+
+    def _choose(self) -> None:
+        """Keep this epoch of the heads that are better than before, and stop those whose patience is at an end."""
+        better: set[int] = set()
+        for group in self._choices:
+            mine = [self.fitted[i] for i in group]
+            if mine[0].stopped:
+                continue
+            rows = [len(self.members[i].validation) for i in group]
+            loss = mean_loss([each.history[-1]["val_loss"] for each in mine], rows)
+            lowest = mean_loss([each.best_loss for each in mine], rows)
+            if np.isfinite(loss) and (loss < lowest or self.members[group[0]].last):
+                better.update(group)
+                for i in group:
+                    self.fitted[i].best_epoch, self.fitted[i].outcomes = self.epoch, self._watched.of(i)
+            spec = self.members[group[0]].spec
+            waited = self.epoch - (mine[0].best_epoch or 0)
+            for each in mine:
+                each.stopped = self.epoch >= spec.epochs or waited >= (spec.patience or spec.epochs)
+        for stacked in self._stacks if self._keep_weights else ():
+            places = [k for k, i in enumerate(stacked.heads) if i in better]
+            for k, weights in zip(places, stacked.state.heads(places, self.shape) if places else [], strict=True):
+                self.fitted[stacked.heads[k]].weights = weights
 
     def _restack(self) -> None:
         kept = []

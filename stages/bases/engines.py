@@ -61,15 +61,15 @@ class OpenVINOEngine:
         return [np.array(self._request.get_output_tensor(i).data) for i in range(len(self.shapes))]
 
 
-def load_extra(package: str) -> Any:
-    """A package of the extra ``openvino``. Raises BaseError in one line where it is not installed."""
+def load_extra(package: str, extra: str = "openvino", what: str = 'engine "openvino"') -> Any:
+    """A package of an extra, which is for ``what``. Raises BaseError in one line where it is not installed."""
     # OpenVINO would report to its makers what it is used for. Nobody who extracts features has agreed to that.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return import_module(package)
     except ImportError as error:
         raise BaseError(
-            f'engine "openvino": expected the package {package}, found none ({error}); install headstart[openvino]'
+            f"{what}: expected the package {package}, found none ({error}); install headstart[{extra}]"
         ) from error
 
 

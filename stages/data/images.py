@@ -1,11 +1,12 @@
 """One image file → RGB array: the decode and resize policy, which is part of every base key.
 
 EXIF orientation is applied, transparency is laid over white, the first frame of an animation counts, 16-bit values
-are scaled to 8 bits and not clipped, everything becomes RGB, and is resized with Pillow's antialiased bilinear filter
-to the input size, without keeping the aspect ratio. ``predict`` uses the same code.
+are scaled to 8 bits and not clipped, everything becomes RGB, and is resized to the input size: by Pillow's antialiased bilinear
+filter without keeping the aspect ratio, unless the base says otherwise. ``predict`` uses the same code.
 """
 
 import io
+import math
 import warnings
 from contextlib import nullcontext
 from threading import Lock
@@ -14,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from stages.data.policy import SQUASH, Resize
+
 MAX_PIXELS = 178_956_970  # Pillow's own limit, at which it speaks of a decompression bomb
 HUGE_PIXELS = 40_000_000  # decoded one at a time, however many threads there are: each takes up to 7 bytes a pixel
 STRIP = 1024  # rows
+MOST_LONG = 8  # times the input size: how long an image is resized whole before its middle is cut out
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -28,9 +32,13 @@ class BadImageError(Exception):
 
 
 def decode(
-    data: bytes, size: tuple[int, int] | None = None, scaled: bool = False, least: int | None = None
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    scaled: bool = False,
+    least: int | None = None,
+    how: Resize = SQUASH,
 ) -> NDArray[np.uint8]:
-    """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given.
+    """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given, as ``how`` says.
 
     With ``scaled``, libjpeg decodes a JPEG at an eighth, a quarter or half of its size where that is still at least
     ``size``, which is quicker and gives slightly different pixels; ``least`` does so without a ``size``, down to so many pixels a
@@ -43,14 +51,13 @@ def decode(
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
             if scaled and size is not None:
-                least = max(size)  # with EXIF orientations that swap the sides, either may come to be the height
+                # With EXIF orientations that swap the sides, either may come to be the height.
+                least = math.ceil(max(size) / how.crop)
             if least is not None:
                 image.draft(None, (least, least))
             with _ONE_HUGE_IMAGE if image.width * image.height > HUGE_PIXELS else nullcontext():
                 rgb = to_rgb(image)
-                if size is not None and rgb.size != (size[1], size[0]):
-                    rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-                return np.asarray(rgb, dtype=np.uint8)
+                return np.asarray(rgb if size is None else resized(rgb, size, how), dtype=np.uint8)
     except (BadImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -62,6 +69,49 @@ def decode(
     except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError(f"damaged: {reason[:200]}") from error
+
+
+def resized(image: Image.Image, size: tuple[int, int], how: Resize = SQUASH) -> Image.Image:
+    """A Pillow image at ``size`` = (height, width)."""
+    if how.mode == "shortest" or how.crop < 1:
+        return _middle(image, size, how)
+    box = (0, 0, *image.size)
+    if how.mode == "crop":
+        # The rules of keras.ops.image.resize with crop_to_aspect_ratio.
+        wide = max(1, min(image.width, int(image.height * size[1] / size[0])))
+        tall = max(1, min(image.height, int(image.width * size[0] / size[1])))
+        left, top = (image.width - wide) // 2, (image.height - tall) // 2
+        box = (left, top, left + wide, top + tall)
+    return _scaled(image, (size[1], size[0]), box, how)
+
+
+def _middle(image: Image.Image, size: tuple[int, int], how: Resize) -> Image.Image:
+    # torchvision's rules: Resize cuts the longer side off, CenterCrop rounds half to even.
+    tall, wide = (int(side / how.crop + 1e-6) for side in size)
+    if how.mode == "squash":
+        whole = [wide, tall]
+    elif tall == wide:
+        whole = [int(tall * side / min(image.size)) for side in image.size]
+    else:
+        ratio = max(tall / image.height, wide / image.width)
+        whole = [round(side * ratio) for side in image.size]
+    left, top = round((whole[0] - size[1]) / 2), round((whole[1] - size[0]) / 2)
+    window = (left, top, left + size[1], top + size[0])
+    if max(whole) <= MOST_LONG * max(size):
+        return _scaled(image, (whole[0], whole[1]), (0, 0, *image.size), how).crop(window)
+    # All of a long strip would take gigabytes. Its middle alone may be rounded differently.
+    x, y = image.width / whole[0], image.height / whole[1]
+    return _scaled(image, (size[1], size[0]), (left * x, top * y, window[2] * x, window[3] * y), how)
+
+
+def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[float, ...], how: Resize) -> Image.Image:
+    """The part of an image in ``box`` (left, top, right, bottom) at ``size`` = (width, height)."""
+    if image.size == size and box == (0, 0, *size):
+        return image
+    resample = Image.Resampling[how.filter.upper()]
+    if how.antialias:
+        return image.resize(size, resample, box)  # type: ignore[arg-type]
+    return image.transform(size, Image.Transform.EXTENT, box, resample)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

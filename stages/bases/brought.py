@@ -1,0 +1,117 @@
+"""Bases that bring architecture, weights and preprocessing in files: their digest, and what they say of their images.
+
+Both are kept in a record beside the cache, which travels with it, so that heads can be trained where the files are not. Nothing
+heavy is imported while the files are as they were.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cache.errors import BaseError
+from cache.files import digest_json, digest_text, read_memo, sha256_file, write_sealed
+from stages.bases import beside
+from stages.bases.spec import BaseSpec
+
+CONFIG = "config.json"  # what makes a folder a preset of KerasHub
+WEIGHTS = ("model*.weights.h5", "model.weights.json", "model*.safetensors", "model.safetensors.index.json")
+
+
+def is_preset_folder(path: str, root: Path) -> bool:
+    """Whether ``hub:`` is followed by a folder, relative to ``root``, and not by a name: by what it looks like, or what is there."""
+    return "://" not in path and (path.startswith((".", "~")) or os.sep in path or (root / path).is_dir())
+
+
+def fetched_preset(spec: BaseSpec, folder: Path) -> Path:
+    """Where a preset that was fetched by its name is kept."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", spec.weights)[-60:]
+    return folder / f"hub-{name}-{digest_text(spec.weights)[:8]}"
+
+
+def model_path(spec: BaseSpec, folder: Path) -> Path:
+    """The ONNX file, or the folder of the preset."""
+    return Path(spec.weights) if spec.onnx or os.path.isabs(spec.weights) else fetched_preset(spec, folder)
+
+
+def known(spec: BaseSpec, folder: Path) -> dict[str, Any]:
+    """``sha256`` of the model, and the fields of ``[base]`` that it has ``told``; empty for a preset that was not fetched yet.
+
+    ``folder`` keeps the records. Raises BaseError where the files are neither here nor recorded, or are no such model.
+    """
+    path = model_path(spec, folder)
+    record = folder / f"{spec.slug}-file-{digest_text(os.path.relpath(path, folder.parent))[:12]}.json"
+    recorded = read_memo(record)
+    if not path.exists():
+        if recorded or not os.path.isabs(spec.weights):
+            return recorded
+        what = "an ONNX model" if spec.onnx else "the folder of a KerasHub preset"
+        raise BaseError(f"base {spec.name!r}: expected {what} there, found nothing at {path}; mend name")
+    root = path.parent if spec.onnx else path
+    if recorded and _stats(root, [root / name for name in recorded["stats"]]) == recorded["stats"]:
+        return recorded
+    files, says = _onnx(path) if spec.onnx else _preset(path)
+    stats = _stats(root, [*files, *says["read"]])
+    digests = [sha256_file(file) for file in files]
+    found = {
+        "weights": path.name,
+        "stats": stats,
+        "sha256": digests[0] if len(digests) == 1 else digest_json(digests),
+        "told": says["told"],
+    }
+    with suppress(OSError):  # a memo: a folder that cannot be written costs time, not correctness
+        write_sealed(record, found)
+    return found
+
+
+def completed(spec: BaseSpec, folder: Path) -> BaseSpec:
+    """The spec with what the model's own files say, where the configuration says nothing.
+
+    Raises BaseError where neither says how large images are.
+    """
+    if not (spec.onnx or spec.hub) or not (found := known(spec, folder)):
+        return spec
+    told = dict(found["told"])
+    if {"scale", "rescale"} & spec.model_fields_set:
+        told.pop("scale", None)
+    if "resize" in spec.model_fields_set:
+        told.pop("crop", None)
+    told = {name: value for name, value in told.items() if name not in spec.model_fields_set}
+    if "input_size" not in {*told, *spec.model_fields_set}:
+        raise BaseError(f"base {spec.name!r}: expected the size of its images, found none; set input_size")
+    if "input_size" in told:
+        told["input_size"] = tuple(told["input_size"])
+    return spec.model_copy(update=told)
+
+
+def _onnx(path: Path) -> tuple[Sequence[Path], dict[str, Any]]:
+    from stages.bases.onnxfile import OnnxModel
+
+    model = OnnxModel(path)
+    size = {"input_size": list(model.size)} if all(model.size) else {}
+    return [path, *model.external()], {"told": beside.told(path.parent) | size, "read": beside.sources(path.parent)}
+
+
+def _preset(path: Path) -> tuple[Sequence[Path], dict[str, Any]]:
+    from stages.bases.hub import read_config
+
+    says = read_config(path)[1]
+    # Those of KerasHub, whole or in parts, or those of transformers.
+    files = sorted({file for pattern in WEIGHTS for file in path.glob(pattern)})
+    if not files:
+        raise BaseError(
+            f"{path}: expected weights (model.weights.h5, or model.safetensors) in the folder of the preset, found none; save it again"
+        )
+    return [path / CONFIG, *files], {"told": beside.told(path) | says, "read": beside.sources(path)}
+
+
+def _stats(root: Path, files: Sequence[Path]) -> dict[str, list[int]]:
+    """Size and time of change of each file, by its name relative to ``root``; those that are not there are left out."""
+    found = {}
+    for file in files:
+        with suppress(OSError):
+            status = file.stat()
+            found[os.path.relpath(file, root)] = [status.st_size, status.st_mtime_ns]
+    return found

@@ -9,7 +9,7 @@ from cache.errors import ConfigError
 from pipeline.config_heads import HeadEntry, head_entries
 from pipeline.config_sweeps import SweepEntry, sweep_entries, variant
 from pipeline.config_tables import check_keys, check_name, place, validated
-from stages.bases.brought import is_preset_folder
+from stages.bases.presets import is_preset_folder
 from stages.bases.spec import FILE, HUB, SOURCES, BaseSpec
 from stages.data.spec import DataSpec
 from stages.extract.spec import CacheSpec

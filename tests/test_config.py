@@ -82,7 +82,7 @@ def test_several_bases(tmp_path: Path) -> None:
         (MINIMAL + '[base]\nprecision = "int8"', r'precision "int8" needs engine = "openvino"'),
         (MINIMAL + '[base]\nengine = "openvino"\nprecision = "float16"', r'engine "openvino" computes in'),
         (MINIMAL + '[base]\npreprocess = "tf"', r"preprocess: VGG16 has its own, found 'tf'; leave it out"),
-        (MINIMAL + '[base]\nname = "file:x.h5"', r'expected "file:….keras", found .file:x.h5'),
+        (MINIMAL + '[base]\nname = "file:x.h5"', r'expected "file:….keras" or "file:….onnx", found .file:x.h5'),
         (MINIMAL + '[base]\nname = "file:x.keras"\nweights = "imagenet"', r"weights: file:x.keras brings its own"),
         (MINIMAL + '[heads.x]\nkind = "dense"\nlayers = ["block4_pool"]', r"layers: the base extracts no layer 'block4_pool' \(did you mean 'block5_pool'\?\); it extracts block5_pool; add it"),
         (MINIMAL + '[cache]\ncompression = "zip"', r"\[cache\] compression: should be 'zstd', 'lzf' or 'none', found 'zip'"),

@@ -5,7 +5,6 @@ heavy is imported while the files are as they were.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,26 +13,8 @@ from typing import Any
 from cache.errors import BaseError
 from cache.files import digest_json, digest_text, read_memo, sha256_file, write_sealed
 from stages.bases import beside
+from stages.bases.presets import CONFIG, WEIGHTS, model_path, read_config
 from stages.bases.spec import BaseSpec
-
-CONFIG = "config.json"  # what makes a folder a preset of KerasHub
-WEIGHTS = ("model*.weights.h5", "model.weights.json", "model*.safetensors", "model.safetensors.index.json")
-
-
-def is_preset_folder(path: str, root: Path) -> bool:
-    """Whether ``hub:`` is followed by a folder, relative to ``root``, and not by a name: by what it looks like, or what is there."""
-    return "://" not in path and (path.startswith((".", "~")) or os.sep in path or (root / path).is_dir())
-
-
-def fetched_preset(spec: BaseSpec, folder: Path) -> Path:
-    """Where a preset that was fetched by its name is kept."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", spec.weights)[-60:]
-    return folder / f"hub-{name}-{digest_text(spec.weights)[:8]}"
-
-
-def model_path(spec: BaseSpec, folder: Path) -> Path:
-    """The ONNX file, or the folder of the preset."""
-    return Path(spec.weights) if spec.onnx or os.path.isabs(spec.weights) else fetched_preset(spec, folder)
 
 
 def known(spec: BaseSpec, folder: Path) -> dict[str, Any]:
@@ -95,8 +76,6 @@ def _onnx(path: Path) -> tuple[Sequence[Path], dict[str, Any]]:
 
 
 def _preset(path: Path) -> tuple[Sequence[Path], dict[str, Any]]:
-    from stages.bases.hub import read_config
-
     says = read_config(path)[1]
     # Those of KerasHub, whole or in parts, or those of transformers.
     files = sorted({file for pattern in WEIGHTS for file in path.glob(pattern)})

@@ -25,6 +25,9 @@ class KerasEngine:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.shapes = [tuple(output.shape[1:]) for output in model.outputs]
+        if any(None in shape for shape in self.shapes):  # of models whose graph does not say
+            one = np.zeros((1, *model.input_shape[1:]), np.uint8)
+            self.shapes = [tuple(values.shape[1:]) for values in model(one, training=False)]
         self.versions: dict[str, str] = {}
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -4,72 +4,17 @@ Transformers hide their blocks inside one layer. Those inner layers can be cut a
 recorded while the outer layer is computed, or traced.
 """
 
-import json
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cache.errors import BaseError
 from stages.bases import backend
-from stages.bases.brought import CONFIG, fetched_preset, model_path
 from stages.bases.cuts import Layer, check_layers
 from stages.bases.engines import load_extra
+from stages.bases.presets import fetched_preset, model_path, read_config
 from stages.bases.spec import OUTPUT, BaseSpec
-
-TRUSTED = re.compile(r"(keras|keras_hub)(\.|$)")
-
-
-def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration of a preset, and what it says of its input, as fields of ``[base]``; nothing is imported or built.
-
-    Raises BaseError for what is no preset, or names code from elsewhere than Keras and KerasHub.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        _check_trusted(config, path)
-        inner = config.get("config", config)  # transformers writes the parameters at the top
-        tower = inner.get("vision_encoder", {}).get("config") or inner.get("vision_config") or inner
-        size = tower.get("image_shape") or tower.get("image_size")
-        sizes = list(size[:2]) if isinstance(size, list) else [size, size]
-        told: dict[str, Any] = {"input_size": sizes} if all(isinstance(n, int) for n in sizes) else {}
-        if (prefix := _prefix(config.get("class_name") or config.get("model_type") or "", inner)) is not None:
-            told["prefix_tokens"] = prefix
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise BaseError(
-            f"{path}: expected the configuration of a KerasHub preset, found none ({error}); mend name"
-        ) from error
-    return config, told
-
-
-def _check_trusted(value: Any, path: Path) -> None:
-    """Keras imports the modules that a configuration names: so they are looked at before."""
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_trusted(each, path)
-    if not isinstance(value, dict):
-        return
-    module = value.get("module")
-    package, known, _ = str(value.get("registered_name") or "").partition(">")
-    function = module == "builtins" and value.get("class_name") == "function"  # an activation by its name
-    if (
-        (module is not None and not function and not TRUSTED.match(str(module)))
-        or (known and not TRUSTED.match(package))
-        or "lambda" in str(value.get("class_name")).lower()
-    ):
-        raise BaseError(
-            f"{path}: expected classes of keras and keras_hub alone, found {value.get('class_name')!r} of {module!r}; "
-            "headstart runs no code from a preset"
-        )
-
-
-def _prefix(kind: str, config: dict[str, Any]) -> int | None:
-    """How many tokens stand before the patches: the class token, and registers; None where the kind does not say."""
-    kind = kind.lower()
-    if kind.startswith("dino"):
-        return 1 + int(config.get("num_register_tokens") or 0)
-    known = {"vit": int(config.get("use_class_token", True)), "deit": 2, "clip": 1, "metaclip": 1, "siglip": 0}
-    return next((known[name] for name in known if kind.startswith(name)), None)
 
 
 def fetch(spec: BaseSpec, folder: Path) -> None:
@@ -124,12 +69,22 @@ def _tower(spec: BaseSpec, path: Path, policy: str) -> Any:
 
 
 def _inner(model: Any) -> dict[str, Any]:
-    """The layers inside the layers of a model that are not models themselves, as ``outer/inner``."""
-    found = {}
-    for outer in model.layers:
-        for inner in outer._flatten_layers(include_self=False, recursive=False):
-            found[f"{outer.name}/{inner.name}"] = inner
-    return found
+    """The layers inside the layers of a model, of which there may be some that are not computed."""
+    return {
+        f"{outer.name}/{inner.name}": inner
+        for outer in model.layers
+        for inner in outer._flatten_layers(include_self=False, recursive=False)
+    }
+
+
+def _shapes(model: Any, size: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The shape of the output of one image at each place to cut, seen by computing one."""
+    keras = backend.load_keras()
+    whole, inner = _whole(model), _inner(model)
+    seen: dict[str, Any] = {}
+    with _listening(inner, seen):
+        found = _call(keras.Model(model.input, list(whole.values())), keras.ops.zeros((1, *size, 3)))
+    return {name: tuple(each.shape[1:]) for name, each in (dict(zip(whole, found, strict=True)) | seen).items()}
 
 
 def cut(spec: BaseSpec, folder: Path, precision: str, layers: Sequence[str]) -> Any:
@@ -137,13 +92,68 @@ def cut(spec: BaseSpec, folder: Path, precision: str, layers: Sequence[str]) -> 
     keras = backend.load_keras()
     model = _tower(spec, model_path(spec, folder), {"float32": "float32"}.get(precision, f"mixed_{precision}"))
     whole, inner = _whole(model), _inner(model)
-    check_layers([*whole, *inner, OUTPUT], layers, spec.name)
-    recorder = _recorder(keras, model, [inner[name] for name in layers if name in inner], spec.final_norm)
-    places = keras.Input((*spec.input_size, 3), name="prepared")
-    outputs = recorder([whole[name] for name in layers if name not in inner])(places)
-    recorded = iter(outputs[len(outputs) - sum(name in inner for name in layers) :])
-    plain = iter(outputs)
-    return keras.Model(places, [next(recorded) if name in inner else next(plain) for name in layers])
+    if not set(layers) <= set(whole):
+        check_layers(list(_shapes(model, spec.input_size)), layers, spec.name)
+    recorder = _recorder(model, layers, whole, inner, spec.final_norm)
+    pixels = keras.Input((*spec.input_size, 3), name="prepared")
+    return keras.Model(pixels, recorder(pixels))
+
+
+def _recorder(
+    model: Any, layers: Sequence[str], whole: Mapping[str, Any], inner: Mapping[str, Any], normed: bool | None
+) -> Any:
+    """A layer of which the outputs are those of ``layers``, inner ones among them."""
+    keras = backend.load_keras()
+    # The last norm of the model, which some have inside their encoder.
+    norms = [each for each in model.layers if "LayerNorm" in type(each).__name__]
+    norms = norms or [each for each in inner.values() if "LayerNorm" in type(each).__name__]
+    plain = [name for name in layers if name in whole]
+    # Where nothing else is wanted, the whole model runs for what is recorded.
+    part = keras.Model(model.input, [whole[name] for name in plain or [OUTPUT]])
+
+    class Recorded(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__(name="base", dtype="float32", autocast=False)
+            self.part, self.norm = part, norms[-1] if norms else None
+
+        def call(self, images: Any) -> list[Any]:
+            seen: dict[str, Any] = {}
+            with _listening({name: inner[name] for name in layers if name not in whole}, seen):
+                found = dict(zip(plain or [OUTPUT], _call(self.part, images), strict=True))
+            found |= seen
+            if normed and self.norm is not None:
+                found = {name: each if name == OUTPUT else self.norm(each) for name, each in found.items()}
+            return [found[name] for name in layers]
+
+    return Recorded()
+
+
+def _call(model: Any, images: Any) -> list[Any]:
+    given = model.input
+    found = model(dict.fromkeys(given, images) if isinstance(given, dict) else images, training=False)
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
+@contextmanager
+def _listening(layers: Mapping[str, Any], seen: dict[str, Any]) -> Iterator[None]:
+    """While the block runs, ``seen`` gets the outputs of ``layers``, by name."""
+
+    def listen(name: str, call: Any) -> Any:
+        def listening(*arguments: Any, **options: Any) -> Any:
+            found = call(*arguments, **options)
+            seen[name] = _first(found)
+            return found
+
+        return listening
+
+    before = {name: layer.call for name, layer in layers.items()}
+    try:
+        for name, layer in layers.items():
+            layer.call = listen(name, before[name])
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.call = before[name]
 
 
 def _whole(model: Any) -> dict[str, Any]:
@@ -164,65 +174,17 @@ def _first(output: Any) -> Any:
     return output[0] if isinstance(output, list | tuple) else output
 
 
-def _recorder(keras: Any, model: Any, inner: Sequence[Any], normed: bool | None) -> Any:
-    norms = [
-        each
-        for each in (*model.layers, *_inner(model).values())
-        if type(each).__name__.endswith(("LayerNorm", "LayerNormalization"))
-    ]
-
-    class Recorded(keras.layers.Layer):  # type: ignore[misc]
-        def __init__(self, outputs: list[Any]) -> None:
-            super().__init__(name="base", dtype="float32", autocast=False)
-            # Where nothing else is wanted, the whole model runs for what is recorded.
-            self.cut = keras.Model(model.input, outputs or [_first(model.output)])
-            self.kept = len(outputs)
-
-        def call(self, images: Any) -> list[Any]:
-            seen: dict[int, Any] = {}
-            before = [(each, each.call) for each in inner]
-            try:
-                for place, each in enumerate(inner):
-                    _listen(each, place, seen)
-                given = self.cut.input
-                found = self.cut(
-                    dict.fromkeys(given, images) if isinstance(given, dict) else images, training=False
-                )
-            finally:
-                for each, call in before:
-                    each.call = call
-            found = list(found) if isinstance(found, list | tuple) else [found]
-            recorded = [seen[place] for place in range(len(inner))]
-            return [*found[: self.kept], *(norms[-1](each) if normed and norms else each for each in recorded)]
-
-    return Recorded
-
-
-def _listen(layer: Any, place: int, seen: dict[int, Any]) -> None:
-    call = layer.call
-
-    def listening(*arguments: Any, **options: Any) -> Any:
-        found = call(*arguments, **options)
-        seen[place] = _first(found)
-        return found
-
-    layer.call = listening
-
-
 def layers_of(spec: BaseSpec, folder: Path) -> list[Layer]:
     """The layers at which a preset can be cut, from input to output."""
     model = _tower(spec, model_path(spec, folder), "float32")
-    whole, inner = _whole(model), _inner(model)
-    names = [name for name in (*whole, *inner) if name != OUTPUT]
-    shapes = [tuple(each.shape[1:]) for each in cut(spec, folder, "float32", names).outputs]
-    of = {each.name: each for each in model.layers} | inner
-    found = [
+    of = {each.name: each for each in model.layers} | _inner(model) | {OUTPUT: model}
+    shapes = _shapes(model, spec.input_size)
+    return [
         Layer(
             name,
             type(of[name]).__name__ if name in of else "pyramid",
-            shape,
+            shapes[name],
             of[name].count_params() if name in of else 0,
         )
-        for name, shape in zip(names, shapes, strict=True)
+        for name in [*(name for name in shapes if name != OUTPUT), OUTPUT]
     ]
-    return [*found, Layer(OUTPUT, type(model).__name__, tuple(_first(model.output).shape[1:]), model.count_params())]

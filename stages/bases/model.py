@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cache.errors import BaseError
 from stages.bases import backend
 from stages.bases.catalogue import BASES
@@ -23,7 +25,7 @@ def preprocessing(spec: BaseSpec) -> Callable[[Any], Any]:
     For a user's own base, that of the style that the spec names; for any base, the numbers that the spec has in its place.
     """
     if (affine := spec.affine()) is not None:
-        times, plus = (each.astype("float32") for each in affine)
+        times, plus = (np.asarray(each, np.float32) for each in affine)
         reverse = spec.order == "bgr"
         return lambda x: (x[..., ::-1] if reverse else x) * times + plus
     applications = backend.load_keras().applications

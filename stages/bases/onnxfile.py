@@ -18,6 +18,7 @@ from stages.bases.cuts import Layer, check_layers
 from stages.bases.engines import HINTS, load_extra
 from stages.bases.spec import OUTPUT, BaseSpec
 
+FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
 IMAGE_TYPES = ("float32", "float16", "uint8")
 
 
@@ -122,7 +123,7 @@ class OnnxEngine:
                         f"{self.model.path}: expected features with a row for each of {self._batch} images, found {values.shape}; "
                         "name another layer"
                     )
-            parts.append([values[:rows].astype(np.float32, copy=False) for values in found])
+            parts.append([_channels_last(values[:rows], self.model.first).astype(np.float32) for values in found])
         return [np.concatenate(each) if len(parts) > 1 else each[0] for each in zip(*parts, strict=True)]
 
     def _prepared(self, images: NDArray[np.uint8]) -> NDArray[Any]:
@@ -136,6 +137,15 @@ class OnnxEngine:
         return out
 
 
+def _channels_last(values: NDArray[Any], first: bool) -> NDArray[Any]:
+    """Feature maps as (n, height, width, channels), as everywhere. Which axis the channels are, is seen where maps are square."""
+    if values.ndim != 4:
+        return values
+    a, b, c = values.shape[1:]
+    first = first if (b == c) == (a == b) else b == c
+    return values.transpose(0, 2, 3, 1) if first else values
+
+
 def _tables(spec: BaseSpec, dtype: str) -> tuple[tuple[int, int, int], NDArray[Any]]:
     """Which channel of the image stands in each place, and what its 256 values become, (3, 256)."""
     pixels = np.arange(256, dtype=np.float64)
@@ -143,7 +153,7 @@ def _tables(spec: BaseSpec, dtype: str) -> tuple[tuple[int, int, int], NDArray[A
     order = (2, 1, 0) if spec.numbers and spec.numbers["order"] == "bgr" else (0, 1, 2)
     if affine is None:
         return order, np.tile(pixels, (3, 1)).astype(dtype)
-    times, plus = (np.broadcast_to(each, (3,)) for each in affine)
+    times, plus = map(np.asarray, affine)
     return order, (pixels * times[:, None] + plus[:, None]).astype(dtype)
 
 
@@ -205,6 +215,10 @@ def _of(model: OnnxModel) -> Iterator[None]:
         ) from error
 
 
+def _last(shape: tuple[int, ...], first: bool) -> tuple[int, ...]:
+    return _channels_last(np.broadcast_to(np.float32(0), (1, *shape)), first).shape[1:]
+
+
 def layers_of(spec: BaseSpec) -> list[Layer]:
     """The tensors at which an ONNX model can be cut, from input to output, whose shapes are known for one image."""
     model = OnnxModel(Path(spec.weights))
@@ -217,7 +231,7 @@ def layers_of(spec: BaseSpec) -> list[Layer]:
                 side.dim_value = length
     graph = onnx.shape_inference.infer_shapes(model.proto).graph
     shapes = {each.name: _shape(each) for each in (*graph.value_info, *graph.output)}
-    sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer}
+    sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer if each.data_type in FLOATS}
     return [
         Layer(
             name, node.op_type, tuple(n for n in shapes[name][1:] if n), sum(sizes.get(each, 0) for each in node.input)

@@ -7,8 +7,6 @@ weights (``stages.bases.beside``), and whatever is said here goes before both.
 from fractions import Fraction as Ratio
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from stages.data.policy import SQUASH, Resize
@@ -82,9 +80,9 @@ class Pixels(Spec):
             "order": self.order or "rgb",
         }
 
-    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """What pixels are multiplied by, and what is then added, each (3,) in the order of the base; None where nothing is told."""
+    def affine(self) -> tuple[list[float], list[float]] | None:
+        """What pixels are multiplied by, and what is then added, three each in the order of the base; None where nothing is told."""
         if self.numbers is None:
             return None
-        std = np.asarray(self.numbers["std"], np.float64)
-        return self.numbers["scale"] / std, -np.asarray(self.numbers["mean"], np.float64) / std
+        scale, mean, std = (self.numbers[name] for name in ("scale", "mean", "std"))
+        return [scale / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]

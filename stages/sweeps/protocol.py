@@ -15,6 +15,7 @@ from stages.training.spec import TrainedSpec
 MARKERS = {
     "plain_log_loss": "the log loss of trials has no label smoothing any more",
     "one_epoch": "the folds of a trial take one epoch together now",
+    "adamw_decays": "trials with adamw decay their weights where weight_decay is left out",
     "copies_once": "copies of an image count once in the scores of trials",
 }
 
@@ -28,7 +29,17 @@ def of_trial(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, b
 def of_sweep(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, bool]:
     """What is in the key of a sweep over variants of this head."""
     smooth = isinstance(head, TrainedSpec) and any(_values(sweep.grid, "label_smoothing", head.label_smoothing))
-    return _there(plain_log_loss=smooth, one_epoch=_in_folds(sweep, head), copies_once=_has_copies(sweep, manifest))
+    # Their decay is in the keys of the trials; a head that has adamw itself says so in its own part of the key.
+    decays = "adamw" in _values(sweep.grid, "optimizer", None) and "weight_decay" not in {
+        *sweep.grid,
+        *head.model_fields_set,
+    }
+    return _there(
+        plain_log_loss=smooth,
+        one_epoch=_in_folds(sweep, head),
+        adamw_decays=decays,
+        copies_once=_has_copies(sweep, manifest),
+    )
 
 
 def _in_folds(sweep: SweepSpec, head: AnyHead) -> bool:

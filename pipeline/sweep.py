@@ -125,7 +125,7 @@ def _corrected_lines(trials: int, corrected: Corrected | None) -> list[str]:
         return []
     among = f"chosen among {trials} trials, its score is"
     if corrected is None:
-        return [f"{among} too good; by how much is not known, as not all outcomes of its trials were kept"]
+        return [f"{among} too good; by how much is not known, as what was kept of its trials does not tell"]
     interval = " ({:.3f} to {:.3f})".format(*corrected.interval) if corrected.interval else ""
     by = "hardly" if corrected.optimism < HARDLY else f"about {corrected.optimism:.3f}"
     return [f"{among} {by} too good; corrected {corrected.value:.3f}{interval}"]

@@ -14,14 +14,15 @@ from stages.sweeps.spec import SweepSpec
 from stages.training.spec import ADAMW_DECAY, DenseSpec
 
 
-def manifest(*rows: tuple[str, str]) -> Manifest:
-    """Of contents and splits."""
+def manifest(*rows: tuple[str, str], groups: tuple[str, ...] = ()) -> Manifest:
+    """Of contents and splits, and the groups of these."""
     records = [ImageRecord(f"{i}.png", digest, "cat", split) for i, (digest, split) in enumerate(rows)]
-    return Manifest("photos", ("cat", "dog"), tuple(records))
+    return Manifest("photos", ("cat", "dog"), tuple(records), groups=groups)
 
 
 PLAIN = manifest(("a", "train"), ("a", "train"), ("b", "validation"))
 COPIES = manifest(("a", "train"), ("b", "validation"), ("b", "validation"))
+IN_GROUPS = manifest(("a", "train"), ("b", "train"), ("c", "validation"), groups=("1", "1", ""))
 
 
 def dense(**options: Any) -> DenseSpec:
@@ -46,6 +47,9 @@ OWN = KerasSpec(kind="keras", build="my_heads.py:build")
         (BASELINE, {"cv": 2}, manifest(("a", "train"), ("b", "validation")), []),
         (BASELINE, {"cv": 2}, PLAIN, ["copies_once"]),
         (BASELINE, {}, COPIES, ["copies_once"]),
+        (BASELINE, {"cv": 2}, IN_GROUPS, ["groups_count"]),
+        (BASELINE, {}, IN_GROUPS, []),
+        (BASELINE, {}, manifest(("a", "validation"), ("a", "validation"), groups=("1", "1")), ["copies_once"]),
         (dense(), {"grid": {"optimizer": ["adam", "adamw"]}}, PLAIN, ["adamw_decays"]),
         (dense(weight_decay=0.0), {"grid": {"optimizer": ["adam", "adamw"]}}, PLAIN, []),
         (dense(), {"grid": {"optimizer": ["adamw"], "weight_decay": [0.0, 0.1]}}, PLAIN, []),
@@ -58,7 +62,8 @@ def test_a_marker_is_there_where_it_applies(
     spec = SweepSpec.model_validate({"head": "x", **sweep})
     assert list(of_sweep(spec, head, images)) == markers
     smooth = getattr(head, "label_smoothing", 0) > 0
-    in_trial = [name for name in markers if name != "adamw_decays" and (smooth or name != "plain_log_loss")]
+    of_sweep_alone = ["adamw_decays", "groups_count", *([] if smooth else ["plain_log_loss"])]
+    in_trial = [name for name in markers if name not in of_sweep_alone]
     if not (smooth and "label_smoothing" in spec.grid):
         assert list(of_trial(spec, head, images)) == in_trial
 

@@ -27,7 +27,8 @@ class Chosen(NamedTuple):
 class Score(NamedTuple):
     """How a trial did on validation after some epochs; over ``rows`` images, and with several seeds their mean.
 
-    ``spread`` is the standard deviation of the accuracy between seeds, ``chosen`` another score by which trials are ranked.
+    ``spread`` is the standard deviation of the accuracy between seeds, ``chosen`` another score by which trials are ranked. ``effect``
+    is by how much groups of like images raise the variance of the accuracy; None where there are none, or where it was not computed.
     """
 
     accuracy: float
@@ -35,25 +36,27 @@ class Score(NamedTuple):
     rows: int
     spread: float = 0.0
     chosen: Chosen | None = None
+    effect: float | None = None
 
     @classmethod
     def read(cls, stored: Sequence[Any]) -> "Score":
-        """As it was written; earlier versions had four numbers, as there are still where accuracy ranks."""
-        score = cls(*stored[:4])
-        if len(stored) == 4:
-            return score
-        metric, value, spread, interval = stored[4]
-        return score._replace(chosen=Chosen(metric, value, spread, interval and (interval[0], interval[1])))
+        """As it was written; earlier versions had four numbers, as there are still where accuracy ranks images without groups."""
+        chosen, effect = [*stored[4:], None, None][:2]
+        if chosen:
+            metric, value, spread, interval = chosen
+            chosen = Chosen(metric, value, spread, interval and (interval[0], interval[1]))
+        return cls(*stored[:4])._replace(chosen=chosen, effect=effect)
 
     @property
     def stored(self) -> list[Any]:
         """As it is written."""
-        return list(self if self.chosen else self[:4])
+        return list(self if self.effect is not None else self[:5] if self.chosen else self[:4])
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the accuracy."""
-        return wilson(round(self.accuracy * self.rows), self.rows)
+        """Wilson's 95% interval of the accuracy, of as many images as tell as much without groups."""
+        effect = self.effect or 1.0
+        return wilson(round(self.accuracy * self.rows) / effect, self.rows / effect)
 
     def by(self, metric: str) -> Chosen | None:
         """The score by which trials are ranked; None where it is not known."""

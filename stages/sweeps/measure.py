@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stages.heads import rowwise
 from stages.heads.dataset import Dataset
+from stages.heads.intervals import design_effect
 from stages.sweeps.folds import Fold, cross_validation
 from stages.sweeps.ledger import Chosen, Score
 from stages.sweeps.spec import SweepSpec
@@ -20,7 +21,7 @@ class Measure:
     """The ``folds`` that trials are trained and scored on, the labels ``y`` (all rows,) of so many classes, and the ``metric`` that ranks.
 
     Of all rows that are held out by a fold, those that are ``counted`` have a part in scores, in ascending order: copies of an image
-    are one image. Each of them is held out by one fold.
+    are one image. Each of them is held out by one fold. ``groups`` (n,) are those of the rows that count, None where each is on its own.
     """
 
     folds: Sequence[Fold]
@@ -28,6 +29,7 @@ class Measure:
     n_classes: int
     counted: NDArray[np.int64]
     metric: str = "accuracy"
+    groups: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, spec: SweepSpec, data: Dataset, metric: str = "accuracy") -> "Measure":
@@ -36,7 +38,10 @@ class Measure:
             folds, counted = [(data.rows("train"), data.rows("validation"))], data.distinct("validation")
         else:
             folds, counted = cross_validation(data, spec.cv, spec.seed), data.distinct("train", "validation")
-        return cls(folds, data.y, len(data.classes), counted, metric)
+        groups = None if data.groups is None else data.groups[counted]
+        if groups is not None and len(np.unique(groups)) == len(groups):
+            groups = None
+        return cls(folds, data.y, len(data.classes), counted, metric, groups)
 
     @cached_property
     def scored(self) -> list[NDArray[np.int64]]:
@@ -81,15 +86,30 @@ class Measure:
         return Chosen(self.metric, float(np.mean(there)), _spread(there))
 
     def with_interval(self, score: Score, by_seed: Sequence[Outcomes]) -> Score:
-        """The score with the interval of what ranks trials; of several seeds, the means of its ends."""
-        if self.metric == "accuracy" or not by_seed:
+        """The score with the interval of what ranks trials: of several seeds, the means of its ends; and with what groups change of it."""
+        if not by_seed:
             return score
-        found = [rowwise.interval(self.metric, self.labels, each, self.n_classes) for each in by_seed]
+        effects = [design_effect(each.predicted == self.labels, self.groups) for each in by_seed]
+        if self.groups is not None:
+            score = score._replace(effect=float(np.mean(effects)))
+        if self.metric == "accuracy":
+            return score
+        found = [
+            rowwise.interval(self.metric, self.labels, each, self.n_classes, effect)
+            for each, effect in zip(by_seed, effects, strict=True)
+        ]
         ends = [each for each in found if each is not None]
-        if len(ends) < len(found):
+        chosen = self.chosen(by_seed)
+        if len(ends) == len(found):
+            low, high = (float(np.mean(column)) for column in zip(*ends, strict=True))
+            chosen = chosen._replace(interval=(low, high))
+        return score._replace(chosen=chosen)
+
+    def by_groups(self, score: Score) -> Score:
+        """The score of a trial whose outcomes were not kept: as if each group were one image."""
+        if self.groups is None or score.effect is not None:
             return score
-        low, high = (float(np.mean(column)) for column in zip(*ends, strict=True))
-        return score._replace(chosen=self.chosen(by_seed)._replace(interval=(low, high)))
+        return score._replace(effect=len(self.groups) / len(np.unique(self.groups)))
 
     def told(self, by_seed: Sequence[Outcomes]) -> bool:
         """Whether outcomes that were kept are of the rows that count, and tell what ranks trials."""

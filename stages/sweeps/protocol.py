@@ -17,6 +17,7 @@ MARKERS = {
     "one_epoch": "the folds of a trial take one epoch together now",
     "adamw_decays": "trials with adamw decay their weights where weight_decay is left out",
     "copies_once": "copies of an image count once in the scores of trials",
+    "groups_count": "intervals of trials count the images of a group as fewer now",
 }
 
 
@@ -39,6 +40,8 @@ def of_sweep(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, b
         one_epoch=_in_folds(sweep, head),
         adamw_decays=decays,
         copies_once=_has_copies(sweep, manifest),
+        # Of what is said of trials, and not of how they are trained or ranked: those that are known stay so.
+        groups_count=_has_groups(sweep, manifest),
     )
 
 
@@ -58,6 +61,17 @@ def _values(grid: Mapping[str, list[Any] | Range], field: str, otherwise: Any) -
 
 def _has_copies(sweep: SweepSpec, manifest: Manifest) -> bool:
     """Whether an image is there twice, with one label, among those that are scored."""
-    splits = ("train", "validation") if sweep.cv else ("validation",)
-    rows = [(record.sha256, record.label) for record in manifest.records if record.split in splits]
+    rows = _scored(sweep, manifest)
     return len(set(rows)) < len(rows)
+
+
+def _has_groups(sweep: SweepSpec, manifest: Manifest) -> bool:
+    """Whether two images of one group are among those that are scored."""
+    rows, of = set(_scored(sweep, manifest)), manifest.group_of
+    return bool(of) and len({(sha256 in of, of.get(sha256, sha256)) for sha256, _ in rows}) < len(rows)
+
+
+def _scored(sweep: SweepSpec, manifest: Manifest) -> list[tuple[str, str]]:
+    """Contents and labels of the images that trials are scored on."""
+    splits = ("train", "validation") if sweep.cv else ("validation",)
+    return [(record.sha256, record.label) for record in manifest.records if record.split in splits]

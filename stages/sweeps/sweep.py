@@ -69,15 +69,20 @@ class Sweep:
         )
 
     def remeasure(self, trials: Sequence[Trial]) -> None:
-        """Score trials that were ranked by another metric before, from what was kept of them: after their last epoch alone."""
+        """Score trials that were ranked by another metric before, or without groups, from what was kept of them: after their last
+        epoch alone.
+        """
         for trial in trials:
             record = self.ledger.get(trial.key)
-            if record is None or not record.scored or record.scores[-1].has(self.metric):
+            if record is None or not record.scored:
                 continue
-            measure, epochs = self.measure(self.data[trial.base]), len(record.scores)
-            if (found := self.outcomes.read(trial.key, epochs)) and measure.told(found):
+            measure, last = self.measure(self.data[trial.base]), record.scores[-1]
+            if last.has(self.metric) and (last.effect is not None or measure.groups is None):
+                continue
+            found = self.outcomes.read(trial.key, len(record.scores))
+            if found and measure.told(found):
                 last = measure.with_interval(measure.score(found), found)
-                self.ledger[trial.key] = replace(record, scores=(*record.scores[:-1], last))
+            self.ledger[trial.key] = replace(record, scores=(*record.scores[:-1], measure.by_groups(last)))
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Train until every trial has its record."""
@@ -184,7 +189,9 @@ class Sweep:
         measure = self.measure(self.data[scored[0][0].base])
         if found is None or plain is None or plain.value is None or not all(map(measure.told, found)):
             return None
-        return corrected(self.metric, found, plain.value, measure.labels, measure.n_classes, self.spec.seed)
+        return corrected(
+            self.metric, found, plain.value, measure.labels, measure.n_classes, self.spec.seed, measure.groups
+        )
 
     def show(self, trials: Sequence[Trial], title: str = "") -> None:
         """Show who leads, in the place of who led before."""

@@ -150,7 +150,7 @@ def _data_changes(folder: Path, manifest: Manifest) -> str:
     both = [(before[path], now[path]) for path in now.keys() & before.keys()]
     counts = {
         "added": len(now) - len(both),
-        "deleted": len(before) - len(both),
+        "not drawn or deleted" if manifest.drawn else "deleted": len(before) - len(both),
         "relabelled": sum(was[1] != is_now[1] for was, is_now in both),
         "moved to another split": sum(was[0] != is_now[0] and was[1] == is_now[1] for was, is_now in both),
     }

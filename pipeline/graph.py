@@ -61,9 +61,11 @@ class Graph:
         """What the report shows, as digests: the parts of its key."""
         # Only where there is one, or another than the default, so that older reports stay up to date.
         audit = {"audit": digest_json(self.audit.result)} if self.audit else {}
+        cost = {"cost": self.config.cost.model_dump()} if self.config.cost else {}
         metric = self.config.report.metric
         return (
             audit
+            | cost
             | {
                 "page": PAGE_VERSION,
                 "data": self.manifest.digest,

@@ -124,6 +124,7 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
         "sweeps": "a sweep has another result",
         "metric": "heads are ranked by another score",
         "audit": "the audit has another result",
+        "cost": "the cost of an hour changed",
     }
     # A part that neither has, such as an audit that was never run, is no reason.
     reasons = [reason for part, reason in why.items() if written.get(part) != parts.get(part)]

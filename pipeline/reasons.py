@@ -82,6 +82,7 @@ def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, 
         "bases": "the base changed",
         "rows": "images, labels or splits changed",
         "schema": "run by a headstart with other keys",
+        "metric": "trials are ranked by another score",
     } | MARKERS
     # A marker that neither has is no reason.
     reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts.get(part)]

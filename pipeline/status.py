@@ -48,7 +48,9 @@ def _report_reasons(graph: Graph) -> tuple[str, ...]:
 def _sweep_words(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
-    best = f"best {scored_on(result['parts']['sweep']['cv'])} {result['winner']['accuracy']:.3f}"
+    parts, winner = result["parts"], result["winner"]
+    score = winner.get("score", winner["accuracy"])
+    best = f"best {scored_on(parts['sweep']['cv'], parts.get('metric', 'accuracy'))} {'not known' if score is None else f'{score:.3f}'}"
     return f"{counted(result['trials'], 'trial')}, {best}"
 
 

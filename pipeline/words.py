@@ -34,9 +34,10 @@ def data_lines(graph: Graph) -> list[str]:
     return lines + first([f"skipped: {path}: {reason}" for path, reason in skipped], 50)
 
 
-def scored_on(cv: int | None) -> str:
-    """What the accuracy of a sweep's trials is called."""
-    return f"accuracy over {cv} folds" if cv else "validation accuracy"
+def scored_on(cv: int | None, metric: str = "accuracy") -> str:
+    """What the score of a sweep's trials is called."""
+    name = metric.replace("_", " ")
+    return f"{name} over {cv} folds" if cv else f"validation {name}"
 
 
 def bytes_in(path: Path) -> int:

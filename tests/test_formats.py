@@ -1,6 +1,7 @@
 """AVIF, which Pillow reads, and HEIC where what reads it is not installed; tests/extras/test_heic.py reads it.
 
-The files in ``phone/`` are of one gradient, 60 pixels wide and 40 high, but for one.
+The files in ``phone/`` are of one gradient, 60 pixels wide and 40 high, but for one. They were made with
+pillow-heif (HEIC) and imagecodecs (AVIF with 10 bits), which encode what pi-heif and Pillow cannot.
 """
 
 import io

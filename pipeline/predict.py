@@ -10,6 +10,7 @@ from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import load_graph
 from pipeline.heads import trained_head
+from pipeline.words import score_words
 from stages.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def predict_lines(
     if not files:
         raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
     result = chosen.result or {}
-    progress.say(f"head: {chosen.entry.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
+    progress.say(f"head: {chosen.entry.name} ({score_words(result, config.report.metric)})")
     threshold = 0.0
     if min_accuracy is not None:
         if "abstention" not in result:

@@ -13,14 +13,15 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from stages.data.formats import NO_AVIF, NO_HEIC, UNKNOWN, brands_of, is_avif, is_heic
 from stages.data.policy import SQUASH, Resize
+from stages.data.resizing import resized
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, at which it speaks of a decompression bomb
 HUGE_PIXELS = 40_000_000  # decoded one at a time, however many threads there are: each takes up to 7 bytes a pixel
 STRIP = 1024  # rows
-MOST_LONG = 8  # times the input size: how long an image is resized whole before its middle is cut out
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -47,7 +48,7 @@ def decode(
     if not data:
         raise BadImageError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
             if scaled and size is not None:
@@ -63,55 +64,36 @@ def decode(
     except Image.DecompressionBombError:
         raise BadImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
-        if data.startswith(MAGIC):
+        if data.startswith(MAGIC) or is_heic(data) or is_avif(data):
             raise BadImageError("damaged: its header cannot be read") from None
-        raise BadImageError(f"not an image that can be read (it begins with {data[:8]!r})") from None
+        what = f"its brand is {brands[0]!r}" if (brands := brands_of(data)) else f"it begins with {data[:8]!r}"
+        raise BadImageError(f"{UNKNOWN} ({what})") from None
     except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError(f"damaged: {reason[:200]}") from error
 
 
-def resized(image: Image.Image, size: tuple[int, int], how: Resize = SQUASH) -> Image.Image:
-    """A Pillow image at ``size`` = (height, width)."""
-    if how.mode == "shortest" or how.crop < 1:
-        return _middle(image, size, how)
-    box = (0, 0, *image.size)
-    if how.mode == "crop":
-        # The rules of keras.ops.image.resize with crop_to_aspect_ratio.
-        wide = max(1, min(image.width, int(image.height * size[1] / size[0])))
-        tall = max(1, min(image.height, int(image.width * size[0] / size[1])))
-        left, top = (image.width - wide) // 2, (image.height - tall) // 2
-        box = (left, top, left + wide, top + tall)
-    return _scaled(image, (size[1], size[0]), box, how)
+def _formats(data: bytes) -> tuple[str, ...]:
+    """The formats that a file may have. Raises BadImageError where what reads it is not installed."""
+    if is_heic(data):
+        if not _heic_can_be_read():
+            raise BadImageError(NO_HEIC)
+        return ("HEIF",)
+    if is_avif(data):
+        if not features.check("avif"):
+            raise BadImageError(NO_AVIF)
+        return ("AVIF",)
+    return FORMATS
 
 
-def _middle(image: Image.Image, size: tuple[int, int], how: Resize) -> Image.Image:
-    # torchvision's rules: Resize cuts the longer side off, CenterCrop rounds half to even.
-    tall, wide = (int(side / how.crop + 1e-6) for side in size)
-    if how.mode == "squash":
-        whole = [wide, tall]
-    elif tall == wide:
-        whole = [int(tall * side / min(image.size)) for side in image.size]
-    else:
-        ratio = max(tall / image.height, wide / image.width)
-        whole = [round(side * ratio) for side in image.size]
-    left, top = round((whole[0] - size[1]) / 2), round((whole[1] - size[0]) / 2)
-    window = (left, top, left + size[1], top + size[0])
-    if max(whole) <= MOST_LONG * max(size):
-        return _scaled(image, (whole[0], whole[1]), (0, 0, *image.size), how).crop(window)
-    # All of a long strip would take gigabytes. Its middle alone may be rounded differently.
-    x, y = image.width / whole[0], image.height / whole[1]
-    return _scaled(image, (size[1], size[0]), (left * x, top * y, window[2] * x, window[3] * y), how)
-
-
-def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[float, ...], how: Resize) -> Image.Image:
-    """The part of an image in ``box`` (left, top, right, bottom) at ``size`` = (width, height)."""
-    if image.size == size and box == (0, 0, *size):
-        return image
-    resample = Image.Resampling[how.filter.upper()]
-    if how.antialias:
-        return image.resize(size, resample, box)  # type: ignore[arg-type]
-    return image.transform(size, Image.Transform.EXTENT, box, resample)
+def _heic_can_be_read() -> bool:
+    try:
+        import pi_heif
+    except ImportError:
+        return False
+    if "HEIF" not in Image.OPEN:
+        pi_heif.register_heif_opener(decode_threads=1)  # several files are decoded at a time
+    return True
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

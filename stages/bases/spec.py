@@ -37,6 +37,8 @@ def _size(value: Any) -> Any:
 
 
 def _base_name(value: Any) -> Any:
+    if value == HUB:
+        raise ValueError('expected "hub:" and a preset of KerasHub or the folder of one, found "hub:"; name it')
     if isinstance(value, str) and not value.startswith((FILE, HUB)) and value not in BASES:
         raise ValueError(
             f"no base {value!r} in keras.applications{nearest(value, BASES)}; "
@@ -187,7 +189,7 @@ class BaseSpec(Pixels):
             "include_top": self.include_top or None,
             "output": self.output,
             "prefix_tokens": self.prefix_tokens if self.output not in (None, "cls") else None,
-            "final_norm": self.final_norm,
+            "final_norm": self.final_norm or None,
         }
         return found | {name: value for name, value in added.items() if value is not None}
 

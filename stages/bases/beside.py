@@ -31,7 +31,9 @@ def told(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            fields = read(json.loads(path.read_text(encoding="utf-8")))
+            if not isinstance(said := json.loads(path.read_text(encoding="utf-8")), dict):
+                raise ValueError("no object")
+            fields = read(said)
             if fields:
                 Pixels.model_validate({name: value for name, value in fields.items() if name in Pixels.model_fields})
                 return fields

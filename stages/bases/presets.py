@@ -73,13 +73,15 @@ def check_trusted(value: Any, path: Path | str) -> None:
     module = value.get("module")
     package, known, _ = str(value.get("registered_name") or "").partition(">")
     function = module == "builtins" and value.get("class_name") == "function"  # an activation by its name
+    strange = bool(known) and package not in PACKAGES
     if (
-        (module is not None and not function and not TRUSTED.fullmatch(str(module)))
-        or (known and package not in PACKAGES)
+        strange
+        or (module is not None and not function and not TRUSTED.fullmatch(str(module)))
         or OF_CODE.search(str(value.get("class_name")))
     ):
         raise BaseError(
-            f"{path}: expected classes of keras and keras_hub alone, found {value.get('class_name')!r} of {module!r}; "
+            f"{path}: expected classes of keras and keras_hub alone, found {value.get('class_name')!r} "
+            f"of {package if strange else module!r}; "
             "headstart runs no code from a preset"
         )
 

@@ -99,7 +99,7 @@ class BaseSpec(Pixels):
         if self.preprocess is not None and self.numbers:
             raise ValueError("expected preprocess, or scale, mean, std and order, found both; keep one of them")
         if self.include_top and (self.brought or self.weights == "packaged"):
-            raise ValueError(f"include_top: {self.brought or 'packaged weights'} come as they are; leave it out")
+            raise ValueError(f"include_top: there is no top for {self.brought or 'packaged weights'}; leave it out")
         if self.include_top and not (self.layer or self.layers):
             raise ValueError('include_top: expected a layer of the top, such as layer = "fc2" of VGG16; name one')
         if self.final_norm is not None and not self.hub:

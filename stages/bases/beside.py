@@ -31,7 +31,9 @@ def told(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            fields = read(json.loads(path.read_text(encoding="utf-8")))
+            if not isinstance(said := json.loads(path.read_text(encoding="utf-8")), dict):
+                raise ValueError("no object")
+            fields = read(said)
             if fields:
                 Pixels.model_validate({name: value for name, value in fields.items() if name in Pixels.model_fields})
                 return fields
@@ -54,31 +56,42 @@ def _of_transformers(said: Mapping[str, Any]) -> dict[str, Any]:
         said = said["image_processor"]
     if not any(name in said for name in ("image_mean", "size", "do_resize", "do_normalize", "crop_size")):
         return {}
-    fields: dict[str, Any] = {"order": "rgb"}
+    fields: dict[str, Any] = {"order": "bgr" if said.get("do_flip_channel_order") else "rgb"}
     if said.get("do_rescale", True):
         fields["scale"] = float(said.get("rescale_factor", 1 / 255))
-    if said.get("do_normalize", True):
+    if said.get("do_normalize", "image_mean" in said):
         fields |= {"mean": _three(said["image_mean"]), "std": _three(said["image_std"])}
-    if said.get("do_pad"):
-        raise ValueError("do_pad, which is not there; use another way to resize")
-    if said.get("do_resize", True) and "resample" in said:
+        if said.get("include_top"):  # EfficientNet divides by the deviation twice
+            fields["std"] = [each**2 for each in fields["std"]]
+    if said.get("rescale_offset"):  # to numbers from -1 to 1, before any mean
+        fields["mean"] = [each + 1 for each in fields.get("mean", [0.0] * 3)]
+    if said.get("do_resize", True) and said.get("resample") is not None:
         fields["filter"] = FILTERS[said["resample"]]
+    if said.get("do_pad"):
+        return fields | {"refused": f"{_TRANSFORMERS} pads images, which headstart does not"}
+    return fields | _sizes(said)
+
+
+def _sizes(said: Mapping[str, Any]) -> dict[str, Any]:
     size, crop = _side(said.get("size")), _side(said.get("crop_size"))
     cropped = crop if said.get("do_center_crop", bool(crop)) else None
     fraction = said.get("crop_pct")
-    # A number alone is the shorter side where something is cut off, and else both sides.
-    shortest = "shortest_edge" in said["size"] if isinstance(said.get("size"), dict) else bool(cropped or fraction)
-    if size and shortest and not (cropped or fraction):
-        raise ValueError(
-            f"a size of {said['size']} without a crop, so that images have any shape; say input_size and resize"
-        )
-    if size:
-        fields["resize"] = "shortest" if shortest else "squash"
-        fields["input_size"] = cropped or size
-        if fraction and not cropped:  # ConvNeXt says the size after its crop, and crops no large images
-            fields |= {"crop": float(fraction)} if size[0] < 384 else {"resize": "squash"}
-        elif cropped and cropped != size:
-            fields["crop"] = cropped[0] / size[0]
+    if not said.get("do_resize", True) or not said.get("size"):
+        return {"input_size": cropped} if cropped else {}
+    # A number alone is the shorter side where something is cut off, and else both sides; for these processors always both.
+    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type"))
+    square = kind.startswith(("DeiT", "Beit", "Data2Vec"))
+    told = said["size"]
+    shortest = "shortest_edge" in told if isinstance(told, dict) else bool(cropped or fraction) and not square
+    if size is None or (shortest and not (cropped or fraction)):
+        why = f"{_TRANSFORMERS} has a size of {told} without a crop, so that images come in many shapes"
+        return {"refused": why} | ({"input_size": cropped} if cropped else {})
+    fields: dict[str, Any] = {"resize": "shortest" if shortest else "squash", "input_size": cropped or size}
+    if fraction and cropped in (None, size):  # of ConvNeXt and PoolFormer: the size is that after the crop
+        whole = cropped is None and size[0] >= 384  # ConvNeXt crops no large images
+        fields |= {"resize": "squash"} if whole else {"crop": float(fraction)}
+    elif cropped and cropped != size:
+        fields["crop"] = cropped[0] / size[0]
     return fields
 
 
@@ -86,17 +99,21 @@ def _of_timm(said: Mapping[str, Any]) -> dict[str, Any]:
     said = said.get("pretrained_cfg", said)
     if "mean" not in said or "std" not in said or "input_size" not in said:
         return {}  # a config.json of something else
-    modes = {"center": "shortest", "squash": "squash"}
     fields = {
         "scale": 1 / 255,
         "mean": _three(said["mean"]),
         "std": _three(said["std"]),
         "order": "rgb",
-        "filter": said.get("interpolation", "bicubic"),
-        "resize": modes[said.get("crop_mode", "center")],
+        "filter": said.get("interpolation") or "bicubic",
         "input_size": list(said["input_size"][1:]),
     }
-    return fields | ({"crop": float(said.get("crop_pct", 0.875))} if fields["resize"] == "shortest" else {})
+    mode = said.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        return fields | {"refused": f"config.json has crop_mode {mode!r}, which headstart does not have"}
+    return fields | {
+        "resize": "shortest" if mode == "center" else "squash",
+        "crop": float(said.get("crop_pct") or 0.875),
+    }
 
 
 def _of_keras_hub(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,13 +122,13 @@ def _of_keras_hub(said: Mapping[str, Any]) -> dict[str, Any]:
     if "scale" not in config or "image_size" not in config:
         return {}
     fields: dict[str, Any] = {"order": "rgb"}
-    if config["scale"] is not None or config["offset"] is not None:
+    if config["scale"] is not None or config.get("offset") is not None:
         # Pixels times scale plus offset, as the fields say it: (pixel - mean) / std.
         scale = [float(each) for each in _three(1.0 if config["scale"] is None else config["scale"])]
-        offset = [float(each) for each in _three(config["offset"] or 0.0)]
+        offset = [float(each) for each in _three(config.get("offset") or 0.0)]
         fields |= {"mean": [-b / a for a, b in zip(scale, offset, strict=True)], "std": [1 / a for a in scale]}
     if config.get("pad_to_aspect_ratio"):
-        raise ValueError("pad_to_aspect_ratio, which is not there; say resize")
+        fields["refused"] = "its image converter pads images, which headstart does not"
     fields |= {
         "resize": "crop" if config.get("crop_to_aspect_ratio", True) else "squash",
         "filter": {"lanczos3": "lanczos"}.get(name := config.get("interpolation", "bilinear"), name),
@@ -125,15 +142,16 @@ def _three(value: Any) -> list[float]:
 
 
 def _side(size: Any) -> list[int] | None:
-    """A size as transformers writes it: a number, an edge, or height and width."""
+    """A size as transformers writes it: a number, an edge, or height and width; None for another."""
     if isinstance(size, Mapping):
-        edge = size.get("shortest_edge")
-        return [int(size.get("height", edge)), int(size.get("width", edge))]
+        sides = [int(size.get(name) or size.get("shortest_edge") or 0) for name in ("height", "width")]
+        return sides if all(sides) else None
     return [int(size), int(size)] if size else None
 
 
+_TRANSFORMERS = "preprocessor_config.json"
 _READERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "preprocessor_config.json": _of_transformers,
+    _TRANSFORMERS: _of_transformers,
     "image_converter.json": _of_keras_hub,
     "preprocessor.json": _of_keras_hub,
     "config.json": _of_timm,

@@ -10,9 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cache.errors import BaseError
 from cache.files import digest_json, digest_text, read_memo, sha256_file, write_sealed
 from stages.bases import beside
+from stages.bases.pixels import Pixels
 from stages.bases.presets import CONFIG, WEIGHTS, model_path, read_config
 from stages.bases.spec import BaseSpec
 
@@ -31,7 +34,9 @@ def known(spec: BaseSpec, folder: Path) -> dict[str, Any]:
         what = "an ONNX model" if spec.onnx else "the folder of a KerasHub preset"
         raise BaseError(f"base {spec.name!r}: expected {what} there, found nothing at {path}; mend name")
     root = path.parent if spec.onnx else path
-    if recorded and _stats(root, [root / name for name in recorded["stats"]]) == recorded["stats"]:
+    # Those that it was made of, and those that came since.
+    seen = [*(root / name for name in recorded.get("stats", ())), *beside.sources(root)]
+    if recorded and _stats(root, seen) == recorded["stats"]:
         return recorded
     files, says = _onnx(path) if spec.onnx else _preset(path)
     stats = _stats(root, [*files, *says["read"]])
@@ -55,6 +60,8 @@ def completed(spec: BaseSpec, folder: Path) -> BaseSpec:
     if not (spec.onnx or spec.hub) or not (found := known(spec, folder)):
         return spec
     told = dict(found["told"])
+    if (refused := told.pop("refused", None)) and "resize" not in spec.model_fields_set:
+        raise BaseError(f"base {spec.name!r}: {refused}; set resize")
     if {"scale", "rescale"} & spec.model_fields_set:
         told.pop("scale", None)
     if "resize" in spec.model_fields_set:
@@ -64,15 +71,22 @@ def completed(spec: BaseSpec, folder: Path) -> BaseSpec:
         raise BaseError(f"base {spec.name!r}: expected the size of its images, found none; set input_size")
     if "input_size" in told:
         told["input_size"] = tuple(told["input_size"])
-    return spec.model_copy(update=told)
+    spec = spec.model_copy(update=told)
+    try:
+        Pixels.model_validate(spec.model_dump(include=set(Pixels.model_fields)))
+    except ValidationError as error:
+        raise BaseError(f"base {spec.name!r}, with what its files say: {error.errors()[0]['msg']}") from error
+    return spec
 
 
 def _onnx(path: Path) -> tuple[Sequence[Path], dict[str, Any]]:
     from stages.bases.onnxfile import OnnxModel
 
     model = OnnxModel(path)
-    size = {"input_size": list(model.size)} if all(model.size) else {}
-    return [path, *model.external()], {"told": beside.told(path.parent) | size, "read": beside.sources(path.parent)}
+    told = beside.told(path.parent) | ({"input_size": list(model.size)} if all(model.size) else {})
+    if model.dtype == "uint8":  # what takes whole numbers prepares them itself
+        told = {name: value for name, value in told.items() if name not in ("scale", "mean", "std")}
+    return [path, *model.external()], {"told": told, "read": beside.sources(path.parent)}
 
 
 def _preset(path: Path) -> tuple[Sequence[Path], dict[str, Any]]:

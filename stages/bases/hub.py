@@ -4,8 +4,11 @@ Transformers hide their blocks inside one layer. Those inner layers can be cut a
 recorded while the outer layer is computed, or traced.
 """
 
+import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +16,30 @@ from cache.errors import BaseError
 from stages.bases import backend
 from stages.bases.cuts import Layer, check_layers
 from stages.bases.engines import load_extra
-from stages.bases.presets import fetched_preset, model_path, read_config
+from stages.bases.presets import CONFIG, check_trusted, fetched_preset, model_path, read_config
 from stages.bases.spec import OUTPUT, BaseSpec
+from stages.fields import nearest
 
 
 def fetch(spec: BaseSpec, folder: Path) -> None:
     """Fetch a preset by its name, and keep it in ``folder`` as files. Raises BaseError where it cannot be fetched."""
     hub = load_extra("keras_hub", "hub", f"base {spec.name!r}")
     kept = fetched_preset(spec, folder)
+    if "://" not in spec.weights and spec.weights not in hub.models.Backbone.presets:
+        raise BaseError(
+            f"base {spec.name!r}: expected a preset of KerasHub, or the folder of one, found neither"
+            f"{nearest(spec.weights, hub.models.Backbone.presets)}; mend name (https://keras.io/keras_hub/presets/ lists them)"
+        )
     try:
-        with backend.fresh_names("float32"):
+        with backend.without_chatter(), backend.fresh_names("float32"):
+            _look_at(spec.weights)
             model = hub.models.Backbone.from_preset(spec.weights)
             try:
                 converter = hub.layers.ImageConverter.from_preset(spec.weights)
-            except ValueError:  # a base without one takes pixels as they are
+            except (ValueError, FileNotFoundError):  # a base without one takes pixels as they are
                 converter = None
+    except BaseError:
+        raise
     except Exception as error:  # of the network, of Kaggle and Hugging Face, of KerasHub itself
         reason = " ".join(str(error).split())[:300]
         raise BaseError(
@@ -36,10 +48,21 @@ def fetch(spec: BaseSpec, folder: Path) -> None:
         ) from error
     kept.parent.mkdir(parents=True, exist_ok=True)
     partly = kept.with_name(f".tmp-{kept.name}")
+    shutil.rmtree(partly, ignore_errors=True)  # of a run that was killed
     model.save_to_preset(str(partly))
     if converter is not None:
         converter.save_to_preset(str(partly))
-    partly.rename(kept)
+    with suppress(OSError):  # another process was quicker
+        partly.rename(kept)
+    shutil.rmtree(partly, ignore_errors=True)
+
+
+def _look_at(preset: str) -> None:
+    """Raise BaseError where the configuration of a preset that is not here yet names code from elsewhere."""
+    get_file = import_module("keras_hub.src.utils.preset_utils").get_file
+    for name in (CONFIG, "image_converter.json"):
+        with suppress(FileNotFoundError):
+            check_trusted(json.loads(Path(get_file(preset, name)).read_text(encoding="utf-8")), f"{preset}/{name}")
 
 
 def _tower(spec: BaseSpec, path: Path, policy: str) -> Any:
@@ -94,19 +117,16 @@ def cut(spec: BaseSpec, folder: Path, precision: str, layers: Sequence[str]) -> 
     whole, inner = _whole(model), _inner(model)
     if not set(layers) <= set(whole):
         check_layers(list(_shapes(model, spec.input_size)), layers, spec.name)
-    recorder = _recorder(model, layers, whole, inner, spec.final_norm)
+    norm = _final_norm(model, spec, layers) if spec.final_norm else None
+    recorder = _recorder(model, layers, whole, inner, norm)
     pixels = keras.Input((*spec.input_size, 3), name="prepared")
     return keras.Model(pixels, recorder(pixels))
 
 
-def _recorder(
-    model: Any, layers: Sequence[str], whole: Mapping[str, Any], inner: Mapping[str, Any], normed: bool | None
-) -> Any:
-    """A layer of which the outputs are those of ``layers``, inner ones among them."""
+def _recorder(model: Any, layers: Sequence[str], whole: Mapping[str, Any], inner: Mapping[str, Any], norm: Any) -> Any:
+    """A layer of which the outputs are those of ``layers``, inner ones among them, behind ``norm`` where there is one."""
     keras = backend.load_keras()
-    # The last norm of the model, which some have inside their encoder.
-    norms = [each for each in model.layers if "LayerNorm" in type(each).__name__]
-    norms = norms or [each for each in inner.values() if "LayerNorm" in type(each).__name__]
+    normed = {name for name, tensor in whole.items() if tensor is whole[OUTPUT]}  # as the model does it itself
     plain = [name for name in layers if name in whole]
     # Where nothing else is wanted, the whole model runs for what is recorded.
     part = keras.Model(model.input, [whole[name] for name in plain or [OUTPUT]])
@@ -114,18 +134,35 @@ def _recorder(
     class Recorded(keras.layers.Layer):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__(name="base", dtype="float32", autocast=False)
-            self.part, self.norm = part, norms[-1] if norms else None
+            self.part, self.norm = part, norm
 
         def call(self, images: Any) -> list[Any]:
             seen: dict[str, Any] = {}
             with _listening({name: inner[name] for name in layers if name not in whole}, seen):
                 found = dict(zip(plain or [OUTPUT], _call(self.part, images), strict=True))
             found |= seen
-            if normed and self.norm is not None:
-                found = {name: each if name == OUTPUT else self.norm(each) for name, each in found.items()}
+            if self.norm is not None:
+                found = {name: each if name in normed else self.norm(each) for name, each in found.items()}
             return [found[name] for name in layers]
 
     return Recorded()
+
+
+def _final_norm(model: Any, spec: BaseSpec, layers: Sequence[str]) -> Any:
+    """The last norm of a transformer, which some have inside their encoder. Raises BaseError where there is none, or it does not fit."""
+    norms = [each for each in model.layers if "LayerNorm" in type(each).__name__]
+    norms = norms or [each for each in _inner(model).values() if "LayerNorm" in type(each).__name__]
+    if not norms:
+        raise BaseError(f"final_norm: expected a transformer with a norm at its end, found {spec.name}; leave it out")
+    width = norms[-1].weights[0].shape[-1] if norms[-1].weights else None
+    shapes = _shapes(model, spec.input_size)
+    for layer in layers:
+        if layer != OUTPUT and (len(shapes[layer]) != 2 or width not in (None, shapes[layer][-1])):
+            raise BaseError(
+                f"final_norm: expected tokens (tokens, {width}) at layer {layer!r}, found {shapes[layer]}; "
+                "leave final_norm out, or name another layer"
+            )
+    return norms[-1]
 
 
 def _call(model: Any, images: Any) -> list[Any]:

@@ -118,9 +118,10 @@ class OnnxEngine:
                 images = np.concatenate([images, np.zeros((self._batch - rows, *images.shape[1:]), np.uint8)])
             found = self._run(self._prepared(images))
             for values in found:
-                if values.ndim < 2 or len(values) != self._batch:
+                shape = getattr(values, "shape", f"a {type(values).__name__}")
+                if not isinstance(shape, tuple) or len(shape) < 2 or shape[0] != self._batch:
                     raise BaseError(
-                        f"{self.model.path}: expected features with a row for each of {self._batch} images, found {values.shape}; "
+                        f"{self.model.path}: expected features with a row for each of {self._batch} images, found {shape}; "
                         "name another layer"
                     )
             parts.append([_channels_last(values[:rows], self.model.first).astype(np.float32) for values in found])
@@ -154,6 +155,10 @@ def _tables(spec: BaseSpec, dtype: str) -> tuple[tuple[int, int, int], NDArray[A
     if affine is None:
         return order, np.tile(pixels, (3, 1)).astype(dtype)
     times, plus = map(np.asarray, affine)
+    if dtype == "uint8" and ((times != 1).any() or plus.any()):
+        raise BaseError(
+            f"{spec.weights}: takes pixels as whole numbers (uint8) and prepares them itself, found scale, mean or std; leave them out"
+        )
     return order, (pixels * times[:, None] + plus[:, None]).astype(dtype)
 
 
@@ -232,11 +237,14 @@ def layers_of(spec: BaseSpec) -> list[Layer]:
     graph = onnx.shape_inference.infer_shapes(model.proto).graph
     shapes = {each.name: _shape(each) for each in (*graph.value_info, *graph.output)}
     sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer if each.data_type in FLOATS}
-    return [
+    found = [
         Layer(
             name, node.op_type, tuple(n for n in shapes[name][1:] if n), sum(sizes.get(each, 0) for each in node.input)
         )
         for node in graph.node
+        if node.op_type != "Constant"
         for name in node.output
         if len(shapes.get(name, ())) > 1 and all(shapes[name][1:])
     ]
+    # The default last, as for every base.
+    return sorted(found, key=lambda layer: layer.name == model.outputs[0])

@@ -50,8 +50,10 @@ class Pixels(Spec):
             raise ValueError("expected scale or rescale, which are the same, found both; keep one of them")
         if self.crop is not None and self.resize == "crop":
             raise ValueError('crop: goes with resize = "shortest" or "squash", found "crop"; leave one of them out')
-        if self.antialias is False and self.filter not in (None, "nearest", "bilinear"):
-            raise ValueError(f'antialias = false goes with filter "nearest" or "bilinear", found {self.filter!r}')
+        if self.antialias is False and self.filter not in (None, "nearest", "bilinear", "bicubic"):
+            raise ValueError(
+                f'antialias = false goes with filter "nearest", "bilinear" or "bicubic", found {self.filter!r}'
+            )
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std: expected numbers above 0, found {self.std}")
         return self

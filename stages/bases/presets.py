@@ -15,7 +15,14 @@ from stages.bases.spec import BaseSpec
 
 CONFIG = "config.json"  # what makes a folder a preset of KerasHub
 WEIGHTS = ("model*.weights.h5", "model.weights.json", "model*.safetensors", "model.safetensors.index.json")
-TRUSTED = re.compile(r"(keras|keras_hub)(\.|$)")
+PACKAGES = ("keras", "keras_hub")
+# Parts of Keras of which models are made. Others fetch files, save them, or run what they are given.
+TRUSTED = re.compile(
+    r"keras(\.src)?(\.(layers|activations|initializers|regularizers|constraints|dtype_policies|models|quantizers)(\.\w+)*)?"
+    r"|keras_hub(\.src)?\.(models|layers)(\.\w+)*"
+)
+# Layers that run what their configuration holds, or a file that it names.
+OF_CODE = re.compile("lambda|TorchModuleWrapper|TFSMLayer|JaxLayer|FlaxLayer", re.IGNORECASE)
 
 
 def is_preset_folder(path: str, root: Path) -> bool:
@@ -42,7 +49,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        _check_trusted(config, path)
+        check_trusted(config, path)
         inner = config.get("config", config)  # transformers writes the parameters at the top
         tower = inner.get("vision_encoder", {}).get("config") or inner.get("vision_config") or inner
         size = tower.get("image_shape") or tower.get("image_size")
@@ -57,22 +64,24 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, told
 
 
-def _check_trusted(value: Any, path: Path) -> None:
-    """Keras imports the modules that a configuration names: so they are looked at before."""
+def check_trusted(value: Any, path: Path | str) -> None:
+    """Raise BaseError for a configuration with code from elsewhere: Keras imports the modules that it names."""
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_trusted(each, path)
+        check_trusted(each, path)
     if not isinstance(value, dict):
         return
     module = value.get("module")
     package, known, _ = str(value.get("registered_name") or "").partition(">")
     function = module == "builtins" and value.get("class_name") == "function"  # an activation by its name
+    strange = bool(known) and package not in PACKAGES
     if (
-        (module is not None and not function and not TRUSTED.match(str(module)))
-        or (known and not TRUSTED.match(package))
-        or "lambda" in str(value.get("class_name")).lower()
+        strange
+        or (module is not None and not function and not TRUSTED.fullmatch(str(module)))
+        or OF_CODE.search(str(value.get("class_name")))
     ):
         raise BaseError(
-            f"{path}: expected classes of keras and keras_hub alone, found {value.get('class_name')!r} of {module!r}; "
+            f"{path}: expected classes of keras and keras_hub alone, found {value.get('class_name')!r} "
+            f"of {package if strange else module!r}; "
             "headstart runs no code from a preset"
         )
 

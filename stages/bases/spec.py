@@ -37,6 +37,8 @@ def _size(value: Any) -> Any:
 
 
 def _base_name(value: Any) -> Any:
+    if value == HUB:
+        raise ValueError('expected "hub:" and a preset of KerasHub or the folder of one, found "hub:"; name it')
     if isinstance(value, str) and not value.startswith((FILE, HUB)) and value not in BASES:
         raise ValueError(
             f"no base {value!r} in keras.applications{nearest(value, BASES)}; "
@@ -97,7 +99,7 @@ class BaseSpec(Pixels):
         if self.preprocess is not None and self.numbers:
             raise ValueError("expected preprocess, or scale, mean, std and order, found both; keep one of them")
         if self.include_top and (self.brought or self.weights == "packaged"):
-            raise ValueError(f"include_top: {self.brought or 'packaged weights'} come as they are; leave it out")
+            raise ValueError(f"include_top: there is no top for {self.brought or 'packaged weights'}; leave it out")
         if self.include_top and not (self.layer or self.layers):
             raise ValueError('include_top: expected a layer of the top, such as layer = "fc2" of VGG16; name one')
         if self.final_norm is not None and not self.hub:
@@ -187,7 +189,7 @@ class BaseSpec(Pixels):
             "include_top": self.include_top or None,
             "output": self.output,
             "prefix_tokens": self.prefix_tokens if self.output not in (None, "cls") else None,
-            "final_norm": self.final_norm,
+            "final_norm": self.final_norm or None,
         }
         return found | {name: value for name, value in added.items() if value is not None}
 

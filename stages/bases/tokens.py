@@ -25,7 +25,8 @@ def select(tokens: NDArray[np.float32], spec: BaseSpec, layer: str) -> NDArray[n
         return tokens
     if tokens.ndim != 3:
         raise BaseError(
-            f"output {spec.output!r}: expected tokens (tokens, channels) at layer {layer!r}, found {tokens.shape[1:]}; leave output out"
+            f"output {spec.output!r}: expected tokens (tokens, channels) at layer {layer!r}, found {tokens.shape[1:]}; "
+            "leave output out, or name a layer of tokens, of which `headstart layers` has the list"
         )
     prefix, rows, columns = _grid(tokens.shape[1], spec, layer)
     if "cls" in spec.output and not prefix:

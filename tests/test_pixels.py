@@ -15,8 +15,8 @@ from cache.errors import BaseError
 from stages.bases import beside
 from stages.bases.brought import completed, known
 from stages.bases.spec import BaseSpec
-from stages.data.images import resized
 from stages.data.policy import SQUASH, Resize
+from stages.data.resizing import resized
 
 CLIP = {
     "crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "do_normalize": True, "do_rescale": True, "do_resize": True,

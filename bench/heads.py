@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from stages.heads.dense import build_core
-from stages.heads.own import loss, optimizer
+from stages.heads.keras_fit import loss, optimizer
 from stages.training.member import Member
 from stages.training.program import program
 from stages.training.source import InMemory

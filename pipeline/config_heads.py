@@ -10,9 +10,14 @@ from pipeline.config_tables import check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import nearest
 from stages.heads.spec import AnyHead, KerasSpec, SklearnSpec
-from stages.training.spec import DenseSpec
+from stages.training.spec import ONLY_WITH, DenseSpec
 
 KINDS: dict[str, type[AnyHead]] = {"dense": DenseSpec, "keras": KerasSpec, "sklearn": SklearnSpec}
+# What a dense head has fields for, and layers of one's own are built with.
+OWN_LAYERS = {
+    "l2": "kernel_regularizer=keras.regularizers.L2(…)",
+    "max_norm": "kernel_constraint=keras.constraints.MaxNorm(…)",
+}
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ def head_entries(tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Pat
         with place(f"[heads.{name}] "):
             check_name(name)
             for entry in on_each_base(name, table, bases, folder):
-                optimizer = getattr(entry.spec, "optimizer", None)
-                if "momentum" in table and optimizer != "sgd":
-                    raise ConfigError(f'momentum: only optimizer "sgd" takes it, found "{optimizer}"; leave it out')
+                for field, (other, value) in ONLY_WITH.items():
+                    if field in table and (found := getattr(entry.spec, other, None)) != value:
+                        raise ConfigError(f'{field}: only {other} "{value}" takes it, found "{found}"; leave it out')
                 entries[entry.name] = entry
     return entries
 
@@ -51,6 +56,11 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
         if key in table:
             raise ConfigError(
                 f'{key}: a head has no such field, a sweep has; set it in a [sweeps.NAME] with head = "{name}"'
+            )
+    for key, remedy in OWN_LAYERS.items():
+        if kind == "keras" and key in table:
+            raise ConfigError(
+                f'{key}: a head of kind "keras" has layers of its own, found {table[key]!r}; give them {remedy} in the function of build'
             )
     spec: AnyHead = validated(KINDS[kind], table)
     if isinstance(spec, KerasSpec):

@@ -11,7 +11,7 @@ from pipeline.config_tables import check_keys, check_name, no_such, place, valid
 from stages.bases.spec import BaseSpec
 from stages.fields import Range
 from stages.sweeps.spec import SweepSpec
-from stages.training.spec import DenseSpec
+from stages.training.spec import ONLY_WITH, DenseSpec
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,11 @@ def _check_fit(spec: SweepSpec, head: dict[str, Any]) -> None:
             f"min_epochs: expected fewer than the {epochs} epochs of the head {spec.head!r}, found "
             f"{spec.min_epochs}; no trial would be dropped"
         )
-    optimizers = spec.grid.get("optimizer") or [head.get("optimizer")]
-    if "momentum" in spec.grid and "sgd" not in optimizers:
-        found = ", ".join(map(repr, optimizers))
-        raise ConfigError(f'grid.momentum: only optimizer "sgd" takes it, found {found}; leave it out')
+    for field, (other, value) in ONLY_WITH.items():
+        values = spec.grid.get(other) or [head.get(other)]
+        if field in spec.grid and value not in values:
+            found = ", ".join(map(repr, values))
+            raise ConfigError(f'grid.{field}: only {other} "{value}" takes it, found {found}; leave it out')
 
 
 def variant(

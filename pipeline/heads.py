@@ -12,6 +12,7 @@ from pipeline.targets import HeadTarget
 from pipeline.words import first, score_words
 from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
+from stages.heads.spec import trained_with
 from stages.progress import Progress
 
 
@@ -135,4 +136,5 @@ def _as_configured(graph: Graph, head: HeadTarget) -> bool:
     """Whether a trained head is of the base and the parameters that the configuration has now."""
     result, base = head.result, graph.bases[head.entry.base]
     key = base.key(head.entry.layers)
-    return bool(result and result["base_key"] == key and result["spec"] == head.entry.spec.parameters())
+    spec = head.entry.spec
+    return bool(result and result["base_key"] == key and trained_with(spec, result["spec"]) == spec.parameters())

@@ -10,7 +10,7 @@ from cache.errors import CacheError
 from cache.manifest import Manifest
 from cache.store import FeatureStore
 from stages.bases.spec import SCHEMA
-from stages.heads.spec import AnyHead
+from stages.heads.spec import AnyHead, trained_with
 from stages.progress import counted
 from stages.sweeps.protocol import MARKERS
 
@@ -61,7 +61,7 @@ def head_reasons(
     reasons = []
     if result["base_key"] != base_key:
         reasons.append(f"the base changed ({where})")
-    was, now = result["spec"], spec.parameters()
+    was, now = trained_with(spec, result["spec"]), spec.parameters()
     if was != now:
         names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
         reasons.append(", ".join(f"{name} {json.dumps(was.get(name))} → {json.dumps(now.get(name))}" for name in names))

@@ -23,6 +23,7 @@ from stages.sweeps.results import write_sweep
 from stages.sweeps.search import search
 from stages.sweeps.sweep import Sweep
 from stages.sweeps.trials import Trial, leader_lines, trials_of, winner
+from stages.training.spec import ONLY_WITH
 
 PRINTED = 5  # leaders
 HARDLY = 0.0005  # too good: less than is printed
@@ -135,8 +136,9 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     entry = graph.config.variant(target.entry, params)
     check_spec(target.entry.name, entry.spec, "sweeps")
     base_key = graph.bases[entry.base].key(entry.layers) or ""
-    if "momentum" in params and getattr(entry.spec, "optimizer", None) != "sgd":
-        params = params | {"momentum": None}  # it has none, whatever was drawn
+    for field, (other, value) in ONLY_WITH.items():
+        if field in params and getattr(entry.spec, other, None) != value:
+            params = params | {field: None}  # it has none, whatever was drawn
     spec = target.entry.spec
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
     protocol |= of_trial(spec, entry.spec, graph.manifest)

@@ -28,7 +28,7 @@ from stages.sweeps.scoring import best_epoch
 from stages.sweeps.trials import Trial
 from stages.training.member import Member
 from stages.training.source import InMemory
-from stages.training.spec import DenseSpec
+from stages.training.spec import DenseSpec, Monitor
 from stages.training.together import train_all
 
 
@@ -57,8 +57,12 @@ def without_seconds(found: list[Record]) -> list[tuple]:
 
 @pytest.mark.parametrize(
     "options",
-    [{"optimizer": "adam", "batch_norm": True}, {"optimizer": "sgd", "momentum": 0.9, "dropout": 0.5}],
-    ids=["adam, batch_norm", "sgd, dropout"],
+    [
+        {"optimizer": "adam", "batch_norm": True},
+        {"optimizer": "sgd", "momentum": 0.9, "dropout": 0.5},
+        {"loss": "focal", "mixup": 0.4, "l2": 1e-3, "max_norm": 2.0, "monitor": "accuracy"},
+    ],
+    ids=["adam, batch_norm", "sgd, dropout", "focal, mixup"],
 )
 def test_a_group_goes_on_where_it_was_written(
     options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,9 +133,19 @@ def test_the_folds_of_a_seed_stop_together_as_their_mean_says(patience: int, rat
 
 
 def test_the_epoch_of_folds_is_among_those_that_all_reached() -> None:
-    assert best_epoch([[3.0, 1.0, 0.1], [3.0, 2.0]], [1, 1]) == 2
-    assert best_epoch([[3.0, 1.0], [1.0, 2.0]], [1, 9]) == 1 and best_epoch([[3.0, 1.0], [1.0, 2.0]], [9, 1]) == 2
-    assert best_epoch([[np.nan, 1.0], [0.0, np.inf]], [1, 1]) is None
+    def best(losses: list[list[float]], rows: list[int], monitor: Monitor = "loss") -> int | None:
+        told = [[{"val_loss": loss, "val_accuracy": 1 - loss / 4} for loss in each] for each in losses]
+        return best_epoch(told, rows, monitor)
+
+    for monitor in ("loss", "accuracy"):
+        assert best([[3.0, 1.0, 0.1], [3.0, 2.0]], [1, 1], monitor) == 2
+        assert best([[3.0, 1.0], [1.0, 2.0]], [1, 9], monitor) == 1
+        assert best([[3.0, 1.0], [1.0, 2.0]], [9, 1], monitor) == 2
+        assert best([[np.nan, 1.0], [0.0, np.inf]], [1, 1], monitor) is None
+    # As many rows are right in other folds, and the later epoch is no better for how their sum is rounded.
+    right = [(1, 2, 3), (3, 1, 2), (2, 3, 1)]
+    told = [[{"val_loss": 1.0, "val_accuracy": n[fold] / 3} for n in right] for fold in range(3)]
+    assert best_epoch(told, [3, 3, 3], "accuracy") == 1
 
 
 def test_what_is_damaged_is_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,21 +59,25 @@ def test_every_field_of_a_head_is_in_its_key() -> None:
         "pool": "avg", "seed": 1, "units": [1], "activation": "tanh", "dropout": 0.1, "batch_norm": True,
         "optimizer": "adam", "learning_rate": 1.0, "momentum": 0.5, "weight_decay": 0.1, "epochs": 1,
         "batch_size": 1, "patience": 1, "class_weight": "balanced", "label_smoothing": 0.1, "refit": True,
+        "loss": "focal", "focal_gamma": 1.0, "mixup": 0.2, "monitor": "accuracy", "l2": 0.1, "max_norm": 3.0,
     }  # fmt: skip
     assert other.keys() == DenseSpec.model_fields.keys() - {"kind", "base", "layers"}
-    del other["momentum"]  # in the key of sgd alone
+    del other["momentum"], other["focal_gamma"]  # in the keys of sgd and of a focal loss alone
     for name, value in other.items():
         assert head_key(DenseSpec.model_validate({"kind": "dense", name: value}), "b", "r") != before, name
     assert head_key(DenseSpec.model_validate({"kind": "dense"}), "other", "r") != before
     assert head_key(DenseSpec.model_validate({"kind": "dense"}), "b", "other") != before
 
 
-def test_momentum_is_in_the_key_where_the_optimizer_takes_it() -> None:
+def test_momentum_is_in_the_key_where_the_optimizer_takes_it_and_gamma_where_the_loss_does() -> None:
     def key(**options: Any) -> str:
         return head_key(DenseSpec.model_validate({"kind": "dense", **options}), "b", "r")
 
     assert key(optimizer="sgd", momentum=0.5) != key(optimizer="sgd")
     assert key(optimizer="adam", momentum=0.5) == key(optimizer="adam")
+    assert key(loss="focal", focal_gamma=1.0) != key(loss="focal") == key(loss="focal", focal_gamma=2.0)
+    assert key(focal_gamma=1.0) == key()
+    assert key(loss="cross_entropy", mixup=0.0, l2=0.0, max_norm=0.0, monitor="loss") == key()
 
 
 SHA = "0" * 64

@@ -88,7 +88,9 @@ def test_blocks_hold_every_row_once_and_no_more_than_the_limit(
 
 
 def test_a_streamed_head_comes_to_the_loss_of_one_in_memory(data: Dataset) -> None:
+    more = {"loss": "focal", "mixup": 0.2, "l2": 1e-3, "max_norm": 2.0}
     specs = [dense(seed=seed, optimizer=name) for seed, name in enumerate(("rmsprop", "adam"))]
+    specs.append(dense(seed=2, optimizer="adam", **more))
     members = [Member(spec, data.rows("train"), data.rows("validation")) for spec in specs]
     small = with_memory(data, 400_000)
     assert data.fits("flatten") and not small.fits("flatten")

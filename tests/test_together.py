@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.heads.dense import build_core
-from stages.heads.own import loss, optimizer
+from stages.heads.keras_fit import loss, optimizer
 from stages.training import program, stack, together
 from stages.training.member import Member
 from stages.training.source import InMemory

@@ -25,8 +25,8 @@ class Rows(NamedTuple):
 class Head(ABC):
     """A classifier of features (n, …) as the base gives them, or pooled (n, d); ``classes_`` are the names of the classes.
 
-    After ``fit``: ``history_`` (a dict for each epoch; one for a baseline), ``best_epoch_`` (from 1; the epoch with the lowest
-    validation loss, whose weights are kept; None for a baseline), ``n_parameters_``, ``warnings_`` and ``seconds_``.
+    After ``fit``: ``history_`` (a dict for each epoch; one for a baseline), ``best_epoch_`` (from 1; the epoch whose weights are
+    kept, by its validation loss or accuracy; None for a baseline), ``n_parameters_``, ``warnings_`` and ``seconds_``.
     ``probabilities_`` says where probabilities come from.
     """
 

@@ -17,10 +17,10 @@ from cache.errors import DivergedError, HeadError
 from stages.bases.backend import load_keras
 from stages.heads.calibration import log_probabilities, log_softmax
 from stages.heads.head import PREDICT_BATCH, KerasModelHead, Rows
+from stages.heads.keras_fit import best_kept, loss, metrics, mixed, optimizer, told
 from stages.heads.spec import KerasSpec
 from stages.progress import Progress
-from stages.training.member import class_weights
-from stages.training.spec import TrainedSpec
+from stages.training.member import class_weights, criterion
 
 # What TensorFlow colours its messages with.
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -52,17 +52,16 @@ class KerasHead(KerasModelHead):
         keras.utils.clear_session()
         keras.utils.set_random_seed(spec.seed)
         self._core = build_model(spec, self.home, train.X.shape[1:], len(self.classes_))
-        weights = class_weights(spec, train.y, len(self.classes_))
-        kept = keras.callbacks.EarlyStopping(patience=spec.patience or spec.epochs, restore_best_weights=True)
+        kept = best_kept(spec)
         try:
-            self._core.compile(optimizer=optimizer(spec), loss=loss(spec, self._single), metrics=["accuracy"])
+            self._core.compile(optimizer(spec), loss(spec, self._single), metrics=metrics(spec, self._single))
             with progress.task(f"Training {name}", spec.epochs, "epochs") as advance:
                 tick = keras.callbacks.LambdaCallback(
                     on_epoch_end=lambda epoch, logs: (advance(1), self._each_epoch(self))
                 )
                 history = self._core.fit(
-                    *self._targets(train), validation_data=self._targets(validation), epochs=spec.epochs, batch_size=spec.batch_size,
-                    validation_batch_size=PREDICT_BATCH, class_weight=dict(enumerate(map(float, weights))),
+                    **self._trained_on(train), validation_data=self._targets(validation), epochs=spec.epochs,
+                    validation_batch_size=PREDICT_BATCH,
                     callbacks=[tick] if self.last else [tick, kept], verbose=0,
                 ).history  # fmt: skip
         except Exception as error:  # whatever the user's model makes Keras or its backend raise
@@ -70,11 +69,12 @@ class KerasHead(KerasModelHead):
                 f"{spec.build}: cannot be trained on features {train.X.shape[1:]} ({in_one_line(error)})"
             ) from error
         self.history_ = [
-            dict(zip(history, map(float, row), strict=True)) for row in zip(*history.values(), strict=True)
+            told(spec, dict(zip(history, map(float, row), strict=True))) for row in zip(*history.values(), strict=True)
         ]
-        if not np.isfinite(history["val_loss"]).any():
+        found = [criterion([row], [1], spec.monitor) for row in self.history_]
+        if not np.isfinite(found).any():
             raise DivergedError.at(spec.learning_rate)
-        self.best_epoch_ = int(np.nanargmin(history["val_loss"])) + 1
+        self.best_epoch_ = int(np.nanargmin(found)) + 1
         self.n_parameters_ = int(self._core.count_params())
         self.seconds_ = perf_counter() - start
         return self
@@ -87,6 +87,15 @@ class KerasHead(KerasModelHead):
     def _targets(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         hot = np.eye(len(self.classes_), dtype=np.float32)[rows.y]
         return rows.X, hot[:, 1:] if self._single else hot
+
+    def _trained_on(self, rows: Rows) -> dict[str, Any]:
+        """What ``keras.Model.fit`` is given of the rows to train on."""
+        spec, weights = self.spec, class_weights(self.spec, rows.y, len(self.classes_))
+        if spec.mixup:
+            steps = -(-len(rows.y) // spec.batch_size)
+            return {"x": mixed(rows, weights, spec, self._single), "steps_per_epoch": steps, "shuffle": False}
+        X, y = self._targets(rows)
+        return {"x": X, "y": y, "batch_size": spec.batch_size, "class_weight": dict(enumerate(map(float, weights)))}
 
     def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log-probabilities (n, number of classes), float64: of the logits, wherever the model has its last softmax or sigmoid,
@@ -126,23 +135,6 @@ class KerasHead(KerasModelHead):
         except (TypeError, ValueError) as error:
             raise HeadError(f"{path}: expected a model of built-in layers, found {in_one_line(error)}") from error
         return head
-
-
-def optimizer(spec: TrainedSpec) -> Any:
-    """The Keras optimizer that the spec names; weight decay is decoupled from the gradient, as in AdamW."""
-    found = load_keras().optimizers
-    kinds = {"rmsprop": found.RMSprop, "adam": found.Adam, "adamw": found.AdamW, "sgd": found.SGD}
-    extra: dict[str, Any] = {"momentum": spec.momentum} if spec.optimizer == "sgd" else {}
-    if spec.weight_decay or spec.optimizer == "adamw":
-        extra["weight_decay"] = spec.weight_decay
-    return kinds[spec.optimizer](learning_rate=spec.learning_rate, **extra)
-
-
-def loss(spec: TrainedSpec, single: bool) -> Any:
-    """Cross-entropy with the spec's label smoothing: of a ``single`` probability, or of one for each class."""
-    losses = load_keras().losses
-    kind = losses.BinaryCrossentropy if single else losses.CategoricalCrossentropy
-    return kind(label_smoothing=spec.label_smoothing)
 
 
 def build_model(spec: KerasSpec, home: Path, shape: tuple[int, ...], n_classes: int) -> Any:

@@ -4,6 +4,7 @@
 by logits.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -39,6 +40,12 @@ class SklearnSpec(CommonSpec):
 
 AnyHead = DenseSpec | KerasSpec | SklearnSpec
 HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
+
+
+def trained_with(spec: AnyHead, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a result tells of its head; those that are newer than it are at the defaults that ``spec`` has."""
+    fields = type(spec).model_fields
+    return {name: fields[name].default for name in spec.parameters() if name not in told} | dict(told)
 
 
 def head_key(spec: AnyHead, base_key: str, rows_digest: str) -> str:

@@ -11,6 +11,7 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udff
 NONE = "–"
 _SCALED = {True: "", False: "not standardised"}
 _POOLED = {"flatten": "flattened features", "avg": "averaged features", "max": "max-pooled features"}
+_ADDED = {"mixup": "mixup", "l2": "L2", "max_norm": "max-norm"}
 
 
 def visible(text: str) -> str:
@@ -95,6 +96,9 @@ def settings(result: Mapping[str, Any], layers: bool = False) -> str:
             f"dropout {spec['dropout']:g}" if spec.get("dropout") else "",
             f"{spec.get('optimizer', '')} {spec.get('learning_rate', 0):g}",
             "batch norm" if spec.get("batch_norm") else "",
+            f"focal loss, γ {spec['focal_gamma']:g}" if spec.get("loss") == "focal" else "",
+            *(f"{words} {spec[name]:g}" for name, words in _ADDED.items() if spec.get(name)),
+            "epoch by accuracy" if spec.get("monitor") == "accuracy" else "",
         ]
     features = _POOLED.get(spec.get("pool"), "")
     if layers:

@@ -1,6 +1,6 @@
 """Trials of baselines and of the user's own heads, on each fold and with each seed: their records, and what they say of each row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from stages.progress import Progress
 from stages.sweeps.ledger import Record, Score
 from stages.sweeps.measure import Measure
 from stages.sweeps.trials import Trial
-from stages.training.member import mean_loss
+from stages.training.member import criterion
 from stages.training.outcomes import Outcomes
+from stages.training.spec import Monitor
 
 # A trial's record, and its outcomes for each seed; none where it came to nothing.
 Done = tuple[Record, list[Outcomes]]
@@ -37,7 +38,7 @@ def score_own(
     for number in range(repeats):
         seeded = spec.model_copy(update={"seed": spec.seed + number})
         epochs: list[list[Outcomes]] = []  # of each fold
-        losses: list[list[float]] = []
+        histories: list[list[dict[str, float]]] = []
         for (train, held), scored in zip(measure.folds, measure.scored, strict=True):
             told: list[Outcomes] = []
             note = partial(_note, told, data.y[scored], X[scored], measure.whole)
@@ -49,8 +50,8 @@ def score_own(
                 return Record(trial.key, (), isinstance(error, DivergedError), seconds, str(error)), []
             seconds += head.seconds_
             epochs.append(told)
-            losses.append([row["val_loss"] for row in head.history_])
-        best = best_epoch(losses, [len(held) for _, held in measure.folds])
+            histories.append(head.history_)
+        best = best_epoch(histories, [len(held) for _, held in measure.folds], spec.monitor)
         if best is None:
             return Record(trial.key, (), True, seconds, str(DivergedError.at(spec.learning_rate))), []
         by_seed.append(measure.joined([told[best - 1] for told in epochs]))
@@ -66,13 +67,13 @@ def _note(told: list[Outcomes], y: NDArray[np.int64], X: NDArray[np.float32], wh
         told.append(Outcomes.of(y, head.predict_log_proba(X), whole))
 
 
-def best_epoch(losses: Sequence[Sequence[float]], rows: Sequence[int]) -> int | None:
-    """The epoch (from 1) of the lowest mean validation loss over folds of so many rows, among those that all folds reached; None
-    where none was finite. ``losses`` are those of each fold, by epoch.
+def best_epoch(histories: Sequence[Sequence[Mapping[str, float]]], rows: Sequence[int], monitor: Monitor) -> int | None:
+    """The epoch (from 1) of the lowest mean validation loss, or the highest mean accuracy, over folds of so many rows, among those that
+    all folds reached; None where no loss was finite. ``histories`` are those of each fold.
     """
-    means = [mean_loss(each, rows) for each in zip(*losses, strict=False)]
-    finite = [epoch for epoch, loss in enumerate(means, 1) if np.isfinite(loss)]
-    return min(finite, key=lambda epoch: means[epoch - 1], default=None)
+    found = [criterion(each, rows, monitor) for each in zip(*histories, strict=False)]
+    finite = [epoch for epoch, value in enumerate(found, 1) if np.isfinite(value)]
+    return min(finite, key=lambda epoch: found[epoch - 1], default=None)
 
 
 def score_baselines(trials: Sequence[Trial], data: Dataset, measure: Measure, repeats: int) -> list[Done]:

@@ -1,6 +1,6 @@
 """One head among those that are trained together: what it is trained on, and how far it has come."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.training.outcomes import Outcomes
-from stages.training.spec import DenseSpec, TrainedSpec
+from stages.training.spec import DenseSpec, Monitor, TrainedSpec
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Member:
 @dataclass
 class Fitted:
     """How far a head has come. ``weights`` are those of ``best_epoch`` (from 1), the epoch of the lowest validation loss
-    (of its own, or the mean over those that it chooses with) or, where that was asked for, the last; so are the ``outcomes`` of the rows
-    that are scored.
+    or the highest accuracy (of its own, or the mean over those that it chooses with) or, where that was asked for, the last; so are the
+    ``outcomes`` of the rows that are scored.
 
     ``history`` has one row an epoch; ``seconds`` is the head's share of the time that its stacks took. A head has ``stopped``
     when its epochs are done, when its patience is at an end, or when it was ``dropped``.
@@ -62,10 +62,16 @@ def choices(members: Sequence[Member]) -> list[list[int]]:
     return list(groups.values())
 
 
-def mean_loss(losses: Sequence[float], rows: Sequence[int]) -> float:
-    """The mean validation loss of members that choose together, each with so many validation rows; not finite where one is not."""
+def criterion(told: Sequence[Mapping[str, float]], rows: Sequence[int], monitor: Monitor) -> float:
+    """What the epoch is chosen by, the lower the better, from one line of the history of each member that chooses with the others,
+    which has so many validation rows: the mean validation loss, or minus the mean accuracy; not finite where a loss is not.
+    """
     total = sum(rows)
-    return sum(loss * (n / total) for loss, n in zip(losses, rows, strict=True))
+    loss = sum(each["val_loss"] * (n / total) for each, n in zip(told, rows, strict=True))
+    if monitor == "loss" or not np.isfinite(loss):
+        return loss
+    # Rounded, as the same number of right rows is no better for lying in other folds.
+    return -round(sum(each["val_accuracy"] * (n / total) for each, n in zip(told, rows, strict=True)), 6)
 
 
 class Begun(NamedTuple):

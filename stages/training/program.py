@@ -6,13 +6,14 @@ features, trained together at many rates: M. Oquab et al., "DINOv2" (2023), appe
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stages.bases.backend import compiled, gradients, load_keras
-from stages.training.stack import Rates, Shape, State, Sums
+from stages.training.losses import correct, cross_entropy, focal, penalty, row_weights, within_norm
+from stages.training.stack import Draws, Rates, Shape, State, Sums, Uses
 
 # Keras's defaults.
 RHO, EPSILON = 0.9, 1e-7
@@ -23,8 +24,8 @@ BN_MOMENTUM, BN_EPSILON = 0.99, 1e-3
 class Program(NamedTuple):
     """The functions for heads of one shape, of which the first is compiled.
 
-    ``train(state, rates, X, y, orders, seeds) → (State, Sums)`` is one pass over ``orders`` (steps, K, batch size), which hold
-    positions in ``X`` (n, d) and ``y`` (n,) int32; ``seeds`` (layers, K) are those of dropout.
+    ``train(state, rates, X, y, draws) → (State, Sums)`` is one pass over the orders of the draws, which hold positions in ``X`` (n, d)
+    and ``y`` (n,) int32. The loss in the sums is cross-entropy, whatever heads are trained by.
     ``evaluate(state, rates, X, y, member) → (Sums, logits)`` is without dropout: sums over the rows where ``member`` (K, n) is 1, and
     the logits (K, n, outputs) of all rows. ``outcomes(logits, y, whole)`` is what they say of each row, as in
     ``stages.training.outcomes``: (K, n) each, and where the ``whole`` is asked for, all log-probabilities (K, n, classes).
@@ -36,46 +37,62 @@ class Program(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def program(shape: Shape, drops: bool, ragged: bool) -> Program:
-    """The program for heads of a shape; of which some drop units, or not.
-
-    ``ragged`` heads have different numbers of rows: one that has no row left in a step is not changed by it.
-    """
+def program(shape: Shape, uses: Uses) -> Program:
+    """The program for heads of a shape, and what they make use of."""
     keras = load_keras()
     ops = keras.ops
 
-    def train(state: State, rates: Rates, X: Any, y: Any, orders: Any, seeds: Any) -> tuple[State, Sums]:
+    def train(state: State, rates: Rates, X: Any, y: Any, draws: Draws) -> tuple[State, Sums]:
+        def rows_at(places: Any) -> tuple[Any, Any]:
+            places = ops.maximum(places, 0)
+            return ops.cast(ops.take(X, places, axis=0), "float32"), ops.take(y, places, axis=0)
+
         def step(i: Any, carried: tuple[State, Sums]) -> tuple[State, Sums]:
             before, sums = carried
-            order = orders[i]
+            order = draws.orders[i]
             valid = ops.cast(order >= 0, "float32")
-            order = ops.maximum(order, 0)
-            inputs, labels = ops.cast(ops.take(X, order, axis=0), "float32"), ops.take(y, order, axis=0)
+            inputs, labels = rows_at(order)
+            labelled = [(1.0, labels)]
+            if uses.mixes:
+                others, other_labels = rows_at(draws.partners[i])
+                share = draws.shares[i]
+                inputs = inputs * share[..., None] + others * (1.0 - share[..., None])
+                labelled = [(share, labels), (1.0 - share, other_labels)]
 
             def loss_of(weights: Sequence[Any]) -> tuple[Any, Any]:
-                dropped = _Dropout(seeds, i, rates.drop) if drops else None
+                dropped = _Dropout(draws.seeds, i, rates.drop) if uses.drops else None
                 logits, moving = forward(shape, weights, before.moving, inputs, valid, dropped)
-                loss = _loss(logits, labels, rates, shape) * valid * _row_weights(rates.class_weight, labels)
-                loss = ops.sum(loss, axis=1)
-                rows = ops.sum(valid, axis=1)
-                correct = ops.sum(_correct(logits, labels) * valid, axis=1)
-                return ops.sum(loss / ops.maximum(rows, 1.0)), (Sums(loss, correct, rows), moving)
+
+                def over_rows(value: Callable[[Any], Any]) -> Any:
+                    """The sum for each head (K,), given what rows (K, n) with these labels have; mixed rows have two by their shares."""
+                    return ops.sum(sum(value(each) * share for share, each in labelled) * valid, axis=1)
+
+                def weighted(loss: Callable[..., Any]) -> Any:
+                    return over_rows(lambda y: loss(logits, y, rates, shape) * row_weights(rates.class_weight, y))
+
+                told, right, rows = weighted(cross_entropy), over_rows(partial(correct, logits)), ops.sum(valid, axis=1)
+                value = ops.sum((weighted(focal) if uses.focal else told) / ops.maximum(rows, 1.0))
+                if uses.l2:
+                    value = value + penalty(shape, weights, rates)
+                return value, (Sums(told, right, rows), moving)
 
             (found, moving), grads = gradients(loss_of, list(before.weights))
             after = _updated(shape.optimizer, before, grads, rates)._replace(moving=list(moving))
-            if ragged:
+            if uses.max_norm:
+                after = after._replace(weights=within_norm(shape, after.weights, rates))
+            if uses.ragged:
                 here = ops.max(valid, axis=1)[:, None, None] > 0
                 after = keras.tree.map_structure(lambda new, old: ops.where(here, new, old), after, before)
             return after, Sums(*(total + part for total, part in zip(sums, found, strict=True)))
 
-        zeros = ops.zeros((orders.shape[1],))
-        return ops.fori_loop(0, orders.shape[0], step, (state, Sums(zeros, zeros, zeros)))  # type: ignore[no-any-return]
+        zeros = ops.zeros((draws.orders.shape[1],))
+        return ops.fori_loop(0, draws.orders.shape[0], step, (state, Sums(zeros, zeros, zeros)))  # type: ignore[no-any-return]
 
     def evaluate(state: State, rates: Rates, X: Any, y: Any, member: Any) -> tuple[Sums, Any]:
         logits, _ = forward(shape, state.weights, state.moving, ops.cast(X, "float32"), None, None)
         labels = ops.broadcast_to(y[None], (logits.shape[0], X.shape[0]))
-        loss = _loss(logits, labels, rates, shape)
-        sums = (ops.sum(each * member, axis=1) for each in (loss, _correct(logits, labels), ops.ones_like(member)))
+        loss = cross_entropy(logits, labels, rates, shape)
+        sums = (ops.sum(each * member, axis=1) for each in (loss, correct(logits, labels), ops.ones_like(member)))
         return Sums(*sums), logits
 
     # Scoring is a few operations a head and epoch: less than compiling it would take.
@@ -157,26 +174,6 @@ def _normalised(x: Any, gamma: Any, beta: Any, moving: Sequence[Any], valid: Any
     return (x - mean) * (gamma * ops.rsqrt(variance + BN_EPSILON)) + beta, after
 
 
-def _loss(logits: Any, labels: Any, rates: Rates, shape: Shape) -> Any:
-    """Cross-entropy of each row (K, n), in nats, with each head's label smoothing."""
-    keras = load_keras()
-    ops = keras.ops
-    if shape.outputs == 1:
-        target = ops.cast(labels, "float32") * (1.0 - rates.smoothing[:, 0]) + 0.5 * rates.smoothing[:, 0]
-        z = logits[..., 0]
-        # max(z, 0) − z·target + log(1 + e^−|z|): stable for any logit.
-        return ops.maximum(z, 0.0) - z * target + ops.log1p(ops.exp(-ops.abs(z)))
-    target = ops.one_hot(labels, shape.outputs) * (1.0 - rates.smoothing) + rates.smoothing / shape.outputs
-    return -ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
-
-
-def _correct(logits: Any, labels: Any) -> Any:
-    """1 for each row (K, n) whose most probable class is the label."""
-    ops = load_keras().ops
-    found = logits[..., 0] > 0 if logits.shape[-1] == 1 else ops.argmax(logits, axis=-1)
-    return ops.cast(ops.equal(ops.cast(found, "int32"), labels), "float32")
-
-
 def _outcomes(logits: Any, y: Any, whole: bool = False) -> tuple[Any, ...]:
     """The predicted class, the log-probability (nats) of the true one, and how many classes are above it, each (K, n)."""
     ops = load_keras().ops
@@ -193,11 +190,6 @@ def _outcomes(logits: Any, y: Any, whole: bool = False) -> tuple[Any, ...]:
     )  # what is as probable counts, but for the class itself
     found = (ops.argmax(logits, axis=-1), true[..., 0], above)
     return (*found, logs) if whole else found
-
-
-def _row_weights(class_weight: Any, labels: Any) -> Any:
-    ops = load_keras().ops
-    return ops.sum(ops.one_hot(labels, class_weight.shape[1]) * class_weight[:, None, :], axis=-1)
 
 
 def _updated(optimizer: str, state: State, grads: Sequence[Any], rates: Rates) -> State:

@@ -12,7 +12,10 @@ from stages.fields import Fraction, Layers, PositiveInt, Seed, Spec, off
 
 Pooling = Literal["flatten", "avg", "max", "flatten+l2", "avg+l2", "max+l2"]
 Pool = Pooling | Literal["none"]  # the last for heads that take feature maps as they are
+Monitor = Literal["loss", "accuracy"]  # on validation: what the epoch that is kept is chosen by
 ADAMW_DECAY = 0.004  # Keras's
+# Fields that only one value of another field takes.
+ONLY_WITH = {"momentum": ("optimizer", "sgd"), "focal_gamma": ("loss", "focal")}
 # Wide enough for any head; one of a thousand million would end where memory does.
 Units = Annotated[int, Field(gt=0, le=65_536)]
 
@@ -52,14 +55,19 @@ class TrainedSpec(CommonSpec):
     patience: Annotated[PositiveInt | None, BeforeValidator(off)] = None
     class_weight: Annotated[Literal["balanced"] | None, BeforeValidator(off)] = None
     label_smoothing: Fraction = 0.0
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    monitor: Monitor = "loss"
 
     @model_validator(mode="before")
     @classmethod
-    def _momentum_is_of_sgd(cls, table: Any) -> Any:
+    def _nothing_that_is_not_taken(cls, table: Any) -> Any:
         """Variants that differ only in a momentum that their optimizer does not take have one key, and are one trial."""
-        if not isinstance(table, dict) or table.get("optimizer") == "sgd":
+        if not isinstance(table, dict):
             return table
-        return {name: value for name, value in table.items() if name != "momentum"}
+        idle = {name for name, (field, value) in ONLY_WITH.items() if table.get(field) != value}
+        return {name: value for name, value in table.items() if name not in idle}
 
     @model_validator(mode="before")
     @classmethod
@@ -79,3 +87,5 @@ class DenseSpec(TrainedSpec):
     activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"] = "relu"
     dropout: Fraction = 0.5
     batch_norm: bool = False
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    max_norm: Annotated[float, Field(ge=0)] = 0.0

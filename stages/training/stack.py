@@ -19,7 +19,7 @@ from stages.training.spec import DenseSpec
 SLOTS = {"rmsprop": 1, "adam": 2, "adamw": 2, "sgd": 1}
 
 # What a head's seed is divided into, so that none of these draws depends on how many the others make.
-WEIGHTS, ORDER, DROPOUT = 0, 1, 2
+WEIGHTS, ORDER, DROPOUT, MIXUP = 0, 1, 2, 3
 
 # No row: fills the last batch of an epoch.
 NOTHING = -1
@@ -57,15 +57,48 @@ class Shape:
         return [*found, ("kernel", (inputs, self.outputs)), ("bias", (1, self.outputs))]
 
     @property
+    def kept_small(self) -> list[int]:
+        """Places of the weights that L2 and max-norm are for: kernels of hidden layers, or of the only layer there is."""
+        kernels = [i for i, (kind, _) in enumerate(self.weights) if kind == "kernel"]
+        return kernels[:-1] or kernels
+
+    @property
     def bytes(self) -> int:
         """Bytes of one head's weights and of what its optimizer keeps for them."""
         return 4 * sum(a * b for _, (a, b) in self.weights) * (1 + SLOTS[self.optimizer])
 
 
+class Uses(NamedTuple):
+    """What one head of a stack at least makes use of; the rest is not compiled.
+
+    ``ragged`` heads have different numbers of rows: one that has no row left in a step is not changed by it.
+    """
+
+    drops: bool
+    focal: bool
+    mixes: bool
+    l2: bool
+    max_norm: bool
+    ragged: bool
+
+    @classmethod
+    def of(cls, specs: Sequence[DenseSpec], ragged: bool) -> "Uses":
+        """What heads with these specs make use of."""
+        return cls(
+            drops=any(spec.dropout for spec in specs),
+            focal=any(spec.loss == "focal" for spec in specs),
+            mixes=any(spec.mixup for spec in specs),
+            l2=any(spec.l2 for spec in specs),
+            max_norm=any(spec.max_norm for spec in specs),
+            ragged=ragged,
+        )
+
+
 class Rates(NamedTuple):
     """What differs between stacked heads, each (K, 1, 1) float32 but ``class_weight`` (K, classes).
 
-    ``drop`` is the share of units that are dropped.
+    ``drop`` is the share of units that are dropped. Of a head without focal loss ``gamma`` is 0, of one without a limit ``max_norm``
+    is infinite.
     """
 
     learning_rate: Any
@@ -73,13 +106,22 @@ class Rates(NamedTuple):
     weight_decay: Any
     drop: Any
     smoothing: Any
+    gamma: Any
+    l2: Any
+    max_norm: Any
     class_weight: Any
 
     @classmethod
     def of(cls, specs: Sequence[DenseSpec], class_weight: NDArray[np.float32]) -> "Rates":
         """The rates of heads with these specs; ``class_weight`` (K, classes) is that of each class's rows."""
         tensor = load_keras().ops.convert_to_tensor
-        rates = [(s.learning_rate, s.momentum, s.weight_decay, s.dropout, s.label_smoothing) for s in specs]
+        rates = [
+            (
+                *(s.learning_rate, s.momentum, s.weight_decay, s.dropout, s.label_smoothing),
+                *(s.focal_gamma if s.loss == "focal" else 0.0, s.l2, s.max_norm or np.inf),
+            )
+            for s in specs
+        ]
         columns = [np.array(column, np.float32)[:, None, None] for column in zip(*rates, strict=True)]
         return cls(*(tensor(each) for each in (*columns, class_weight)))
 
@@ -170,3 +212,38 @@ class Draw(NamedTuple):
         """A seed for each layer (layers,) that drops units."""
         rng = np.random.default_rng([self.seed, DROPOUT, self.epoch, self.block])
         return rng.integers(0, 2**31, layers, np.int32)
+
+    def mixup(self, order: NDArray[np.int32], alpha: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """For each row of an ``order`` another of its batch, and the share that remains of the first, both (steps, batch size).
+
+        Each batch is shuffled once more, so that a row may also meet itself; shares are drawn from Beta(``alpha``, ``alpha``).
+        """
+        partners, shares = order.copy(), np.ones(order.shape, np.float32)
+        rows = order[order != NOTHING]  # in front, whatever the batches are filled up to
+        rng = np.random.default_rng([self.seed, MIXUP, self.epoch, self.block])
+        place = np.arange(len(rows))
+        partners.ravel()[place] = rows[np.lexsort((rng.random(len(rows)), place // order.shape[1]))]
+        shares.ravel()[place] = rng.beta(alpha, alpha, len(rows))
+        return partners, shares
+
+
+class Draws(NamedTuple):
+    """What chance decides for stacked heads in one epoch and block: ``orders`` (steps, K, batch size) of positions, and the ``seeds`` of
+    dropout (layers, K). Where one mixes rows, their ``partners`` and the ``shares`` that remain of them, as ``orders``, else empty.
+    """
+
+    orders: Any
+    seeds: Any
+    partners: Any
+    shares: Any
+
+    @classmethod
+    def of(cls, draws: Sequence[Draw], mixup: Sequence[float], orders: NDArray[np.int32], layers: int) -> "Draws":
+        """Of heads with so much ``mixup`` each, none of them where it is empty, in these ``orders``."""
+        seeds = np.stack([draw.dropout(layers) for draw in draws], axis=1)
+        partners = orders.copy() if mixup else np.empty(0, np.int32)
+        shares = np.ones(partners.shape, np.float32)
+        for k, (draw, alpha) in enumerate(zip(draws, mixup, strict=bool(mixup))):
+            if alpha:
+                partners[:, k], shares[:, k] = draw.mixup(orders[:, k], alpha)
+        return cls(*map(load_keras().ops.convert_to_tensor, (orders, seeds, partners, shares)))

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.bases.backend import load_keras
 from stages.training import stack
-from stages.training.member import Begun, Fitted, Member, choices, class_weights, mean_loss
+from stages.training.member import Begun, Fitted, Member, choices, class_weights, criterion
 from stages.training.program import program
 from stages.training.source import Block, Source
 from stages.training.spec import DenseSpec
@@ -54,7 +53,6 @@ class Training:
         self._rows = _union([member.train for member in members])
         self._scored = np.sort(_union([member.validation for member in members]))
         self._found: dict[int, NDArray[np.int32]] = {}
-        drops = any(member.spec.dropout for member in members)
         # A batch is no longer than there are rows, however large it was asked for.
         self._batch = min(self.shape.batch_size, max(len(member.train) for member in members))
         self._validates = [np.isin(self._scored, member.validation) for member in members]
@@ -63,7 +61,8 @@ class Training:
         self._everything = [np.array_equal(member.train, self._rows) for member in members]
         steps = {-(-len(member.train) // self._batch) for member in members}
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
-        self._program = program(self.shape, drops, ragged)
+        self._uses = stack.Uses.of([member.spec for member in members], ragged)
+        self._program = program(self.shape, self._uses)
         # Stacks of about the same size, as each size is compiled for itself.
         active = self.active
         count = -(-len(active) // max(1, STACK_BYTES // self.shape.bytes))
@@ -106,9 +105,9 @@ class Training:
         for block in self.source.blocks(self._rows, self.epoch):
             for each in self._stacks:
                 start = perf_counter()
-                orders, seeds = self._draws(each.heads, block)
-                if orders.shape[0]:
-                    each.state, found = self._program.train(each.state, each.rates, block.X, block.y, orders, seeds)
+                draws = self._draws(each.heads, block)
+                if draws.orders.shape[0]:
+                    each.state, found = self._program.train(each.state, each.rates, block.X, block.y, draws)
                     each.trained += _as_array(found)
                 each.seconds += perf_counter() - start
         self._watched.begin(self.active)
@@ -123,19 +122,14 @@ class Training:
         self._choose()
         self._restack()
 
-    def _draws(self, heads: Sequence[int], block: Block) -> tuple[Any, Any]:
-        """Orders (steps, K, batch size) of a block's rows, and the seeds of dropout (layers, K)."""
-        size = self._batch
+    def _draws(self, heads: Sequence[int], block: Block) -> stack.Draws:
+        specs, size = [self.members[i].spec for i in heads], self._batch
+        draws = [stack.Draw(spec.seed, self.epoch, block.number) for spec in specs]
         here = [self._places(i, block.positions) for i in heads]
         steps = -(-max(map(len, here)) // size)
-        orders = np.empty((steps, len(heads), size), np.int32)
-        seeds = np.empty((max(1, len(self.shape.units)), len(heads)), np.int32)
-        for k, (i, rows) in enumerate(zip(heads, here, strict=True)):
-            draw = stack.Draw(self.members[i].spec.seed, self.epoch, block.number)
-            orders[:, k] = draw.order(rows, size, steps)
-            seeds[:, k] = draw.dropout(len(seeds))
-        tensor = load_keras().ops.convert_to_tensor
-        return tensor(orders), tensor(seeds)
+        orders = [draw.order(rows, size, steps) for draw, rows in zip(draws, here, strict=True)]
+        mixup = [spec.mixup for spec in specs] if self._uses.mixes else []
+        return stack.Draws.of(draws, mixup, np.stack(orders, axis=1), max(1, len(self.shape.units)))
 
     def _places(self, i: int, positions: NDArray[np.int64]) -> NDArray[np.int32]:
         """Where a member's training rows stand in a block. None for a head that has stopped."""
@@ -186,13 +180,14 @@ class Training:
             if mine[0].stopped:
                 continue
             rows = [len(self.members[i].validation) for i in group]
-            loss = mean_loss([each.history[-1]["val_loss"] for each in mine], rows)
-            lowest = mean_loss([each.best_loss for each in mine], rows)
-            if np.isfinite(loss) and (loss < lowest or self.members[group[0]].last):
+            spec = self.members[group[0]].spec
+            now = criterion([each.history[-1] for each in mine], rows, spec.monitor)
+            best = [each.history[each.best_epoch - 1] for each in mine if each.best_epoch]
+            lowest = criterion(best, rows, spec.monitor) if best else float("inf")
+            if np.isfinite(now) and (now < lowest or self.members[group[0]].last):
                 better.update(group)
                 for i in group:
                     self.fitted[i].best_epoch, self.fitted[i].outcomes = self.epoch, self._watched.of(i)
-            spec = self.members[group[0]].spec
             waited = self.epoch - (mine[0].best_epoch or 0)
             for each in mine:
                 each.stopped = self.epoch >= spec.epochs or waited >= (spec.patience or spec.epochs)

@@ -74,6 +74,7 @@ y = rng.integers(0, 3, 90)
 X = (rng.normal(0, 1, (3, 20))[y] + rng.normal(0, 1.5, (90, 20))).astype(np.float32)
 options = [
     {"units": [], "optimizer": "sgd"}, {"units": [8], "dropout": 0.3}, {"units": [8], "dropout": 0.6, "class_weight": "balanced"},
+    {"units": [8], "dropout": 0.2, "loss": "focal", "mixup": 0.3, "l2": 1e-2, "max_norm": 0.8}, {"units": [], "loss": "focal", "monitor": "accuracy"},
     {"units": [8, 6], "optimizer": "adamw", "batch_norm": True, "activation": "gelu"},
 ]
 specs = [DenseSpec.model_validate({"kind": "dense", "epochs": 3, "learning_rate": 1e-2, "seed": i, **each}) for i, each in enumerate(options)]

@@ -210,7 +210,7 @@ def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarg
     named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
     keys = {name: bases[name].key() for name in named if name in bases} if isinstance(named, list) else {}
     plain = config.variant(entry, {}).spec
-    head = plain.model_dump(mode="json")
+    head = plain.whole()
     if isinstance(builds := entry.spec.grid.get("build"), list):
         head["code"] = [getattr(config.variant(entry, {"build": build}).spec, "code", "") for build in builds]
     parts = {

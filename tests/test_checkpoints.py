@@ -56,21 +56,21 @@ def without_seconds(found: list[Record]) -> list[tuple]:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "patience"),
     [
-        {"optimizer": "adam", "batch_norm": True},
-        {"optimizer": "sgd", "momentum": 0.9, "dropout": 0.5},
-        {"loss": "focal", "mixup": 0.4, "l2": 1e-3, "max_norm": 2.0, "monitor": "accuracy"},
+        ({"optimizer": "adam", "batch_norm": True}, 1),
+        ({"optimizer": "sgd", "momentum": 0.9, "dropout": 0.5}, 1),
+        ({"loss": "focal", "mixup": 0.4, "l2": 1e-3, "max_norm": 2.0, "monitor": "accuracy", "learning_rate": 3e-2}, 3),
     ],
     ids=["adam, batch_norm", "sgd, dropout", "focal, mixup"],
 )
 def test_a_group_goes_on_where_it_was_written(
-    options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, object], patience: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of its members, some have stopped by then and others have not."""
     monkeypatch.setattr(groups, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setattr(groups, "SHARE_FOR_CHECKPOINTS", np.inf)
-    trials = [trial("a", **options), trial("b", **{**options, "learning_rate": 0.3, "patience": 1})]
+    trials = [trial("a", **options), trial("b", **{**options, "learning_rate": 0.3, "patience": patience})]
     said: list[str] = []
     whole = begin(trials, Checkpoints(tmp_path / "whole"), said)
     whole.advance(None)

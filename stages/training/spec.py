@@ -16,6 +16,8 @@ Monitor = Literal["loss", "accuracy"]  # on validation: what the epoch that is k
 ADAMW_DECAY = 0.004  # Keras's
 # Fields that only one value of another field takes.
 ONLY_WITH = {"momentum": ("optimizer", "sgd"), "focal_gamma": ("loss", "focal")}
+# Fields that the first version did not have, nor its keys.
+NEWER = {"loss", "focal_gamma", "mixup", "monitor", "l2", "max_norm"}
 # Wide enough for any head; one of a thousand million would end where memory does.
 Units = Annotated[int, Field(gt=0, le=65_536)]
 
@@ -41,6 +43,12 @@ class CommonSpec(Spec):
         return {"kind": self.parameters()["kind"]} | self.model_dump(
             mode="json", exclude={"base", "layers"}, exclude_defaults=True
         )
+
+    def whole(self) -> dict[str, Any]:
+        """The head of a sweep as it is in the sweep's key: all fields, but of newer ones only what differs from the defaults."""
+        differs = self.model_dump(mode="json", exclude_defaults=True)
+        dumped = self.model_dump(mode="json")
+        return {name: value for name, value in dumped.items() if name not in NEWER or name in differs}
 
 
 class TrainedSpec(CommonSpec):

@@ -20,6 +20,8 @@ from stages.progress import SILENT, Progress
 DRAWS = {0.05: 5, 0.1: 5, 0.25: 3, 0.5: 2, 1.0: 1}
 # Validation images that a curve needs to tell anything.
 FEWEST = 20
+# Where the exponent of the law is looked for first.
+EXPONENTS = tuple(np.geomspace(0.05, 2, 12))
 # Samples of the bootstrap.
 RESAMPLES = 200
 
@@ -45,10 +47,6 @@ class Law:
     whole: int
     doubled: float
     interval: tuple[float, float]
-
-    def accuracy(self, n: float) -> float:
-        """Of a head on n images."""
-        return 1 - float(_error(np.array([n / self.whole]), self.a, self.b, self.c)[0])
 
 
 def learning_curve(contents: Contents, copied: NDArray[np.bool_], progress: Progress = SILENT) -> list[Point]:
@@ -138,21 +136,33 @@ def _error(n: NDArray[np.float64], a: float, b: float, c: float) -> NDArray[np.f
 
 
 def _fit(points: Sequence[Point], accuracy: Sequence[float], whole: int) -> tuple[float, float, float] | None:
-    from scipy.optimize import curve_fit
+    """a and b, not negative, and c, from 0.05 to 2, by weighted least squares.
+
+    For a given c the others follow (variable projection: G. Golub, V. Pereyra, SIAM J. Numer. Anal. 10 (1973) 413), so that c alone is
+    looked for: on a grid, and then around the best of it.
+    """
+    from scipy.optimize import minimize_scalar, nnls
 
     n = np.array([point.images / whole for point in points])
     error = 1 - np.array(accuracy)
     m = len(points[0].right)
     # That of a share of m images; none is taken for certain.
     deviation = np.sqrt(np.maximum(error * (1 - error), 1 / m) / m)
-    least = max(float(error.min()), 1e-6)
-    try:
-        (a, b, c), _ = curve_fit(
-            _error, n, error, p0=(least / 2, least / 2, 0.5), sigma=deviation, bounds=((0, 0, 0.05), (1, 1, 2))
+
+    def solved(c: float) -> tuple[NDArray[np.float64], float]:
+        found: tuple[NDArray[np.float64], float] = nnls(
+            np.stack([1 / deviation, n**-c / deviation], axis=1), error / deviation
         )
-    except (RuntimeError, ValueError):  # no fit within the steps allowed
+        return found
+
+    try:
+        best = int(np.argmin([solved(c)[1] for c in EXPONENTS]))
+        around = EXPONENTS[max(best - 1, 0)], EXPONENTS[min(best + 1, len(EXPONENTS) - 1)]
+        c = float(minimize_scalar(lambda c: solved(c)[1], bounds=around, method="bounded", options={"xatol": 1e-3}).x)
+        (a, b), _ = solved(c)
+    except RuntimeError:  # no fit within the steps allowed
         return None
-    return float(a), float(b), float(c)
+    return float(a), float(b), c
 
 
 def described(points: Sequence[Point]) -> list[dict[str, float | int]]:

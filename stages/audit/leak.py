@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.audit.contents import Contents
-from stages.audit.neighbours import Neighbours
+from stages.audit.neighbours import Neighbours, nearest_among
 from stages.heads.intervals import wilson
 
 
@@ -68,9 +68,5 @@ def _nearest_label(contents: Contents, found: Neighbours, rows: NDArray[np.int64
     labels = label[near]
     answer: NDArray[np.int64] = labels[np.arange(len(rows)), (labels >= 0).argmax(axis=1)]
     if len(far := np.flatnonzero(answer < 0)):  # none of the neighbours that were looked for is in train
-        from sklearn.neighbors import NearestNeighbors
-
-        trained = np.flatnonzero(label >= 0)
-        search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(contents.unit[trained])
-        answer[far] = label[trained[search.kneighbors(contents.unit[asked[far]], return_distance=False)[:, 0]]]
+        answer[far] = label[nearest_among(contents.unit, asked[far], np.flatnonzero(label >= 0))]
     return answer

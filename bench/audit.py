@@ -37,6 +37,7 @@ from pipeline.graph import load_graph
 from stages.audit.audit import AuditTask, audit
 from stages.audit.contents import Contents
 from stages.audit.copies import Copies, near_copies
+from stages.audit.folds import kin
 from stages.audit.labels import out_of_fold, suspicions
 from stages.audit.neighbours import nearest
 from stages.audit.outliers import far_off
@@ -147,9 +148,10 @@ def score_labels(contents: Contents, found: Copies) -> None:
     classes = len(contents.classes)
     y = np.where(wrong, (contents.y + rng.integers(1, classes, len(wrong))) % classes, contents.y)
     changed = Contents(**{**vars(contents), "y": y})
-    scored = out_of_fold(changed, found.group)
-    rows = np.array([each.row for each in suspicions(y, scored.logs)])
-    right = [each.likely == contents.y[each.row] for each in suspicions(y, scored.logs) if wrong[each.row]]
+    scored = out_of_fold(changed, kin(changed, found.group))
+    listed = suspicions(changed, scored)
+    rows = np.array([each.row for each in listed])
+    right = [each.likely == contents.y[each.row] for each in listed if wrong[each.row]]
     head = rows[: int(wrong.sum())]
     print(
         f"  {int(wrong.sum())} of {len(wrong)} labels exchanged; {len(rows)} listed: precision {wrong[rows].mean():.2f}, "

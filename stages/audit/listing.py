@@ -8,12 +8,12 @@ import numpy as np
 
 from stages.audit.contents import Contents
 from stages.audit.copies import Copies
-from stages.audit.curve import Point
+from stages.audit.curve import Curve
 from stages.audit.labels import Suspicion
+from stages.audit.leak import accuracy_interval
 from stages.audit.outliers import Far
 from stages.audit.pixels import Look, problem
 from stages.audit.projection import Map
-from stages.heads.intervals import wilson
 
 Table = list[list[Any]]
 # Order of the splits in a group: train first, for what is copied from there.
@@ -113,13 +113,12 @@ def _row(contents: Contents, content: int, what: str, detail: str) -> list[Any]:
     return [record.path, record.split, record.label, what, detail]
 
 
-def curve_rows(points: Sequence[Point]) -> Table:
+def curve_rows(curve: Curve) -> Table:
     """A row for each part of train that a head was fitted on."""
     out = []
-    for point in points:
-        m, right = len(point.right), int(point.right.sum())
-        shares = [f"{share:.6f}" for share in (right / m, *wilson(right, m))]
-        out.append([point.share, point.images, point.draw, point.C, m, *shares])
+    for point in curve.points:
+        shares = [f"{share:.6f}" for share in (point.right.mean(), *accuracy_interval(point.right, curve.kin))]
+        out.append([point.share, point.images, point.draw, point.C, len(point.right), *shares])
     return out
 
 

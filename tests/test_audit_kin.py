@@ -166,7 +166,7 @@ def test_classes_with_few_images_are_left_out_and_named(tmp_path: Path) -> None:
         labels[i] = "four images"
     splits = ["train"] * 5 + splits_of(195)
     result = audit(task(tmp_path), dataset(tmp_path, X, labels, splits))
-    told = "suspicious labels of 2 classes with fewer than 5 images that are not alike (four images, one image)"
+    told = "labels of 2 classes with fewer than 5 images that are not alike (four images, one image)"
     assert result["labels"] and result["left_out"]["few"] == told and f"left out: {told}" in summary(result)
     rows = read_table(tmp_path / "audit", "labels.csv")
     assert not {"one image", "four images"} & {name for row in rows for name in (row["label"], row["likely"])}

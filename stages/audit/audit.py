@@ -135,7 +135,7 @@ def _labels(
         if scored.few:
             names = ", ".join(scored.few[:5]) + (" …" if len(scored.few) > 5 else "")
             left_out["few"] = (
-                f"suspicious labels of {counted(len(scored.few), 'class', 'classes')} with fewer than {FOLDS} images that are "
+                f"labels of {counted(len(scored.few), 'class', 'classes')} with fewer than {FOLDS} images that are "
                 f"not alike ({names})"
             )
         return {

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from cache.errors import DataError
 from cache.manifest import SPLITS
 from stages.data.spec import CSV_NAME
+from stages.data.tables import name_of
 from stages.fields import nearest
 
 SPLIT_NAMES = {
@@ -75,8 +76,8 @@ def place(
     if layout != "csv":
         return {path: _from_place(layout, path) for path in paths}
     labels = labels or root / CSV_NAME
-    found = _read_csv(labels)
     known = {*paths, *skipped}
+    found = _read_csv(labels, known)
     if missing := [name for name in found if name not in known]:
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise DataError(
@@ -101,7 +102,7 @@ def _label_of_name(name: str) -> str | None:
     return match["label"] if match else None
 
 
-def _read_csv(labels: Path) -> dict[str, Placed]:
+def _read_csv(labels: Path, known: Collection[str]) -> dict[str, Placed]:
     try:
         with open(labels, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
@@ -115,7 +116,7 @@ def _read_csv(labels: Path) -> dict[str, Placed]:
             found: dict[str, Placed] = {}
             for row in reader:
                 where = f"{labels}, line {reader.line_num}"
-                name = PurePosixPath((row["filename"] or "").strip()).as_posix()
+                name = name_of(row["filename"], known)
                 placed = Placed((row["label"] or "").strip() or None, _split(where, row.get("split")))
                 if found.setdefault(name, placed) != placed:
                     raise DataError(f"{where}: {name} is named twice with different labels or splits; keep one line")

@@ -89,7 +89,7 @@ def test_what_a_group_in_several_splits_is_worth(tmp_path: Path) -> None:
     result = audit(task(tmp_path), data)
     assert result["grouped"] and "a copy, a near-copy or an image of their group in train" in warnings(result)[0]
     # Of images that are not like those of train nothing is left to score a curve on.
-    assert "in validation that are like none in train" in result["left_out"]["curve"]
+    assert "expected at least 20 validation images that are like none in train" in result["left_out"]["curve"]
 
 
 def test_intervals_count_images_of_a_group_as_fewer(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_intervals_count_images_of_a_group_as_fewer(tmp_path: Path) -> None:
     contents = Contents.read(scenes(tmp_path, splits=splits), LAYER)
     together, without = alone(contents), replace(contents, groups=None)
     one, other = learning_curve(contents, together), learning_curve(without, alone(without))
-    assert one and other and len(one.kin) == len(other.kin) == 300 and len(set(one.kin)) == 50
+    assert len(one.kin) == len(other.kin) == 300 and len(set(one.kin)) == 50
 
     def width(row: dict[str, float | int]) -> float:
         return row["high"] - row["low"]
@@ -138,7 +138,7 @@ def test_copies_count_once(tmp_path: Path) -> None:
     n = splits_of(300).count("validation")
     assert contents.distinct("validation").tolist() == data.distinct("validation").tolist()
     curve = learning_curve(contents, alone(contents))
-    assert curve is not None and len(curve.kin) == n
+    assert len(curve.kin) == n
     assert leaks(contents, nearest(contents.unit), alone(contents))["validation"].n == n
     assert len(out_of_fold(contents, alone(contents)).rows) == 300
     result = audit(task(tmp_path), data)
@@ -176,7 +176,7 @@ def test_no_class_with_enough_images_is_said_in_words(tmp_path: Path) -> None:
     X, labels = classes_of(24, classes=8)
     result = audit(task(tmp_path), dataset(tmp_path, X, labels, ["train", "validation", "train"] * 8))
     assert result["labels"] is None
-    assert result["left_out"]["labels"].startswith("suspicious labels: expected two classes with 5 images or more")
+    assert result["left_out"]["labels"].startswith("suspicious labels: expected two classes with at least 5 images")
     X, labels = classes_of(40)
     result = audit(
         task(tmp_path),
@@ -208,3 +208,31 @@ def test_where_images_are_far_apart_near_copies_are_found_all_the_same(tmp_path:
     contents = Contents.read(dataset(tmp_path, X, [f"class{i % 3}" for i in range(120)], splits_of(120)), LAYER)
     found = near_copies(contents.unit, nearest(contents.unit))
     assert found.unclear == "" and len(found.pairs) == 1
+
+
+@pytest.mark.parametrize(("classes", "of_each"), [(5, 3), (120, 4)])
+def test_classes_of_few_images_are_no_near_copies(tmp_path: Path, classes: int, of_each: int) -> None:
+    """The tenth neighbour, which gives the scale, is of another class; and classes lie far from one another."""
+    X, labels = classes_of(classes * of_each, d=64, classes=classes, apart=4)
+    result = audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(len(X))))
+    assert result["copies"]["groups"] == 0 and warnings(result) == []
+    assert "the images of most classes are all as near as copies" in result["left_out"]["near_copies"]
+
+
+def test_images_in_which_the_base_sees_nothing_are_copies_and_not_far_off(tmp_path: Path) -> None:
+    X, labels = classes_of(300)
+    X[:40] = 0
+    data = dataset(tmp_path, X, labels, splits_of(300), [f"{i}.jpg" for i in range(300)])
+    result = audit(task(tmp_path), data)
+    (group,) = result["copies"]["first"]
+    assert group["images"] == 40 and {member["similarity"] for member in group["members"]} == {"1.000000"}
+    far = {each["path"] for each in result["outliers"]["first"]}
+    assert not far & {f"{i}.jpg" for i in range(40)}
+    (leak,) = [result["leak"][split] for split in ("validation",)]
+    assert leak["copied"] == sum(split == "validation" for split in splits_of(300)[:40])
+
+
+def test_one_class_is_said_in_words(tmp_path: Path) -> None:
+    X, _ = classes_of(200)
+    result = audit(task(tmp_path), dataset(tmp_path, X, ["a"] * 200, splits_of(200)))
+    assert result["left_out"]["curve"] == "learning curve: expected two classes at least, found 1"

@@ -9,10 +9,11 @@ from stages.audit.neighbours import nearest, nearest_among
 
 
 def rows(n: int, d: int = 24, seed: int = 0) -> np.ndarray:
-    """Rows of length 1, the first tenth of them there twice."""
+    """Rows of length 1, the first tenth of them there twice, and three of zeros."""
     X = np.random.default_rng(seed).normal(1, 1, (n, d)).astype(np.float32)
     if n >= 10:
         X[-(n // 10) :] = X[: n // 10]
+        X[n // 2 : n // 2 + 3] = 0
     return unit(X)
 
 
@@ -48,4 +49,5 @@ def test_the_nearest_among_some() -> None:
     expected = among[search.kneighbors(X[asked].astype(np.float64), return_distance=False)[:, 0]]
     found = nearest_among(X, asked, among)
     assert set(found) <= set(among)
-    np.testing.assert_allclose((X[asked] * X[found]).sum(axis=1), (X[asked] * X[expected]).sum(axis=1), atol=1e-6)
+    apart, expected_apart = (((X[asked] - X[each]) ** 2).sum(axis=1) for each in (found, expected))
+    np.testing.assert_allclose(apart, expected_apart, atol=1e-6)

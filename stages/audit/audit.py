@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cache.errors import HeadError
 from stages.audit.contents import Contents
-from stages.audit.copies import near_copies
-from stages.audit.curve import FEWEST, described, learning_curve, power_law
+from stages.audit.copies import near_copies, unless_classes
+from stages.audit.curve import described, learning_curve, power_law
 from stages.audit.folds import kin
 from stages.audit.labels import FOLDS, MISSING, out_of_fold, suspicions
 from stages.audit.leak import leaks
@@ -56,7 +56,7 @@ def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[s
     contents = Contents.read(data, task.layer)
     with progress.task("Near-copies", 1, "searches") as advance:
         found = nearest(contents.unit)
-        copies = near_copies(contents.unit, found)
+        copies = unless_classes(near_copies(contents.unit, found), contents.y[contents.first])
         together = kin(contents, copies.group)
         advance(1)
     left_out: dict[str, str] = {}
@@ -159,11 +159,6 @@ def _curve(
         curve = learning_curve(contents, together, progress)
     except HeadError as error:
         left_out["curve"] = f"learning curve: {error}"
-        return None
-    if not curve:
-        left_out["curve"] = (
-            f"learning curve: expected {FEWEST} images in validation that are like none in train at least, found fewer"
-        )
         return None
     tables["learning_curve.csv"] = curve_rows(curve)
     law = power_law(curve)

@@ -81,6 +81,22 @@ def near_copies(unit: NDArray[np.float32], found: Neighbours) -> Copies:
     return Copies(pairs, apart, groups(unit, pairs, scale, limit), dimension, limit, scale)
 
 
+def unless_classes(found: Copies, y: NDArray[np.int64]) -> Copies:
+    """``found``, or none where most contents, with labels (u,), are in a group that is their whole class.
+
+    Where a class has fewer images than neighbours are looked for, the scale of a place is the distance to other classes, and all
+    images of a class may seem to be one picture.
+    """
+    inside = found.group >= 0
+    pairs, counts = np.unique(np.stack([found.group[inside], y[inside]]), axis=1, return_counts=True)
+    whole = counts == np.bincount(y)[pairs[1]]
+    if 2 * counts[whole].sum() <= len(y):
+        return found
+    nothing = Copies(np.empty((0, 2), np.int64), np.empty(0), np.full(len(y), -1), found.dimension, 0.0, found.scale)
+    why = "the images of most classes are all as near as copies, and too few of each to say that they are none"
+    return replace(nothing, unclear=why)
+
+
 def dimension_of(distance: NDArray[np.float64]) -> float:
     """The number of dimensions m of the space in which neighbours, at distances (u, k), lie as if strewn evenly.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import HeadError
 from stages.audit.contents import Contents
 from stages.audit.leak import with_kin_in_train
 from stages.audit.linear import STRENGTHS, asked, best_of, standardised
@@ -58,18 +59,22 @@ class Law:
     interval: tuple[float, float]
 
 
-def learning_curve(contents: Contents, kin: NDArray[np.int64], progress: Progress = SILENT) -> Curve | None:
-    """Fit a linear head to parts of train, and score it on validation; None where validation has too few images.
+def learning_curve(contents: Contents, kin: NDArray[np.int64], progress: Progress = SILENT) -> Curve:
+    """Fit a linear head to parts of train, and score it on validation.
 
     Images with kin (u,) in train are not scored: they would be right as soon as theirs are drawn. Copies count once. The strength is
     that with the lowest log loss on validation in the first draw of a share, and no more than one step from that of the share before.
-    Raises HeadError where the features cannot be fitted.
+    Raises HeadError where validation has too few images, and where the features cannot be fitted.
     """
     train, copied = contents.distinct("train"), with_kin_in_train(contents, kin)
     scored = contents.distinct("validation")
     scored = scored[~copied[scored]]
     if len(scored) < FEWEST:
-        return None
+        raise HeadError(
+            f"expected at least {FEWEST} validation images that are like none in train, found {len(scored)}"
+        )
+    if len(contents.classes) < 2:
+        raise HeadError(f"expected two classes at least, found {len(contents.classes)}")
     X, y = standardised(contents.X, contents.of[train]), contents.y
     others = X[contents.of[scored]]
     points: list[Point] = []

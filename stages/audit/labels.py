@@ -60,8 +60,7 @@ def out_of_fold(contents: Contents, kin: NDArray[np.int64], progress: Progress =
     classes = np.flatnonzero(enough)
     if len(classes) < 2:
         raise HeadError(
-            f"expected two classes with {FOLDS} images or more that are no near-copies of one another and in no common group, "
-            f"found {len(classes) or 'none'}"
+            f"expected two classes with at least {FOLDS} images that are not alike, found {len(classes) or 'none'}"
         )
     rows = rows[enough[contents.y[rows]]]
     y = np.searchsorted(classes, contents.y[rows])

@@ -50,12 +50,14 @@ def copy_rows(contents: Contents, copies: Copies) -> Table:
 
 def _partners(contents: Contents, copies: Copies) -> dict[int, tuple[float, int]]:
     """For each content in a group the nearest of the others there: their cosine similarity, and its position."""
+    from scipy.spatial.distance import pdist, squareform
+
     found: dict[int, tuple[float, int]] = {}
     inside = np.flatnonzero(copies.group >= 0)
     ordered = inside[np.argsort(copies.group[inside], kind="stable")]
     for members in np.split(ordered, np.flatnonzero(np.diff(copies.group[ordered])) + 1):
-        unit = contents.unit[members].astype(np.float64)
-        cosine = unit @ unit.T
+        # Not by products: of features that are zero everywhere, the cosine of two is none, and their distance 0.
+        cosine = 1 - squareform(pdist(contents.unit[members].astype(np.float64), "sqeuclidean")) / 2
         np.fill_diagonal(cosine, -2)
         for mine, other in zip(range(len(members)), cosine.argmax(axis=1) if len(members) else (), strict=True):
             found[int(members[mine])] = (float(cosine[mine, other]), int(members[other]))

@@ -28,7 +28,7 @@ class Neighbours:
 
 
 def nearest(unit: NDArray[np.float32], most: int = NEAREST) -> Neighbours:
-    """The nearest of the other rows (u, d), of length 1, up to ``most``, by exhaustive search: exact, and the same each time.
+    """The nearest of the other rows (u, d), of length 1 or 0, up to ``most``, by exhaustive search: exact, and the same each time.
 
     Each pair is multiplied once, in float32, in blocks that serve both of its rows; scikit-learn's search multiplies all twice, in
     float64 (bench.audit). The distances of those that are found are then computed from the differences.
@@ -38,10 +38,11 @@ def nearest(unit: NDArray[np.float32], most: int = NEAREST) -> Neighbours:
     if k < 1:
         return Neighbours(np.empty((u, 0)), np.empty((u, 0), np.int64))
     best = _Best(u, min(k + SPARE, u - 1))
+    asked, others = _sides(unit)
     start = 0
     while start < u:
         rows = slice(start, min(u, start + _rows(u - start)))
-        product = unit[rows] @ unit[start:].T
+        product = asked[rows] @ others[start:].T
         mine = rows.stop - start
         np.fill_diagonal(product, -np.inf)
         best.take(product, rows, start)
@@ -53,11 +54,22 @@ def nearest(unit: NDArray[np.float32], most: int = NEAREST) -> Neighbours:
 def nearest_among(unit: NDArray[np.float32], asked: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
     """The position of the nearest of the rows ``among`` (a,) for each of the rows ``asked`` (q,)."""
     found = np.empty(len(asked), np.int64)
-    others, step = unit[among].T, _rows(len(among))
+    left, right = _sides(unit)
+    others, step = right[among].T, _rows(len(among))
     for start in range(0, len(asked), step):
-        product = unit[asked[start : start + step]] @ others
+        product = left[asked[start : start + step]] @ others
         found[start : start + step] = among[product.argmax(axis=1)]
     return found
+
+
+def _sides(unit: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two matrices (u, d + 2) of which a row of one times a row of the other is half the squared distance, below zero.
+
+    Of rows of length 1 that is the cosine less 1; but rows of zeros, such as of images that the base sees nothing in, have no cosine.
+    """
+    half = -(unit * unit).sum(axis=1, keepdims=True) / 2
+    one = np.ones_like(half)
+    return np.concatenate([unit, half, one], axis=1), np.concatenate([unit, one, half], axis=1)
 
 
 def _rows(width: int) -> int:
@@ -93,7 +105,7 @@ class _Best:
     ) -> None:
         """Take what is found for some rows, from ``first`` on, in the place of what is less."""
         # For each row the largest first, and of these so many as are kept.
-        order = np.argsort((row << 32) + ((1 - np.clip(value, -1, 1)) * 2**30).astype(np.int64))
+        order = np.argsort((row << 32) + (np.clip(-value, 0, 2) * 2**30).astype(np.int64))
         row, position, value = row[order], position[order], value[order]
         change, begin, count = np.unique(row, return_index=True, return_counts=True)
         place = np.arange(len(row)) - np.repeat(begin, count)

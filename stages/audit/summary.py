@@ -70,4 +70,5 @@ def summary(result: dict[str, Any]) -> list[str]:
         lines += [f"  {each['path']}: {what}, {each['detail']}" for each in rows[:PRINTED]]
     if curve:
         lines.append(f"learning curve: {doubled(curve)}")
-    return lines + [f"left out: {reason}" for reason in result["left_out"].values()]
+    pixels = {"pixels": "pixels: "}
+    return lines + [f"left out: {pixels.get(part, '')}{reason}" for part, reason in result["left_out"].items()]

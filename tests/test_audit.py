@@ -16,7 +16,7 @@ from cache.files import sha256_file
 from stages.audit.audit import AuditTask, audit
 from stages.audit.contents import Contents
 from stages.audit.copies import near_copies
-from stages.audit.curve import Curve, Point, part, power_law
+from stages.audit.curve import Curve, Point, order, part, power_law
 from stages.audit.folds import folds, kin
 from stages.audit.leak import leaks
 from stages.audit.neighbours import nearest
@@ -324,7 +324,7 @@ def test_parts_of_train_are_nested_stratified_and_hold_every_class(tmp_path: Pat
     contents = contents_of(dataset(tmp_path, X, labels, splits_of(300)))
     train, alone = contents.rows("train"), np.arange(300)
     parts: dict[Any, set[int]] = {
-        (share, draw): set(part(contents, alone, train, share, draw))
+        (share, draw): set(part(contents, order(contents, alone, train, draw), share))
         for share in (0.05, 0.25, 1.0)
         for draw in range(3)
     }

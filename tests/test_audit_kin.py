@@ -10,7 +10,7 @@ from audits import LAYER, classes_of, dataset, sha, splits_of
 from stages.audit.audit import AuditTask, audit
 from stages.audit.contents import Contents
 from stages.audit.copies import near_copies
-from stages.audit.curve import described, learning_curve, part, power_law
+from stages.audit.curve import described, learning_curve, order, part, power_law
 from stages.audit.folds import folds, kin
 from stages.audit.labels import out_of_fold, suspicions
 from stages.audit.leak import leaks
@@ -115,7 +115,7 @@ def test_parts_of_train_are_of_whole_groups(tmp_path: Path) -> None:
     together, train = alone(contents), contents.distinct("train")
     assert contents.groups is not None
     of = contents.groups[contents.of]
-    rows = part(contents, together, train, 0.25, 0)
+    rows = part(contents, order(contents, together, train, 0), 0.25)
     # At most one group of each class is cut.
     cut = [each for each in set(of[rows]) if (of[rows] == each).sum() < (of[train] == each).sum()]
     assert len(cut) <= 3 and len(rows) < 0.27 * len(train)

@@ -77,13 +77,14 @@ def learning_curve(contents: Contents, kin: NDArray[np.int64], progress: Progres
         raise HeadError(f"expected two classes at least, found {len(contents.classes)}")
     X, y = standardised(contents.X, contents.of[train]), contents.y
     others = X[contents.of[scored]]
+    orders = [order(contents, kin, train, draw) for draw in range(max(DRAWS.values()))]
     points: list[Point] = []
     near: Sequence[float] = STRENGTHS
     with progress.task("Learning curve", sum(DRAWS.values()), "heads") as advance:
         for share, draws in DRAWS.items():
             strengths = near
             for draw in range(draws):
-                rows = part(contents, kin, train, share, draw)
+                rows = part(contents, orders[draw], share)
                 logs = asked(X[contents.of[rows]], y[rows], others, contents.classes, strengths)
                 best = best_of(logs, y[scored])
                 strengths = (strengths[best],)
@@ -95,18 +96,19 @@ def learning_curve(contents: Contents, kin: NDArray[np.int64], progress: Progres
     return Curve(points, kin[contents.of[scored]])
 
 
-def part(
-    contents: Contents, kin: NDArray[np.int64], train: NDArray[np.int64], share: float, draw: int
-) -> NDArray[np.int64]:
-    """The files of a share of train, at least one of each class; a smaller share of the same draw is within a larger one.
-
-    Drawn by the digests of the contents, of which each draw takes other digits, class by class; kin (u,) one after the other, as more
-    photos are seldom of what is there already.
+def order(contents: Contents, kin: NDArray[np.int64], train: NDArray[np.int64], draw: int) -> NDArray[np.int64]:
+    """The files ``train`` (t,) in the order in which a draw takes them: by the digests of the contents, of which each draw takes other
+    digits. Kin (u,) are taken one after the other, as more photos are seldom of what is there already.
     """
-    first = contents.first[np.unique(kin, return_index=True)[1]]
-    turned = np.array([_turned(contents.records[row].sha256, draw) for row in (*first, *train)], np.uint64)
-    of_kin, own = turned[: len(first)][kin[contents.of[train]]], turned[len(first) :]
-    ordered = train[np.lexsort((train, own, of_kin))]
+    turned = np.array([_turned(contents.records[row].sha256, draw) for row in contents.first], np.uint64)
+    of_kin = turned[np.unique(kin, return_index=True)[1]]
+    content = contents.of[train]
+    found: NDArray[np.int64] = train[np.lexsort((train, turned[content], of_kin[kin[content]]))]
+    return found
+
+
+def part(contents: Contents, ordered: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """The first files of each class, at least one; a smaller share of the same draw is within a larger one."""
     chosen = []
     for label in range(len(contents.classes)):
         rows = ordered[contents.y[ordered] == label]

@@ -66,7 +66,7 @@ def dealt(y: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
         fold = min(range(folds), key=lambda i: (of_class[i][c], of_all[i], i))
         fold_of[group] = fold
         of_all[fold] += int(sizes[group])
-        for label in np.flatnonzero(held[group]).tolist():
+        for label in [c] if sizes[group] == 1 else np.flatnonzero(held[group]).tolist():
             of_class[fold][label] += int(held[group, label])
     found: NDArray[np.int64] = fold_of[which]
     return found

@@ -193,7 +193,9 @@ def predict(
         typer.Argument(help="Image files or folders; left out, the unlabelled images of the data folder."),
     ] = None,
     head: Annotated[str | None, typer.Option(help="The head that predicts; left out, the best on validation.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a CSV file with the columns id and label.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a CSV file: id and label, or a column for each class.")
+    ] = None,
     min_accuracy: Annotated[
         float | None,
         typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
@@ -201,11 +203,11 @@ def predict(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Label images, with the probability of each class."""
-    from pipeline.predict import predict_files, prediction_lines, written_lines
+    from pipeline.predict import predict_lines
 
-    predictions = predict_files(*_open(config), paths or [], head, min_accuracy)
-    _print(written_lines(csv, predictions) if csv else prediction_lines(predictions))
-    if any(each.reason for each in predictions):
+    lines, complete = predict_lines(*_open(config), paths or [], head, min_accuracy, csv)
+    _print(lines)
+    if not complete:
         raise typer.Exit(1)
 
 

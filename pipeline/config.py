@@ -11,10 +11,11 @@ from pipeline.config_sweeps import SweepEntry, sweep_entries, variant
 from pipeline.config_tables import check_keys, check_name, place, validated
 from stages.bases.spec import FILE, SOURCES, BaseSpec
 from stages.data.spec import DataSpec
+from stages.extract.cost import CostSpec
 from stages.extract.spec import CacheSpec
 from stages.report.spec import ReportSpec
 
-SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps", "report")
+SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps", "report", "cost")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Config:
     heads: dict[str, HeadEntry]
     sweeps: dict[str, SweepEntry]
     report: ReportSpec
+    cost: CostSpec | None
 
     def variant(self, sweep: SweepEntry, params: dict[str, Any]) -> HeadEntry:
         """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
@@ -69,6 +71,8 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
         cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))
     with place("[report] "):
         report = validated(ReportSpec, tables["report"])
+    with place("[cost] "):
+        cost = validated(CostSpec, tables["cost"]) if "cost" in raw else None
     if "base" in raw and "bases" in raw:
         raise ConfigError("expected [base] or [bases.NAME], found both; keep one of the two forms")
     if raw.get("bases") == {}:
@@ -77,7 +81,7 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
     bases = bases or {"base": _base("base", "base", tables["base"], folder)}
     heads = head_entries(tables["heads"], bases, folder)
     sweeps = sweep_entries(tables, heads, bases, folder)
-    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps, report)
+    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps, report, cost)
 
 
 def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:

@@ -46,6 +46,7 @@ def report_data(graph: Graph) -> ReportData:
             sum("test" in head.result["metrics"] for head in graph.heads.values() if head.result),
         ),
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
+        cost=graph.config.cost,
         audit=AuditSummary(graph.audit.folder, graph.audit.result) if graph.audit and graph.audit.result else None,
     )
 

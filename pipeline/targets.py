@@ -217,6 +217,8 @@ def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarg
         "rows": manifest.rows_digest,
         **of_sweep(entry.spec, plain, manifest),
     }
+    # Only where it is another than the default, so that older sweeps stay up to date.
+    parts |= {} if config.report.metric == "accuracy" else {"metric": config.report.metric}
     result = read_sweep(folder)
     if not all(keys.values()):
         reasons = tuple(reason for name in keys for reason in bases[name].reasons)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from stages.data.spec import DataSpec
 
 ROOT = Path(__file__).parents[1]
 HEADSTART = [sys.executable, "-m", "pipeline"]
+
+# A shell that runs the tests in the background starts them with Ctrl-C ignored, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONFIG = """
 [data]

@@ -12,7 +12,9 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from stages.data.formats import NO_AVIF, NO_HEIC, UNKNOWN, brands_of, is_avif, is_heic
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, at which it speaks of a decompression bomb
 HUGE_PIXELS = 40_000_000  # decoded one at a time, however many threads there are: each takes up to 7 bytes a pixel
@@ -39,7 +41,7 @@ def decode(
     if not data:
         raise BadImageError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
             if scaled and size is not None:
@@ -56,12 +58,36 @@ def decode(
     except Image.DecompressionBombError:
         raise BadImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
-        if data.startswith(MAGIC):
+        if data.startswith(MAGIC) or is_heic(data) or is_avif(data):
             raise BadImageError("damaged: its header cannot be read") from None
-        raise BadImageError(f"not an image that can be read (it begins with {data[:8]!r})") from None
+        what = f"its brand is {brands[0]!r}" if (brands := brands_of(data)) else f"it begins with {data[:8]!r}"
+        raise BadImageError(f"{UNKNOWN} ({what})") from None
     except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError(f"damaged: {reason[:200]}") from error
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """The formats that a file may have. Raises BadImageError where what reads it is not installed."""
+    if is_heic(data):
+        if not _heic_can_be_read():
+            raise BadImageError(NO_HEIC)
+        return ("HEIF",)
+    if is_avif(data):
+        if not features.check("avif"):
+            raise BadImageError(NO_AVIF)
+        return ("AVIF",)
+    return FORMATS
+
+
+def _heic_can_be_read() -> bool:
+    try:
+        import pi_heif
+    except ImportError:
+        return False
+    if "HEIF" not in Image.OPEN:
+        pi_heif.register_heif_opener(decode_threads=1)  # several files are decoded at a time
+    return True
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

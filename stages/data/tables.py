@@ -51,8 +51,9 @@ def name_of(value: str | None, known: Collection[str]) -> str:
     return exact if exact in known else bare
 
 
-def read_column(path: Path, column: str, known: Collection[str]) -> dict[str, str]:
-    """A column of the CSV of labels by the file name of each row, one of the ``known``, without rows that have no value there.
+def read_column(path: Path, column: str, known: Collection[str], key: str = "filename") -> dict[str, str]:
+    """A column of the CSV of labels by the file name of each row, or another ``key``, one of the ``known``; without rows that have no
+    value there.
 
     Raises DataError where there is no such file or column, or a file is named twice with different values.
     """
@@ -61,13 +62,13 @@ def read_column(path: Path, column: str, known: Collection[str]) -> dict[str, st
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             reader.fieldnames = names = [name.strip().lower() for name in reader.fieldnames or []]
-            if not {"filename", column.lower()} <= set(names):
+            if not {key, column.lower()} <= set(names):
                 listed = ", ".join(names) or "an empty file"
                 raise DataError(
                     f"{path}: expected a column {column!r}, found {listed}{nearest(column, names)}; mend data.group"
                 )
             for row in reader:
-                name, value = name_of(row["filename"], known), (row[column.lower()] or "").strip()
+                name, value = name_of(row[key], known), (row[column.lower()] or "").strip()
                 if value and found.setdefault(name, value) != value:
                     raise DataError(
                         f"{path}, line {reader.line_num}: expected one {column} for each file, found another for {name}; keep one"

@@ -63,7 +63,7 @@ def design_effect(right: NDArray[np.bool_], groups: NDArray[np.int64] | None) ->
     if min((hits > 0).sum(), (hits < sizes).sum()) < LEAST_OF_A_CLASS:
         return len(right) / len(sizes)
     found = _between(right - share, which) / (len(right) * share * (1 - share))
-    return max(1.0, float(found * _wider(len(sizes))))
+    return max(1.0, float(found * wider(len(sizes))))
 
 
 def _between(values: NDArray[np.float64], which: NDArray[np.intp]) -> float:
@@ -72,7 +72,7 @@ def _between(values: NDArray[np.float64], which: NDArray[np.intp]) -> float:
     return float((sums**2).sum() * len(sums) / (len(sums) - 1))
 
 
-def _wider(groups: int) -> float:
+def wider(groups: int) -> float:
     """By how much more variance a normal interval must allow for, where the variance is known from so few groups alone."""
     from scipy.stats import t
 
@@ -251,7 +251,7 @@ def paired_difference(
         by_image = one + other - n * mean**2
         centred = first.astype(float) - second - mean
         if len(sums) > 1 and by_image > 0:
-            effect = max(1.0, _between(centred, which) / by_image * _wider(len(sums)))
+            effect = max(1.0, _between(centred, which) / by_image * wider(len(sums)))
         signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(sums)))
         p = float((1 + (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
     n_like = n / effect

@@ -48,22 +48,26 @@ def score(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) ->
     return float(each[support > 0].mean())
 
 
-def interval(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) -> Interval | None:
-    """The 95% interval of ``score``, by the methods of ``stages.heads.intervals``; None where too few images tell."""
-    n = len(y)
+def interval(
+    metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int, effect: float = 1.0
+) -> Interval | None:
+    """The 95% interval of ``score``, by the methods of ``stages.heads.intervals``; None where too few images tell. ``effect`` is the
+    design effect of groups of like images on the accuracy.
+    """
+    n = len(y) / effect
     if metric == "accuracy":
-        return wilson(float((found.predicted == y).sum()), n)
+        return wilson(float((found.predicted == y).sum()) / effect, n)
     if metric == "log_loss":
-        return mean_interval(losses(found))
+        return mean_interval(losses(found), effect)
     if metric == "top5_accuracy":
-        return wilson(float((found.rank < TOP).sum()), n) if n_classes > TOP else None
+        return wilson(float((found.rank < TOP).sum()) / effect, n) if n_classes > TOP else None
     if metric == "auc":
-        area = area_under_curve(y, probabilities(y, found)) if told(metric, found, n_classes) else None
+        area = area_under_curve(y, probabilities(y, found), effect) if told(metric, found, n_classes) else None
         return area and area.interval
     value = score(metric, y, found, n_classes)
     by_name = {"balanced_accuracy": balanced_accuracy_interval, "macro_f1": macro_f1_interval}
     assert value is not None
-    return by_name[metric](_confusion(y, found, n_classes).astype(np.float64), value)
+    return by_name[metric](_confusion(y, found, n_classes).astype(np.float64), value, effect)
 
 
 def probabilities(y: NDArray[np.int64], found: Outcomes) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from cache.manifest import Manifest
 
 if TYPE_CHECKING:
     from stages.bases.spec import BaseSpec
+    from stages.extract.cost import CostSpec
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ReportData:
     ``skipped`` maps a path to the reason, for what the scan left out and for what could not be decoded; ``root`` is
     the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
     ``read_report_parts``; ``metric`` ranks heads; ``looks`` is how many heads have been scored on these test images in all;
-    ``sweeps`` are their ``result.json`` as read; ``audit`` is None where none was run.
+    ``sweeps`` are their ``result.json`` as read; ``audit`` is None where none was run; ``cost`` is None where no cost is configured.
     """
 
     title: str
@@ -69,3 +70,4 @@ class ReportData:
     looks: int = 0
     sweeps: list[dict[str, Any]] = field(default_factory=list)
     audit: AuditSummary | None = None
+    cost: "CostSpec | None" = None

@@ -236,3 +236,12 @@ def test_one_class_is_said_in_words(tmp_path: Path) -> None:
     X, _ = classes_of(200)
     result = audit(task(tmp_path), dataset(tmp_path, X, ["a"] * 200, splits_of(200)))
     assert result["left_out"]["curve"] == "learning curve: expected two classes at least, found 1"
+
+
+@pytest.mark.parametrize("classes", [2, 60])
+def test_labels_of_which_the_features_tell_nothing_are_not_judged(tmp_path: Path, classes: int) -> None:
+    X, _ = classes_of(600)
+    labels = [f"class{i}" for i in np.random.default_rng(0).permutation(np.arange(600) % classes)]
+    result = audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(600)))
+    assert result["labels"] is None and read_table(tmp_path / "audit", "labels.csv") == []
+    assert "too seldom to judge labels" in result["left_out"]["labels"]

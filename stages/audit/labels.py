@@ -9,6 +9,7 @@ from cache.errors import HeadError
 from stages.audit.contents import Contents
 from stages.audit.folds import folds
 from stages.audit.linear import STRENGTHS, asked, best_of, standardised
+from stages.heads.intervals import wilson
 from stages.progress import SILENT, Progress
 
 FOLDS = 5
@@ -85,7 +86,8 @@ def suspicions(contents: Contents, scored: OutOfFold) -> list[Suspicion]:
 
     Confident learning (C. Northcutt, L. Jiang, I. Chuang, J. Artif. Intell. Res. 70 (2021) 1373), as cleanlab does it, tells how many
     labels are wrong; these are the ones that are the least probable. Of cleanlab's ways to choose them this one had the
-    highest precision and recall in ``bench.audit``. Raises ModuleNotFoundError where cleanlab is not installed.
+    highest precision and recall in ``bench.audit``. Raises HeadError where heads are no better than chance or would have more than
+    half of the labels wrong, and ModuleNotFoundError where cleanlab is not installed.
     """
     from cleanlab.filter import find_label_issues
 
@@ -95,6 +97,13 @@ def suspicions(contents: Contents, scored: OutOfFold) -> list[Suspicion]:
     ranked = find_label_issues(
         y, p, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
     )
+    # Right as often as one that always says the most frequent class: nothing that it says of a label is worth anything.
+    chance = np.bincount(y).max() / len(y)
+    if wilson(scored.accuracy * len(y), len(y))[0] <= chance or 2 * len(ranked) > len(y):
+        raise HeadError(
+            f"a linear head is right for {scored.accuracy:.0%} of the images that it has not seen, too seldom to judge labels; "
+            "another base may tell the classes apart"
+        )
     found = []
     for i in ranked:
         other = p[i].copy()

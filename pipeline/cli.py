@@ -94,8 +94,31 @@ def features(
 
 
 @command()
+def bases(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Constructors of keras.applications, file:model.onnx, hub:PRESET; left out, all there are."
+        ),
+    ] = None,
+    config: ConfigOption = CONFIG,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Measure images a second, of those named or of the configuration.")
+    ] = False,
+) -> None:
+    """List which bases can be had: size, cost, licence, and whether their weights are here."""
+    from pipeline.bases import base_lines
+    from pipeline.console import Terminal
+
+    _print(base_lines(names or [], config, timed, Terminal()))
+
+
+@command()
 def layers(
-    name: Annotated[str, typer.Argument(help="A constructor of keras.applications, or file:model.keras.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A constructor of keras.applications, file:model.keras, file:model.onnx or hub:PRESET."),
+    ],
     input_size: Annotated[
         str | None,
         typer.Option(

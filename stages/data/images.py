@@ -1,11 +1,12 @@
 """One image file → RGB array: the decode and resize policy, which is part of every base key.
 
 EXIF orientation is applied, transparency is laid over white, the first frame of an animation counts, 16-bit values
-are scaled to 8 bits and not clipped, everything becomes RGB, and is resized with Pillow's antialiased bilinear filter
-to the input size, without keeping the aspect ratio. ``predict`` uses the same code.
+are scaled to 8 bits and not clipped, everything becomes RGB, and is resized to the input size: by Pillow's antialiased bilinear
+filter without keeping the aspect ratio, unless the base says otherwise. ``predict`` uses the same code.
 """
 
 import io
+import math
 import warnings
 from contextlib import nullcontext
 from threading import Lock
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from stages.data.formats import NO_AVIF, NO_HEIC, UNKNOWN, brands_of, is_avif, is_heic
+from stages.data.policy import SQUASH, Resize
+from stages.data.resizing import resized
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, at which it speaks of a decompression bomb
 HUGE_PIXELS = 40_000_000  # decoded one at a time, however many threads there are: each takes up to 7 bytes a pixel
@@ -30,9 +33,13 @@ class BadImageError(Exception):
 
 
 def decode(
-    data: bytes, size: tuple[int, int] | None = None, scaled: bool = False, least: int | None = None
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    scaled: bool = False,
+    least: int | None = None,
+    how: Resize = SQUASH,
 ) -> NDArray[np.uint8]:
-    """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given.
+    """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given, as ``how`` says.
 
     With ``scaled``, libjpeg decodes a JPEG at an eighth, a quarter or half of its size where that is still at least
     ``size``, which is quicker and gives slightly different pixels; ``least`` does so without a ``size``, down to so many pixels a
@@ -45,14 +52,13 @@ def decode(
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
             if scaled and size is not None:
-                least = max(size)  # with EXIF orientations that swap the sides, either may come to be the height
+                # With EXIF orientations that swap the sides, either may come to be the height.
+                least = math.ceil(max(size) / how.crop)
             if least is not None:
                 image.draft(None, (least, least))
             with _ONE_HUGE_IMAGE if image.width * image.height > HUGE_PIXELS else nullcontext():
                 rgb = to_rgb(image)
-                if size is not None and rgb.size != (size[1], size[0]):
-                    rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-                return np.asarray(rgb, dtype=np.uint8)
+                return np.asarray(rgb if size is None else resized(rgb, size, how), dtype=np.uint8)
     except (BadImageError, MemoryError):
         raise
     except Image.DecompressionBombError:

@@ -16,7 +16,7 @@ class BaseSummary:
     """One layer of a base and its store. ``folder`` is where the features lie, ``feature_shape`` that of one image.
 
     ``precisions`` and ``devices`` are those that were really used, ``seconds`` how long extraction took (in one pass for
-    all layers of the base; 0 where it was not recorded); ``note`` is a remark on the weights.
+    all layers of the base; 0 where it was not recorded); ``note`` is a remark on the weights, ``licence`` their terms and source.
     """
 
     name: str
@@ -30,6 +30,7 @@ class BaseSummary:
     precisions: list[str]
     devices: list[str]
     note: str | None
+    licence: str = ""
 
 
 @dataclass(frozen=True)

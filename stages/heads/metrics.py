@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.heads import classwise
 from stages.heads.calibration import calibration_error, expected_calibration_error
 from stages.heads.intervals import (
     area_under_curve,
@@ -16,10 +17,10 @@ from stages.heads.intervals import (
     mean_interval,
     wilson,
 )
+from stages.training.outcomes import Outcomes
 
 # What a temperature changes: all that depends on more than the order of the probabilities.
 CALIBRATED = ("log_loss", "brier", "calibration_error", "ece")
-TOP = 5  # the share of images whose label is among the five most probable classes tells something where there are more
 
 
 def scores(
@@ -44,8 +45,9 @@ def scores(
     effect = design_effect(right, groups)
     confusion = np.bincount(y * len(classes) + predicted, minlength=len(classes) ** 2).reshape(2 * (len(classes),))
     hits, spoken, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    there = support > 0
-    recall, f1 = hits / np.maximum(support, 1), 2 * hits / np.maximum(support + spoken, 1)
+    recall, f1 = (
+        np.nan_to_num(each) for each in (classwise.recall(hits, support), classwise.f1(hits, support, spoken))
+    )
     losses = np.asarray(-logs[np.arange(n), y], np.float64)
     brier = ((p - (y[:, None] == labels)) ** 2).sum(axis=1)
     area = area_under_curve(y, p, effect)
@@ -56,8 +58,8 @@ def scores(
         "n": n,
         "accuracy": float(right.mean()),
         "accuracy_interval": list(wilson(right.sum() / effect, n / effect)),
-        "balanced_accuracy": float(recall[there].mean()),
-        "macro_f1": float(f1[there].mean()),
+        "balanced_accuracy": float(classwise.balanced_accuracy(hits, support)),
+        "macro_f1": float(classwise.macro_f1(hits, support, spoken)),
         "auc": area and area.value,
         "log_loss": float(losses.mean()),
         "brier": float(brier.mean()),
@@ -74,9 +76,8 @@ def scores(
             for i, name in enumerate(classes)
         },
     }
-    # Classes that are as probable as the true one count as more probable: else one who knows one class only would know five.
-    among = (logs >= logs[np.arange(n), y][:, None]).sum(axis=1) <= TOP
-    out["top5_accuracy"] = float(among.mean()) if len(classes) > TOP else None
+    among = classwise.among_top(Outcomes.of(y, logs).rank)
+    out["top5_accuracy"] = float(among.mean()) if len(classes) > classwise.TOP else None
     if intervals:
         counts = confusion.astype(np.float64)
         found = {
@@ -85,7 +86,7 @@ def scores(
             "auc": area and area.interval,
             "log_loss": mean_interval(losses, effect),
             "brier": mean_interval(brier, effect),
-            "top5_accuracy": wilson(among.sum() / effect, n / effect) if len(classes) > TOP else None,
+            "top5_accuracy": wilson(among.sum() / effect, n / effect) if len(classes) > classwise.TOP else None,
             "calibration_error": calibration.interval,
         }
         out |= {f"{name}_interval": interval and list(interval) for name, interval in found.items()}

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.heads import classwise
 from stages.heads.intervals import (
     Interval,
     area_under_curve,
@@ -11,7 +12,6 @@ from stages.heads.intervals import (
     mean_interval,
     wilson,
 )
-from stages.heads.metrics import TOP
 from stages.training.outcomes import Outcomes
 
 
@@ -34,7 +34,7 @@ def score(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) ->
     if metric == "log_loss":
         return float(losses(found).mean())
     if metric == "top5_accuracy":
-        return float((found.rank < TOP).mean()) if n_classes > TOP else None
+        return float(classwise.among_top(found.rank).mean()) if n_classes > classwise.TOP else None
     if metric == "auc":
         if not told(metric, found, n_classes):
             return None
@@ -42,10 +42,9 @@ def score(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) ->
         return area and area.value
     confusion = _confusion(y, found, n_classes)
     hits, spoken, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    each = (
-        hits / np.maximum(support, 1) if metric == "balanced_accuracy" else 2 * hits / np.maximum(support + spoken, 1)
-    )
-    return float(each[support > 0].mean())
+    if metric == "balanced_accuracy":
+        return float(classwise.balanced_accuracy(hits, support))
+    return float(classwise.macro_f1(hits, support, spoken))
 
 
 def interval(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) -> Interval | None:
@@ -56,7 +55,7 @@ def interval(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int)
     if metric == "log_loss":
         return mean_interval(losses(found))
     if metric == "top5_accuracy":
-        return wilson(float((found.rank < TOP).sum()), n) if n_classes > TOP else None
+        return wilson(float(classwise.among_top(found.rank).sum()), n) if n_classes > classwise.TOP else None
     if metric == "auc":
         area = area_under_curve(y, probabilities(y, found)) if told(metric, found, n_classes) else None
         return area and area.interval

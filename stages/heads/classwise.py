@@ -43,4 +43,5 @@ def mean_there(values: Floats) -> Floats:
 def divided(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     """``a`` ÷ ``b``; NaN where b is 0."""
     out: Floats = np.full(np.broadcast_shapes(np.shape(a), np.shape(b)), np.nan)
-    return np.divide(a, b, out=out, where=np.asarray(b) > 0)
+    np.divide(a, b, out=out, where=np.asarray(b) > 0)
+    return out

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.heads import classwise
+from stages.heads.areas import area_under_curve
 from stages.heads.calibration import calibration_error, expected_calibration_error
 from stages.heads.intervals import (
-    area_under_curve,
     balanced_accuracy_interval,
     design_effect,
     f1_interval,
     macro_f1_interval,
-    mean_interval,
     wilson,
 )
+from stages.heads.means import expected_largest, mean_interval
 from stages.training.outcomes import Outcomes
 
 # What a temperature changes: all that depends on more than the order of the probabilities.
@@ -37,9 +37,9 @@ def scores(
     occur in ``y``. Accuracy has its 95% interval as ``accuracy_interval``; with ``intervals`` each score has one, None where too few
     images tell (``stages.heads.intervals``). ``groups`` (n,) says which images are like one another: they count as fewer.
     """
-    n, labels = len(y), np.arange(len(classes))
+    n = len(y)
     logs = np.asarray(logs, np.float64)
-    p = np.exp(logs)
+    p: NDArray[np.float64] = np.exp(logs)
     predicted = logs.argmax(axis=1)
     right = predicted == y
     effect = design_effect(right, groups)
@@ -48,8 +48,10 @@ def scores(
     recall, f1 = (
         np.nan_to_num(each) for each in (classwise.recall(hits, support), classwise.f1(hits, support, spoken))
     )
-    losses = np.asarray(-logs[np.arange(n), y], np.float64)
-    brier = ((p - (y[:, None] == labels)) ** 2).sum(axis=1)
+    # Of each row, if this class or that was the true one.
+    each_loss = np.asarray(-logs, np.float64)
+    each_brier: NDArray[np.float64] = (p**2).sum(axis=1, keepdims=True) - 2 * p + 1
+    losses, brier = (np.asarray(each[np.arange(n), y], np.float64) for each in (each_loss, each_brier))
     area = area_under_curve(y, p, effect)
     confidence = p.max(axis=1)
     calibration = calibration_error(confidence, right, intervals, effect)
@@ -84,8 +86,8 @@ def scores(
             "balanced_accuracy": balanced_accuracy_interval(counts, out["balanced_accuracy"], effect),
             "macro_f1": macro_f1_interval(counts, out["macro_f1"], effect),
             "auc": area and area.interval,
-            "log_loss": mean_interval(losses, effect),
-            "brier": mean_interval(brier, effect),
+            "log_loss": mean_interval(losses, expected_largest(p, each_loss), effect),
+            "brier": mean_interval(brier, expected_largest(p, each_brier), effect),
             "top5_accuracy": wilson(among.sum() / effect, n / effect) if len(classes) > classwise.TOP else None,
             "calibration_error": calibration.interval,
         }

@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.heads import classwise
+from stages.heads.areas import area_under_curve
 from stages.heads.intervals import (
     Interval,
-    area_under_curve,
     balanced_accuracy_interval,
     macro_f1_interval,
-    mean_interval,
     wilson,
 )
+from stages.heads.means import expected_largest, mean_interval
 from stages.training.outcomes import Outcomes
 
 
@@ -47,22 +47,36 @@ def score(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) ->
     return float(classwise.macro_f1(hits, support, spoken))
 
 
-def interval(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) -> Interval | None:
-    """The 95% interval of ``score``, by the methods of ``stages.heads.intervals``; None where too few images tell."""
-    n = len(y)
+def interval(
+    metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int, effect: float = 1.0
+) -> Interval | None:
+    """The 95% interval of ``score``, by the methods of ``stages.heads.intervals``; None where too few images tell. ``effect`` is the
+    design effect of groups of like images on the accuracy.
+    """
+    n = len(y) / effect
     if metric == "accuracy":
-        return wilson(float((found.predicted == y).sum()), n)
+        return wilson(float((found.predicted == y).sum()) / effect, n)
     if metric == "log_loss":
-        return mean_interval(losses(found))
+        return mean_interval(losses(found), _largest_loss(found), effect)
     if metric == "top5_accuracy":
-        return wilson(float(classwise.among_top(found.rank).sum()), n) if n_classes > classwise.TOP else None
+        return wilson(float(classwise.among_top(found.rank).sum()) / effect, n) if n_classes > classwise.TOP else None
     if metric == "auc":
-        area = area_under_curve(y, probabilities(y, found)) if told(metric, found, n_classes) else None
+        area = area_under_curve(y, probabilities(y, found), effect) if told(metric, found, n_classes) else None
         return area and area.interval
     value = score(metric, y, found, n_classes)
     by_name = {"balanced_accuracy": balanced_accuracy_interval, "macro_f1": macro_f1_interval}
     assert value is not None
-    return by_name[metric](_confusion(y, found, n_classes).astype(np.float64), value)
+    return by_name[metric](_confusion(y, found, n_classes).astype(np.float64), value, effect)
+
+
+def _largest_loss(found: Outcomes) -> float:
+    """The loss that the head may expect of a bad row; where the outcomes do not tell of all classes, all but the true one count as one."""
+    if found.logs is not None:
+        logs = found.logs.astype(np.float64)
+    else:
+        of_true = np.minimum(found.log_p.astype(np.float64), -1e-12)
+        logs = np.stack([of_true, np.log(-np.expm1(of_true))], axis=1)
+    return expected_largest(np.exp(logs), -logs)
 
 
 def probabilities(y: NDArray[np.int64], found: Outcomes) -> NDArray[np.float64]:

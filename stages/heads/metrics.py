@@ -19,6 +19,8 @@ from stages.heads.intervals import (
 from stages.heads.means import expected_largest, mean_interval
 from stages.training.outcomes import Outcomes
 
+# Raised by hand when scores or their intervals change, so that the report shows older heads with those of today.
+SCORING = 2
 # What a temperature changes: all that depends on more than the order of the probabilities.
 CALIBRATED = ("log_loss", "brier", "calibration_error", "ece")
 
@@ -58,6 +60,7 @@ def scores(
     ece, by_chance = expected_calibration_error(confidence, right)
     out: dict[str, Any] = {
         "n": n,
+        "design_effect": effect,
         "accuracy": float(right.mean()),
         "accuracy_interval": list(wilson(right.sum() / effect, n / effect)),
         "balanced_accuracy": float(classwise.balanced_accuracy(hits, support)),

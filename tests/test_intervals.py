@@ -74,15 +74,15 @@ def test_intervals_of_a_head_that_is_hardly_ever_wrong_hold_the_truth_and_are_na
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.floats(0, 40), min_size=100, max_size=140),
+    st.lists(st.integers(0, 4000), min_size=100, max_size=140),
     st.floats(0, 40),
     st.floats(1, 1.4),
     st.sampled_from([1, 1e3]),
 )
 def test_the_interval_of_a_mean_holds_it_and_goes_with_its_unit(
-    values: list[float], largest: float, effect: float, unit: float
+    hundredths: list[int], largest: float, effect: float, unit: float
 ) -> None:
-    losses = np.array(values)
+    losses = np.array(hundredths) / 100
     found = mean_interval(losses, largest, effect)
     if len(losses) / effect < 100:
         assert found is None
@@ -229,6 +229,20 @@ def test_two_heads_are_told_apart_by_groups_where_these_are_alike() -> None:
         told += found.p < 0.05
         held += found.interval[0] <= 0 <= found.interval[1]
     assert told <= 10 and held >= 90
+
+
+def test_a_difference_between_few_groups_is_as_uncertain_as_that_between_as_many_images() -> None:
+    """Where the groups did not differ at all, or in a few cases, the interval was that of single images, or worse."""
+    rng = np.random.default_rng(0)
+    groups, held = np.repeat(np.arange(20), 5), 0
+    for _ in range(200):
+        one = rng.random(20) < 0.9
+        two = one & (rng.random(20) >= 0.05)
+        low, high = paired_difference(one.repeat(5), two.repeat(5), groups).interval
+        held += low <= 0.045 <= high
+    assert held >= 190
+    equal = np.ones(100, bool)
+    assert paired_difference(equal, equal, groups).interval == paired_difference(equal[:20], equal[:20]).interval
 
 
 def test_one_who_knows_one_class_alone_does_not_know_five() -> None:

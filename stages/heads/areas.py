@@ -26,8 +26,6 @@ def area_under_curve(y: NDArray[np.int64], p: NDArray[np.float64], effect: float
     the rarer class. For two classes the interval is R. Newcombe's (Stat. Med. 25 (2006) 559, method 5), in which the expected variance
     is as much smaller; for more it is Wilson's at the number of images that would give the variance.
     """
-    from scipy.stats import rankdata
-
     classes = [c for c in range(p.shape[1]) if 0 < (y == c).sum() < len(y)]
     if not classes:
         return None
@@ -37,9 +35,7 @@ def area_under_curve(y: NDArray[np.int64], p: NDArray[np.float64], effect: float
     for c in classes:
         mine = y == c
         m, k = int(mine.sum()), int((~mine).sum())
-        ranks = rankdata(p[:, c])
-        above = (ranks[mine] - rankdata(p[mine, c])) / k
-        below = 1 - (ranks[~mine] - rankdata(p[~mine, c])) / m
+        above, below = _below(p[mine, c], p[~mine, c]), 1 - _below(p[~mine, c], p[mine, c])
         area = float(above.mean())
         areas.append(area)
         parts[mine] += (above - area) / np.sqrt(m * max(m - 1, 1))
@@ -54,6 +50,13 @@ def area_under_curve(y: NDArray[np.int64], p: NDArray[np.float64], effect: float
     share = min(value, 1 - 0.25 / len(y))
     effective = share * (1 - share) * len(classes) ** 2 / max(variance, 1e-12)
     return AreaUnderCurve(value, wilson(value * effective, effective))
+
+
+def _below(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of the ``others`` (k,) that lie below each of the ``values`` (m,); those that are equal count half."""
+    ordered = np.sort(others)
+    found = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return np.asarray(found / (2 * len(others)), np.float64)
 
 
 def _hanley(area: float, m: int, k: int) -> float:

@@ -14,7 +14,7 @@ EPSILON = 1e-7
 # Of Guo et al., of equal width; and of Kumar et al., of as many images each.
 BINS, LEAST_IN_A_BIN = 15, 6
 # Samples of a head whose confidences are true.
-SIMULATED = 2000
+SIMULATED = 1000
 # Standard deviation of log T before any row is seen: a factor of two either way is nothing unusual.
 PRIOR = float(np.log(2))
 # Logits of features that are not standardised are hundreds.

@@ -154,7 +154,8 @@ def paired_difference(
 
     The interval is that of D. Bonett and R. Price, J. Educ. Behav. Stat. 37 (2012) 479; the p-value that of McNemar's exact test
     (Psychometrika 12 (1947) 153), the binomial test of the images that one of the two alone has right. With ``groups`` (n,) of like
-    images, the groups change sides as a whole, in the interval and in the test (a permutation test, 10,000 draws).
+    images, the groups change sides as a whole, in the interval and in the test (a permutation test, 10,000 draws); where fewer than
+    ``LEAST_OF_A_CLASS`` groups differ, each counts as one image in the interval.
     """
     from scipy.stats import binomtest
 
@@ -162,15 +163,18 @@ def paired_difference(
     one, other = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
     effect = 1.0
-    if groups is not None and one + other and len(which := np.unique(groups, return_inverse=True)[1]):
+    if groups is not None and n:
+        which = np.unique(groups, return_inverse=True)[1]
         sums = np.bincount(which, first.astype(float) - second)
         mean = (one - other) / n
         by_image = one + other - n * mean**2
-        centred = first.astype(float) - second - mean
-        if len(sums) > 1 and by_image > 0:
-            effect = max(1.0, _between(centred, which) / by_image * wider(len(sums)))
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(sums)))
-        p = float((1 + (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
+        if (sums != 0).sum() < LEAST_OF_A_CLASS or by_image <= 0:
+            effect = n / len(sums)
+        else:
+            effect = max(1.0, _between(first.astype(float) - second - mean, which) / by_image * wider(len(sums)))
+        if one + other:
+            signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(sums)))
+            p = float((1 + (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
     n_like = n / effect
     more, less = (one / effect + 1) / (n_like + 2), (other / effect + 1) / (n_like + 2)
     spread = Z95 * np.sqrt((more + less - (more - less) ** 2) / (n_like + 2))

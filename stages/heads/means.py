@@ -61,7 +61,8 @@ class _Moments(NamedTuple):
         away = values - mean
         variance = float(weights @ away**2) / n
         third = float(weights @ away**3) / n
-        return cls(mean, variance, third / variance**1.5 if variance > 0 else 0.0, n)
+        scale = variance**1.5
+        return cls(mean, variance, third / scale if scale > 0 else 0.0, n)
 
     def quantile(self, share: float) -> float:
         """Of the gamma distribution with the mean, the variance and twice the skewness of the mean of so many values."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cache.manifest import ImageRecord
 from stages.heads.dataset import Dataset
+from stages.heads.intervals import design_effect
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Contents:
 
     ``records`` are the n files, ``y`` (n,) int64 their labels, which index ``classes``, ``split`` (n,) the names of their splits.
     ``of`` (n,) int64 is the position of each file's content, ``first`` (u,) int64 that of the first file of each content.
-    ``X`` (u, d) float32 are averaged features, ``unit`` (u, d) float32 their roots, of length 1.
+    ``X`` (u, d) float32 are averaged features, ``unit`` (u, d) float32 their roots, of length 1. ``groups`` (n,) int64 are those of
+    ``[data] group``, None where they are not used.
     """
 
     records: Sequence[ImageRecord]
@@ -28,6 +30,7 @@ class Contents:
     first: NDArray[np.int64]
     X: NDArray[np.float32]
     unit: NDArray[np.float32]
+    groups: NDArray[np.int64] | None = None
 
     @classmethod
     def read(cls, data: Dataset, layer: str) -> Self:
@@ -38,7 +41,7 @@ class Contents:
         first = np.flatnonzero(new)
         X = data.X("avg", (layer,))[first]
         split = np.array([record.split for record in records])
-        return cls(records, data.classes, data.y, split, np.cumsum(new) - 1, first, X, unit(X))
+        return cls(records, data.classes, data.y, split, np.cumsum(new) - 1, first, X, unit(X), data.groups)
 
     def digest(self, content: int) -> str:
         """SHA-256 of a content."""
@@ -47,6 +50,17 @@ class Contents:
     def rows(self, *splits: str) -> NDArray[np.int64]:
         """The positions of the files of some splits."""
         return np.flatnonzero(np.isin(self.split, splits))
+
+    def distinct(self, *splits: str) -> NDArray[np.int64]:
+        """The positions of the files of some splits, of copies with one label only the first: they are one image."""
+        rows = self.rows(*splits)
+        first = np.unique(self.of[rows] * len(self.classes) + self.y[rows], return_index=True)[1]
+        found: NDArray[np.int64] = rows[np.sort(first)]
+        return found
+
+    def effect(self, rows: NDArray[np.int64], right: NDArray[np.bool_]) -> float:
+        """By how much groups raise the variance of the share of ``rows`` (m,) that are ``right`` (m,)."""
+        return design_effect(right, None if self.groups is None else self.groups[rows])
 
 
 def unit(X: NDArray[np.float32]) -> NDArray[np.float32]:

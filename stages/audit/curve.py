@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stages.audit.contents import Contents
 from stages.audit.linear import STRENGTHS, asked
-from stages.heads.intervals import wilson
+from stages.heads.intervals import Interval, design_effect, wilson
 from stages.progress import SILENT, Progress
 
 # Shares of train, and how often each is drawn: small parts differ most from draw to draw.
@@ -26,13 +26,21 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Point:
-    """A part of train, drawn once: ``images`` in it, ``right`` (m,) bool for each validation image, at the strength ``C``."""
+    """A part of train, drawn once: ``images`` in it, ``right`` (m,) bool for each validation image, at the strength ``C``; ``groups``
+    (m,) are those of these images, None where groups are not used.
+    """
 
     share: float
     draw: int
     images: int
     C: float
     right: NDArray[np.bool_]
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def interval(self) -> Interval:
+        """Of its accuracy."""
+        return _interval([self])
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,11 @@ def learning_curve(contents: Contents, copied: NDArray[np.bool_], progress: Prog
     with the lowest log loss on validation, the same for all draws of a share. Raises HeadError where the features cannot be fitted.
     """
     train = contents.rows("train")
-    scored = np.array([row for row in contents.rows("validation") if not copied[row]], np.int64)
+    scored = np.array([row for row in contents.distinct("validation") if not copied[row]], np.int64)
     if len(scored) < FEWEST:
         return []
     X, y = contents.X[contents.of], contents.y
+    groups = None if contents.groups is None else contents.groups[scored]
     points: list[Point] = []
     with progress.task("Learning curve", sum(DRAWS.values()), "heads") as advance:
         for share, draws in DRAWS.items():
@@ -73,7 +82,7 @@ def learning_curve(contents: Contents, copied: NDArray[np.bool_], progress: Prog
             loss = -logs[:, :, np.arange(len(scored)), y[scored]].mean(axis=(0, 2))
             best = int(loss.argmin())
             points += [
-                Point(share, draw, len(rows), STRENGTHS[best], logs[draw, best].argmax(axis=1) == y[scored])
+                Point(share, draw, len(rows), STRENGTHS[best], logs[draw, best].argmax(axis=1) == y[scored], groups)
                 for draw, rows in enumerate(parts)
             ]
     return points
@@ -102,7 +111,7 @@ def power_law(points: Sequence[Point]) -> Law | None:
     """The law through the points, and how sure it is; None where none can be fitted.
 
     The interval holds which validation images there are, and which images of train were drawn: both are drawn again with
-    replacement, and the law fitted again, 200 times (percentile bootstrap; Efron, Tibshirani, 1993).
+    replacement, groups of images as a whole, and the law fitted again, 200 times (percentile bootstrap; Efron, Tibshirani, 1993).
     """
     if len({point.images for point in points}) < 4:
         return None
@@ -112,12 +121,14 @@ def power_law(points: Sequence[Point]) -> Law | None:
         return None
     rng = np.random.default_rng(0)
     m = len(points[0].right)
+    which = np.arange(m) if points[0].groups is None else np.unique(points[0].groups, return_inverse=True)[1]
+    units = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
     draws: dict[float, list[int]] = {}
     for place, point in enumerate(points):
         draws.setdefault(point.share, []).append(place)
     doubled = []
     for _ in range(RESAMPLES):
-        images = rng.integers(0, m, m)
+        images = np.concatenate([units[i] for i in rng.integers(0, len(units), len(units))])
         chosen = [places[i] for places in draws.values() for i in rng.integers(0, len(places), len(places))]
         again = [points[place] for place in chosen]
         law = _fit(again, [point.right[images].mean() for point in again], whole)
@@ -128,7 +139,8 @@ def power_law(points: Sequence[Point]) -> Law | None:
         return None
     # Where all images are right the bootstrap sees no other case: so at least what so many images would tell of this accuracy.
     low, high = np.percentile(doubled, [2.5, 97.5])
-    least, most = wilson(accuracy * m, m)
+    effect = max(design_effect(point.right, point.groups) for point in points if point.images == whole)
+    least, most = wilson(accuracy * m / effect, m / effect)
     return Law(*found, whole, accuracy, (float(min(low, least)), float(max(high, most))))
 
 
@@ -160,9 +172,16 @@ def described(points: Sequence[Point]) -> list[dict[str, float | int]]:
     out: list[dict[str, float | int]] = []
     for share in dict.fromkeys(point.share for point in points):
         mine = [point for point in points if point.share == share]
-        m = len(mine[0].right)
         mean = float(np.mean([point.right.mean() for point in mine]))
-        low, high = wilson(round(mean * m), m)
+        low, high = _interval(mine)
         row = {"share": share, "images": mine[0].images, "draws": len(mine), "accuracy": mean, "low": low, "high": high}
         out.append(row)
     return out
+
+
+def _interval(draws: Sequence[Point]) -> Interval:
+    """Of the mean accuracy of heads that were scored on the same images: as of one head, where groups of images tell least."""
+    m = len(draws[0].right)
+    right = round(float(np.mean([point.right.sum() for point in draws])))
+    effect = max(design_effect(point.right, point.groups) for point in draws)
+    return wilson(right / effect, m / effect)

@@ -42,17 +42,19 @@ def leaks(contents: Contents, found: Neighbours, group: NDArray[np.int64]) -> di
     copied = with_copy_in_train(contents, group)
     out = {}
     for split in ("validation", "test"):
-        rows = contents.rows(split)
+        rows = contents.distinct(split)
         if len(rows):
             right = _nearest_label(contents, found, rows) == contents.y[rows]
+            others = rows[~copied[rows]]
             alone = right[~copied[rows]]
+            effect, effect_alone = contents.effect(rows, right), contents.effect(others, alone)
             out[split] = Leak(
                 n=len(rows),
                 copied=int(copied[rows].sum()),
                 accuracy=float(right.mean()),
-                interval=wilson(int(right.sum()), len(right)),
+                interval=wilson(right.sum() / effect, len(right) / effect),
                 without=float(alone.mean()) if len(alone) else None,
-                without_interval=wilson(int(alone.sum()), len(alone)) if len(alone) else None,
+                without_interval=wilson(alone.sum() / effect_alone, len(alone) / effect_alone) if len(alone) else None,
             )
     return out
 

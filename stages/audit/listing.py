@@ -13,7 +13,6 @@ from stages.audit.labels import Suspicion
 from stages.audit.outliers import Far
 from stages.audit.pixels import Look, problem
 from stages.audit.projection import Map
-from stages.heads.intervals import wilson
 
 Table = list[list[Any]]
 # Order of the splits in a group: train first, for what is copied from there.
@@ -118,7 +117,7 @@ def curve_rows(points: Sequence[Point]) -> Table:
     out = []
     for point in points:
         m, right = len(point.right), int(point.right.sum())
-        shares = [f"{share:.6f}" for share in (right / m, *wilson(right, m))]
+        shares = [f"{share:.6f}" for share in (right / m, *point.interval)]
         out.append([point.share, point.images, point.draw, point.C, m, *shares])
     return out
 

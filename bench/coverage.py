@@ -4,16 +4,17 @@
 
 For each kind of interval and number of images: the percentage of runs whose interval holds the truth, the 95% interval of that
 percentage, as runs are few, and the mean width of the intervals. A line ends in ``*`` where 92 to 98 is excluded: low, or high. "none"
-where so few images give no interval. Of abstention the percentage is that of thresholds that keep what they promise, 95 or more, and
-the last number the share of images that is answered.
+where so few images give no interval. Of abstention the percentage is that of runs without a threshold that breaks its promise, 95 or
+more, and the last number the share of images that is answered.
 
 A sweep's winner is chosen among trials that are all equally good: how much too high its score is, in points, and what is left of that
-after the correction (a tenth of the runs).
+after the correction (a twentieth of the runs, as of what twice the images give), of single images and of groups of five that are right or wrong together.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -49,18 +50,21 @@ class Swept(NamedTuple):
     held: bool
 
 
-def of_sweep(trials: int, alike: float, n: int, runs: int, rng: np.random.Generator) -> list[Swept]:
-    """Winners of sweeps of so many trials, each right for 0.9 of all images, of which a share has ``alike`` luck with all trials."""
+def of_sweep(trials: int, alike: float, n: int, runs: int, rng: np.random.Generator, size: int = 1) -> list[Swept]:
+    """Winners of sweeps of so many trials, each right for 0.9 of all images, of which a share has ``alike`` luck with all trials.
+    Images are in groups of a ``size``, all of whose images are right or wrong together.
+    """
     found = []
     for _ in range(runs):
-        y = rng.integers(0, 2, n)
-        common = rng.random((n, 1)) < 0.9
-        right = np.where(rng.random((n, 1)) < alike, common, rng.random((n, trials)) < 0.9)
+        y, units = rng.integers(0, 2, n), n // size
+        common = rng.random((units, 1)) < 0.9
+        right = np.where(rng.random((units, 1)) < alike, common, rng.random((units, trials)) < 0.9).repeat(size, axis=0)
+        right = right[:, np.argsort(-right.mean(axis=0), kind="stable")]  # the winner first
         log_p = np.log(np.where(right, 0.9, 0.1) * np.exp(rng.normal(0, 0.05, (n, trials)))).astype(np.float32)
         predicted = np.where(right, y[:, None], 1 - y[:, None]).astype(np.uint16)
         outcomes = [[Outcomes(predicted[:, k], log_p[:, k], ~right[:, k])] for k in range(trials)]
         plain = float(right.mean(axis=0).max())
-        told = corrected("accuracy", outcomes, plain, y, 2, seed=0)
+        told = corrected("accuracy", outcomes, plain, y, 2, 0, np.arange(units).repeat(size) if size > 1 else None)
         assert told is not None and told.interval is not None
         low, high = told.interval
         found.append(Swept(plain - 0.9, told.value - 0.9, bool(low <= 0.9 <= high)))
@@ -142,14 +146,14 @@ def main() -> None:
             lines(name, simulation, sizes, arguments.runs, *limits)
     if arguments.only in (None, "sweep"):
         print("winners of sweeps whose trials are equally good: points too high, plain and corrected; percent held")
-        for trials in (10, 200):
-            for alike in (0.0, 0.8):
-                cells = []
-                for n in sizes:
-                    found = of_sweep(trials, alike, n, max(1, arguments.runs // 10), np.random.default_rng(n))
-                    plain, rest, held = (100 * np.mean(column) for column in zip(*found, strict=True))
-                    cells.append(f"{plain:+6.1f} {rest:+6.1f} {held:6.1f} ")
-                print(f"  {trials:3} trials, {alike:.0%} common luck {' |'.join(cells)}", flush=True)
+        for size, trials, alike in product((1, 5), (10, 200), (0.0, 0.8)):
+            cells = []
+            for n in sizes:
+                swept = of_sweep(trials, alike, n, max(1, arguments.runs // 20), np.random.default_rng(n), size)
+                plain, rest, held = (100 * np.mean(column) for column in zip(*swept, strict=True))
+                cells.append(f"{plain:+6.1f} {rest:+6.1f} {held:6.1f} ")
+            where = "in groups of 5" if size > 1 else "single images"
+            print(f"  {where}, {trials:3} trials, {alike:.0%} common luck {' |'.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

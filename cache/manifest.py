@@ -40,7 +40,7 @@ class Manifest:
     ``skipped`` maps a path to the reason for which it is left out (it cannot be read or decoded, or was dropped), ``ignored``
     counts files by their extension, ``unlabelled`` lists images without a label (what ``predict`` runs on), ``root`` is the data
     folder as the configuration spells it. ``groups`` names the group of each record, "" for one in
-    none; it is empty where groups are not used.
+    none; it is empty where groups are not used. ``drawn`` says how many of the labelled images these are, where others were not drawn.
     """
 
     layout: str
@@ -52,6 +52,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     root: str = ""
     groups: tuple[str, ...] = ()
+    drawn: str = ""
 
     @cached_property
     def rows_digest(self) -> str:
@@ -99,6 +100,8 @@ class Manifest:
         stored |= {name: [getattr(record, name) for record in self.records] for name in ImageRecord._fields}
         if self.groups:
             stored["group"] = self.groups
+        if self.drawn:
+            stored["drawn"] = self.drawn
         # One column a line: quick to read back, and a diff of two manifests can be looked at.
         lines = [f"{json.dumps(name)}:{canonical_json(value)}" for name, value in stored.items()]
         return "{" + ",\n".join(lines) + "}"
@@ -118,6 +121,6 @@ class Manifest:
         fields: dict[str, Any] = {name: stored[name] for name in FIELDS}
         for name in ("classes", "unlabelled", "notes"):
             fields[name] = tuple(fields[name])  # JSON knows lists only
-        manifest = cls(records=records, groups=tuple(stored.get("group", ())), **fields)
+        manifest = cls(records=records, groups=tuple(stored.get("group", ())), drawn=stored.get("drawn", ""), **fields)
         vars(manifest).update(digest=digest, rows_digest=stored["rows_digest"])
         return manifest

@@ -1,17 +1,22 @@
 """Which contents could not be decoded, and why: by SHA-256, so that a changed file is tried again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from cache.files import read_memo, seal, write_if_changed
 
 
 class SkippedImages:
-    """Reasons by SHA-256 of the image file. They hold for one decode policy; under another all are tried again."""
+    """Reasons by SHA-256 of the image file. They hold for one decode policy; under another all are tried again.
 
-    def __init__(self, path: Path, policy: str) -> None:
+    A reason that is ``curable`` by now, such as a package that was missing, is forgotten, so that the image is tried again.
+    """
+
+    def __init__(self, path: Path, policy: str, curable: Callable[[str], bool] = lambda reason: False) -> None:
         self.path = path
         self.policy = policy
+        self._curable = curable
         self.reasons: dict[str, str] = {}
         self.refresh()
 
@@ -19,7 +24,9 @@ class SkippedImages:
         """Take in what another process has written since."""
         stored = read_memo(self.path)
         if stored.get("policy") == self.policy:
-            self.reasons |= stored["reasons"]
+            known: dict[str, str] = stored["reasons"]
+            cured = {reason for reason in set(known.values()) if self._curable(reason)}
+            self.reasons |= {digest: reason for digest, reason in known.items() if reason not in cured}
 
     def save(self) -> None:
         """Write the reasons where they differ from what is stored."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import DataError
 from pipeline.graph import Graph
-from pipeline.targets import BaseTarget
+from pipeline.targets import BaseTarget, base_target
 from stages.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Se
         )
     from stages.extract.precision import suitable_base
 
+    if target.spec.hub and target.key() is None:
+        from stages.bases.hub import fetch
+
+        progress.say(f"base: fetching {target.spec.name} (once)")
+        fetch(target.spec, target.weights.folder)
+        target = base_target(graph.config, target.name, target.spec, graph.manifest)
     if target.spec.precision == "int8":
         _quantise(graph, target, progress)
     cuts = layers or [layer.layer for layer in target.layers if layer.missing]
@@ -63,9 +69,10 @@ def _say_note(target: BaseTarget, progress: Progress) -> None:
 
     if target.spec.weights in NOTES:
         progress.say(NOTES[target.spec.weights])
-    if target.spec.own_file and target.spec.preprocess is None:
+    if target.spec.brought and target.spec.preprocess is None and target.spec.numbers is None:
+        styles = "" if target.spec.onnx or target.spec.hub else '"caffe", "tf" or "torch", or '
         progress.say(
-            'preprocess: none is named, so the base gets pixels from 0 to 255; "caffe", "tf" or "torch" scale them'
+            f"preprocess: none is named, so the base gets pixels from 0 to 255; {styles}scale, mean and std change them"
         )
 
 

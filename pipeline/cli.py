@@ -94,8 +94,31 @@ def features(
 
 
 @command()
+def bases(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Constructors of keras.applications, file:model.onnx, hub:PRESET; left out, all there are."
+        ),
+    ] = None,
+    config: ConfigOption = CONFIG,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Measure images a second, of those named or of the configuration.")
+    ] = False,
+) -> None:
+    """List which bases can be had: size, cost, licence, and whether their weights are here."""
+    from pipeline.bases import base_lines
+    from pipeline.console import Terminal
+
+    _print(base_lines(names or [], config, timed, Terminal()))
+
+
+@command()
 def layers(
-    name: Annotated[str, typer.Argument(help="A constructor of keras.applications, or file:model.keras.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A constructor of keras.applications, file:model.keras, file:model.onnx or hub:PRESET."),
+    ],
     input_size: Annotated[
         str | None,
         typer.Option(
@@ -193,7 +216,9 @@ def predict(
         typer.Argument(help="Image files or folders; left out, the unlabelled images of the data folder."),
     ] = None,
     head: Annotated[str | None, typer.Option(help="The head that predicts; left out, the best on validation.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a CSV file with the columns id and label.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a CSV file: id and label, or a column for each class.")
+    ] = None,
     min_accuracy: Annotated[
         float | None,
         typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
@@ -201,11 +226,11 @@ def predict(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Label images, with the probability of each class."""
-    from pipeline.predict import predict_files, prediction_lines, written_lines
+    from pipeline.predict import predict_lines
 
-    predictions = predict_files(*_open(config), paths or [], head, min_accuracy)
-    _print(written_lines(csv, predictions) if csv else prediction_lines(predictions))
-    if any(each.reason for each in predictions):
+    lines, complete = predict_lines(*_open(config), paths or [], head, min_accuracy, csv)
+    _print(lines)
+    if not complete:
         raise typer.Exit(1)
 
 

@@ -9,12 +9,14 @@ from cache.errors import ConfigError
 from pipeline.config_heads import HeadEntry, head_entries
 from pipeline.config_sweeps import SweepEntry, sweep_entries, variant
 from pipeline.config_tables import check_keys, check_name, place, validated
-from stages.bases.spec import FILE, SOURCES, BaseSpec
+from stages.bases.presets import is_preset_folder
+from stages.bases.spec import FILE, HUB, SOURCES, BaseSpec
 from stages.data.spec import DataSpec
+from stages.extract.cost import CostSpec
 from stages.extract.spec import CacheSpec
 from stages.report.spec import ReportSpec
 
-SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps", "report")
+SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps", "report", "cost")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Config:
     heads: dict[str, HeadEntry]
     sweeps: dict[str, SweepEntry]
     report: ReportSpec
+    cost: CostSpec | None
 
     def variant(self, sweep: SweepEntry, params: dict[str, Any]) -> HeadEntry:
         """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
@@ -69,6 +72,8 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
         cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))
     with place("[report] "):
         report = validated(ReportSpec, tables["report"])
+    with place("[cost] "):
+        cost = validated(CostSpec, tables["cost"]) if "cost" in raw else None
     if "base" in raw and "bases" in raw:
         raise ConfigError("expected [base] or [bases.NAME], found both; keep one of the two forms")
     if raw.get("bases") == {}:
@@ -77,7 +82,7 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
     bases = bases or {"base": _base("base", "base", tables["base"], folder)}
     heads = head_entries(tables["heads"], bases, folder)
     sweeps = sweep_entries(tables, heads, bases, folder)
-    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps, report)
+    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps, report, cost)
 
 
 def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:
@@ -85,15 +90,20 @@ def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:
         check_name(name)
         spec = validated(BaseSpec, table)
     # Weights and structure of a user's own base are one file, so that the file is what the key holds.
+    if spec.hub:
+        path = folder / Path(spec.hub).expanduser()
+        return spec.model_copy(update={"weights": str(path) if is_preset_folder(spec.hub, folder) else spec.hub})
     file = spec.own_file or (None if spec.weights in SOURCES else Path(spec.weights))
     return spec.model_copy(update={"weights": str(folder / file.expanduser())}) if file else spec
 
 
-def base_of(name: str, size: tuple[int, int]) -> BaseSpec:
+def base_of(name: str, size: tuple[int, int] | None) -> BaseSpec:
     """A base that no configuration names, with random weights, or those of its own file. Raises ConfigError."""
-    weights = {} if name.startswith(FILE) else {"weights": "random"}
+    options: dict[str, Any] = {} if name.startswith((FILE, HUB)) else {"weights": "random"}
+    if size:
+        options["input_size"] = list(size)
     with place("headstart layers: "):
-        return _base("base", "base", {"name": name, "input_size": list(size), **weights}, Path())
+        return _base("base", "base", {"name": name, **options}, Path.cwd())
 
 
 def _with_paths(table: dict[str, Any], folder: Path, *names: str) -> dict[str, Any]:

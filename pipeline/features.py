@@ -118,5 +118,5 @@ def plan(config: Config, progress: Progress) -> list[str]:
         base = frozen_base(graph, target, progress)
         records = [graph.manifest.by_digest[sha] for sha in wanted]
         found = measure(base, records, config.data.root, config.cache)
-        lines += plan_lines(target.name, found, len(wanted), copies, config.cache.dir)
+        lines += plan_lines(target.name, found, len(wanted), copies, config.cache.dir, config.cost)
     return lines

@@ -25,6 +25,7 @@ from pipeline.targets import (
     sweep_target,
     winner_target,
 )
+from stages.data.formats import curable
 from stages.data.groups import drawn_by, groups_again
 from stages.data.policy import EXACT
 from stages.data.scan import NoImagesError, scan
@@ -60,9 +61,11 @@ class Graph:
         """What the report shows, as digests: the parts of its key."""
         # Only where there is one, or another than the default, so that older reports stay up to date.
         audit = {"audit": digest_json(self.audit.result)} if self.audit else {}
+        cost = {"cost": self.config.cost.model_dump()} if self.config.cost else {}
         metric = self.config.report.metric
         return (
             audit
+            | cost
             | {
                 "page": PAGE_VERSION,
                 "data": self.manifest.digest,
@@ -86,7 +89,7 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
 
     Where the data folder is gone, the manifest of the last scan stands in. Raises DataError and ConfigError.
     """
-    skipped = SkippedImages(config.cache.dir / "skipped.json", EXACT)
+    skipped = SkippedImages(config.cache.dir / "skipped.json", EXACT, curable)
     manifest, here = _manifest(config, skipped, rehash, progress)
     if config.report.metric == "top5_accuracy" and len(manifest.classes) <= 5:
         raise ConfigError(

@@ -9,7 +9,7 @@ from pipeline.config import Config
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
 from pipeline.targets import HeadTarget
-from pipeline.words import first
+from pipeline.words import first, score_words
 from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.progress import Progress
@@ -80,9 +80,7 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
                 progress.say(f"failed: {outcome}")
                 failures.append(outcome)
                 continue
-            found = outcome["metrics"]["validation"]
-            low, high = found["accuracy_interval"]
-            score = f"validation accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+            score = score_words(outcome, graph.config.report.metric, interval=True)
             progress.say(f"trained: {task.name} in {outcome['seconds']:.1f} s, {score}")
             looks = outcome["test_looks"]
             for warning in outcome["warnings"]:

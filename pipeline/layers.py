@@ -1,9 +1,11 @@
 """``headstart layers``: where a base can be cut."""
 
+import tempfile
 from pathlib import Path
 
 from cache.errors import ConfigError
 from pipeline.config import base_of
+from stages.bases.brought import completed
 from stages.bases.weights import Weights
 
 
@@ -13,21 +15,34 @@ def layer_lines(name: str, size: str | None) -> list[str]:
     Without a ``size``, at the one that a model file takes, else at 150×150. Raises ConfigError for a base or a size that
     there is not.
     """
-    height, _, width = ("150" if size is None else size).partition("x")
-    if not (height.isdecimal() and (width or height).isdecimal() and int(height) * int(width or height)):
-        raise ConfigError(f"--input-size: expected a whole number or HEIGHTxWIDTH, found {size!r}")
-    spec = base_of(name, (int(height), int(width or height)))
-    from stages.bases.model import layers_of, own_size
+    spec = base_of(name, None if size is None else _parsed(size))
+    from stages.bases.layers import layers_of
+    from stages.bases.model import own_size
 
-    if spec.own_file and size is None:
-        spec = base_of(name, own_size(spec))
+    with tempfile.TemporaryDirectory() as folder:  # for the record of a file, which nobody needs
+        kept = Path(folder) / "weights"
+        if spec.hub and not Path(spec.weights).is_absolute():
+            from stages.bases.hub import fetch
 
-    found = layers_of(spec, Weights(spec, Path("weights")))
-    default = found[-1].name if spec.own_file else spec.cuts[0]
+            fetch(spec, kept)
+        spec = completed(spec, kept)
+        if spec.own_file and not spec.onnx and size is None:
+            spec = base_of(name, own_size(spec))
+        found = layers_of(spec, Weights(spec, kept))
+    default = found[-1].name if spec.brought else spec.cuts[0]
     columns = max(len(layer.name) for layer in found)
-    lines = [f"{'layer':{columns}}  {'kind':22}  {'output':>18}  {'kB/image':>9}"]
+    lines = [f"{'layer':{columns}}  {'kind':22}  {'output':>18}  {'kB/image':>9}  {'parameters':>11}"]
     for layer in found:
         shape = " × ".join(str(n) for n in layer.shape)
         mark = "  ← the default" if layer.name == default else ""
-        lines.append(f"{layer.name:{columns}}  {layer.kind:22}  {shape:>18}  {layer.bytes() / 1e3:9,.1f}{mark}")
+        lines.append(
+            f"{layer.name:{columns}}  {layer.kind:22}  {shape:>18}  {layer.bytes() / 1e3:9,.1f}  {layer.parameters:11,}{mark}"
+        )
     return [*lines, "kB/image: as float16, before compression; behind a ReLU that saves a half to nine tenths."]
+
+
+def _parsed(size: str) -> tuple[int, int]:
+    height, _, width = size.partition("x")
+    if not (height.isdecimal() and (width or height).isdecimal() and int(height) * int(width or height)):
+        raise ConfigError(f"--input-size: expected a whole number or HEIGHTxWIDTH, found {size!r}")
+    return int(height), int(width or height)

@@ -10,22 +10,30 @@ from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import load_graph
 from pipeline.heads import trained_head
+from pipeline.words import score_words
 from stages.progress import Progress
 
 if TYPE_CHECKING:
     from stages.predict.predict import Prediction
 
 
-def predict_files(
-    config: Config, progress: Progress, paths: Sequence[Path], head: str | None, min_accuracy: float | None = None
-) -> list["Prediction"]:
-    """Labels and probabilities for image files, by the head named or the best on validation.
+def predict_lines(
+    config: Config,
+    progress: Progress,
+    paths: Sequence[Path],
+    head: str | None,
+    min_accuracy: float | None = None,
+    csv: Path | None = None,
+) -> tuple[list[str], bool]:
+    """Label image files by the head named or the best on validation: what is to be printed, and whether all could be read.
 
-    With ``min_accuracy`` the head answers only from the confidence on that gave this accuracy on validation.
+    With ``min_accuracy`` the head answers only from the confidence on that gave this accuracy on validation. With ``csv`` predictions
+    are written there, and the lines tell how many.
     """
     from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
     from stages.predict.predict import find_images, predict_images
+    from stages.predict.submission import form_of, write_submission
     from stages.report.data import HeadSummary
     from stages.report.rescored import as_scored_now
 
@@ -38,7 +46,7 @@ def predict_files(
     if not files:
         raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
     result = chosen.result or {}
-    progress.say(f"head: {chosen.entry.name} (validation accuracy {result['metrics']['validation']['accuracy']:.3f})")
+    progress.say(f"head: {chosen.entry.name} ({score_words(result, config.report.metric)})")
     threshold = 0.0
     if min_accuracy is not None:
         if "abstention" not in result:
@@ -53,13 +61,20 @@ def predict_files(
         threshold = threshold_for(result["abstention"], min_accuracy)
         progress.say(f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}")
     model = load_head(chosen.folder)
+    # Before hours of predicting, as it may be an error.
+    form = form_of(graph.manifest.layout, config.data.root, [str(name) for name in model.classes_]) if csv else None
     stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
     temperature = result.get("temperature", 1.0)
     make_base = partial(base_as_stored, target, progress, list(stores))
-    return predict_images(files, model, stores, make_base, progress, temperature, threshold)
+    predictions = predict_images(files, model, stores, make_base, progress, temperature, threshold)
+    complete = not any(each.reason for each in predictions)
+    if csv is None or form is None:
+        return _lines(predictions), complete
+    left_out = [each for each in predictions if each.reason or not each.sure]
+    return [*_lines(left_out), *write_submission(csv, predictions, form)], complete
 
 
-def prediction_lines(predictions: Sequence["Prediction"]) -> list[str]:
+def _lines(predictions: Sequence["Prediction"]) -> list[str]:
     """One line a file: the label, and the probability of each class (of the three most probable, where there are many)."""
     lines = []
     for prediction in predictions:
@@ -71,12 +86,3 @@ def prediction_lines(predictions: Sequence["Prediction"]) -> list[str]:
         label = prediction.label if prediction.sure else "not sure enough"
         lines.append(f"{prediction.path}: {label} ({shown})")
     return lines
-
-
-def written_lines(csv: Path, predictions: Sequence["Prediction"]) -> list[str]:
-    """Write the predictions to a file; a line for each that could not be read, and how many were written."""
-    from stages.predict.predict import write_submission
-
-    written = write_submission(csv, predictions)
-    left_out = [prediction for prediction in predictions if prediction.reason or not prediction.sure]
-    return [*prediction_lines(left_out), f"{csv}: {written} of {len(predictions)} predictions written"]

@@ -65,10 +65,12 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
 
 
 def _unreachable(graph: Graph) -> bool:
-    """Whether there are files or folders that could not be looked into: their images may not be gone."""
+    """Whether there are images that were not drawn, or files and folders that could not be looked into: they may not be gone."""
     undecodable = set(graph.skipped.reasons.values())
     reasons = graph.manifest.skipped.values()
-    return any(reason not in undecodable and not reason.startswith(DROPPED) for reason in reasons)
+    return bool(graph.manifest.drawn) or any(
+        reason not in undecodable and not reason.startswith(DROPPED) for reason in reasons
+    )
 
 
 def _configurations(config: Config) -> list[Config]:

@@ -82,6 +82,7 @@ def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, 
         "bases": "the base changed",
         "rows": "images, labels or splits changed",
         "schema": "run by a headstart with other keys",
+        "metric": "trials are ranked by another score",
     } | MARKERS
     # A marker that neither has is no reason.
     reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts.get(part)]
@@ -125,6 +126,7 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
         "sweeps": "a sweep has another result",
         "metric": "heads are ranked by another score",
         "audit": "the audit has another result",
+        "cost": "the cost of an hour changed",
     }
     # A part that neither has, such as an audit that was never run, is no reason.
     reasons = [reason for part, reason in why.items() if written.get(part) != parts.get(part)]
@@ -151,7 +153,7 @@ def _data_changes(folder: Path, manifest: Manifest) -> str:
     both = [(before[path], now[path]) for path in now.keys() & before.keys()]
     counts = {
         "added": len(now) - len(both),
-        "deleted": len(before) - len(both),
+        "not drawn or deleted" if manifest.drawn else "deleted": len(before) - len(both),
         "relabelled": sum(was[1] != is_now[1] for was, is_now in both),
         "moved to another split": sum(was[0] != is_now[0] and was[1] == is_now[1] for was, is_now in both),
     }

@@ -4,6 +4,7 @@ from cache.errors import HeadError
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.targets import BaseTarget
+from stages.bases.licences import licence_of
 from stages.bases.weights import NOTES
 from stages.heads.looks import test_looks
 from stages.progress import Progress
@@ -46,6 +47,7 @@ def report_data(graph: Graph) -> ReportData:
             sum("test" in head.result["metrics"] for head in graph.heads.values() if head.result),
         ),
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
+        cost=graph.config.cost,
         audit=AuditSummary(graph.audit.folder, graph.audit.result) if graph.audit and graph.audit.result else None,
     )
 
@@ -53,6 +55,7 @@ def report_data(graph: Graph) -> ReportData:
 def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
     store = base.stores[layer]
     infos = store.info()
+    licence = licence_of(base.spec, base.weights.folder)
     return BaseSummary(
         name=base.name,
         spec=base.spec,
@@ -65,4 +68,5 @@ def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
         precisions=sorted({info.precision for info in infos}),
         devices=sorted({info.device for info in infos}),
         note=NOTES.get(base.spec.weights),
+        licence=f"{licence.terms} ({licence.source})",
     )

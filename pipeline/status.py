@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
-from pipeline.words import bytes_in, data_lines, scored_on
+from pipeline.words import bytes_in, data_lines, score_words, scored_on
 from stages.progress import Progress, counted
 
 
@@ -21,7 +21,7 @@ def status_lines(config: Config, progress: Progress) -> list[str]:
                 what = f"{len(store):,} images, {store.size() / 1e6:,.1f} MB in {store.folder}"
             rows.append((" ".join(words), layer.reasons, what))
     for name, head in graph.heads.items():
-        what = f"validation accuracy {head.result['metrics']['validation']['accuracy']:.3f}" if head.result else ""
+        what = score_words(head.result, graph.config.report.metric) if head.result else ""
         rows.append((f"head {name}", head.reasons, what))
     rows += [(f"sweep {name}", sweep.reasons, _sweep_words(sweep.result)) for name, sweep in graph.sweeps.items()]
     for name, audit in graph.audits.items():
@@ -48,7 +48,9 @@ def _report_reasons(graph: Graph) -> tuple[str, ...]:
 def _sweep_words(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
-    best = f"best {scored_on(result['parts']['sweep']['cv'])} {result['winner']['accuracy']:.3f}"
+    parts, winner = result["parts"], result["winner"]
+    score = winner.get("score", winner["accuracy"])
+    best = f"best {scored_on(parts['sweep']['cv'], parts.get('metric', 'accuracy'))} {'not known' if score is None else f'{score:.3f}'}"
     return f"{counted(result['trials'], 'trial')}, {best}"
 
 

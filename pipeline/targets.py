@@ -18,6 +18,7 @@ from pipeline.config_heads import HeadEntry
 from pipeline.config_sweeps import SweepEntry
 from pipeline.reasons import audit_reasons, feature_reasons, head_reasons, sweep_reasons
 from stages.audit.results import audit_parts, read_audit
+from stages.bases.brought import completed
 from stages.bases.quantise import base_digest
 from stages.bases.spec import BaseSpec, joint_key
 from stages.bases.weights import Weights
@@ -167,10 +168,13 @@ class AuditTarget:
 
 def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
     """A base, what its stores hold, and what they lack."""
-    weights = Weights(spec, config.cache.dir / "weights")
+    folder = config.cache.dir / "weights"
+    spec = completed(spec, folder)
+    weights = Weights(spec, folder)
     digest = base_digest(spec, weights)
     if digest is None:
         what = "is not quantised" if spec.precision == "int8" else f"has its {spec.weights} weights not fetched"
+        what = "was not fetched" if spec.hub else what
         all_images, why = tuple(manifest.by_digest), (f"{spec.name} {what} yet",)
         unknown = tuple(LayerTarget(layer, None, {}, None, all_images, why) for layer in spec.cuts)
         return BaseTarget(name, spec, weights, unknown)
@@ -217,6 +221,8 @@ def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarg
         "rows": manifest.rows_digest,
         **of_sweep(entry.spec, plain, manifest),
     }
+    # Only where it is another than the default, so that older sweeps stay up to date.
+    parts |= {} if config.report.metric == "accuracy" else {"metric": config.report.metric}
     result = read_sweep(folder)
     if not all(keys.values()):
         reasons = tuple(reason for name in keys for reason in bases[name].reasons)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pipeline.graph import Graph
 from stages.data.corrections import DROPPED
@@ -34,9 +35,20 @@ def data_lines(graph: Graph) -> list[str]:
     return lines + first([f"skipped: {path}: {reason}" for path, reason in skipped], 50)
 
 
-def scored_on(cv: int | None) -> str:
-    """What the accuracy of a sweep's trials is called."""
-    return f"accuracy over {cv} folds" if cv else "validation accuracy"
+def scored_on(cv: int | None, metric: str = "accuracy") -> str:
+    """What the score of a sweep's trials is called."""
+    name = metric.replace("_", " ")
+    return f"{name} over {cv} folds" if cv else f"validation {name}"
+
+
+def score_words(result: dict[str, Any], metric: str, interval: bool = False) -> str:
+    """The validation score of a head that ranks it, as the report's metric says, with its 95% interval where that is asked."""
+    found = result["metrics"]["validation"]
+    if found.get(metric) is None:
+        return f"{scored_on(None, metric)} not known"
+    low, high = found.get(f"{metric}_interval") or (None, None)
+    words = f"{scored_on(None, metric)} {found[metric]:.3f}"
+    return f"{words} ({low:.3f} to {high:.3f})" if interval and low is not None else words
 
 
 def bytes_in(path: Path) -> int:

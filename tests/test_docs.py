@@ -24,6 +24,7 @@ from pipeline.cli import app
 from pipeline.config import load_config
 from stages.bases.spec import BaseSpec
 from stages.data.spec import DataSpec
+from stages.extract.cost import CostSpec
 from stages.extract.spec import CacheSpec
 from stages.fields import Spec
 from stages.heads.spec import KerasSpec, SklearnSpec
@@ -40,6 +41,7 @@ IN_CI = ("make demo", "make test", "make test-extras")
 # What is not run, and why not.
 NOT_RUN = {
     'python -m pip install -e ".[gpu]"': "downloads gigabytes of CUDA libraries, and needs a GPU to be of use",
+    'python -m pip install -e ".[heic]"': "installs into the environment that the tests run in; tests/extras/test_heic.py needs it",
     "python -m pip install ipykernel": "installs into the environment that the tests run in",
     "python -m ipykernel install --user --name headstart": "writes into the home folder",
     "rsync -a USER@HOST:PROJECT/artifacts/ artifacts/": "needs another machine",
@@ -208,6 +210,7 @@ FIELDS: list[tuple[type[Spec], str, list[str], dict[str, Any]]] = [
     (BaseSpec, "docs/bases.md", ["All fields of `[base]` and `[bases.NAME]`"], {}),
     (CacheSpec, "docs/cache.md", ["All fields of `[cache]`"], {}),
     (ReportSpec, "docs/numbers.md", ["All fields of `[report]`"], {}),
+    (CostSpec, "docs/bases.md", ["All fields of `[cost]`"], {"per_hour": 2.5}),
     (SweepSpec, "docs/sweeps.md", ["All fields of `[sweeps.NAME]`"], {}),
     (DenseSpec, "docs/heads.md", [EVERY, EPOCHS, "Dense heads"], {"kind": "dense"}),
     (SklearnSpec, "docs/heads.md", [EVERY, "scikit-learn classifiers"], {"kind": "sklearn"}),
@@ -218,7 +221,7 @@ UNSET = {"code"}  # of a head of one's own: the digest of its file, which nobody
 
 @pytest.mark.parametrize(("spec", "page", "headings", "kind"), FIELDS, ids=[spec.__name__ for spec, *_ in FIELDS])
 def test_tables_have_all_fields_with_their_defaults(
-    spec: type[Spec], page: str, headings: list[str], kind: dict[str, str]
+    spec: type[Spec], page: str, headings: list[str], kind: dict[str, Any]
 ) -> None:
     rows = [row for heading in headings for row in tables(page, heading)[0][1:]]
     shown = {row[0].strip("| `"): row[1] for row in rows}

@@ -12,6 +12,7 @@ import pytest
 from cache.errors import HeadError
 from stages.heads.baselines import SklearnHead
 from stages.heads.dense import DenseHead
+from stages.heads.pooling import pool_layers
 from stages.heads.spec import SklearnSpec
 from stages.training.spec import DenseSpec
 
@@ -102,7 +103,7 @@ def test_the_same_seed_gives_the_same_head_and_another_another() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("pool", ["flatten", "avg", "max"])
+@pytest.mark.parametrize("pool", ["flatten", "avg", "max", "flatten+l2", "avg+l2"])
 def test_the_saved_model_takes_the_bases_features_and_predicts_what_the_head_does(
     tmp_path: Path, pool: str, classes: int
 ) -> None:
@@ -119,10 +120,14 @@ def test_the_saved_model_takes_the_bases_features_and_predicts_what_the_head_doe
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
 
 
-def test_features_that_are_vectors(tmp_path: Path) -> None:
-    split = data(shape=(16,))
-    head = DenseHead(dense(pool="avg"), ["a", "b", "c"]).fit(*split)
-    head.save(tmp_path / "model.keras", {"last": (16,)})
+@pytest.mark.parametrize("pool", ["avg", "avg+l2", "max"])
+@pytest.mark.parametrize("shape", [(16,), (5, 16)])
+def test_features_that_are_vectors_or_tokens(tmp_path: Path, shape: tuple[int, ...], pool: str) -> None:
+    split = data(shape=shape)
+    head = DenseHead(dense(pool=pool), ["a", "b", "c"]).fit(*split)
+    head.save(tmp_path / "model.keras", {"last": shape})
+    plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True).predict(split[2], verbose=0)
+    np.testing.assert_allclose(plain, head.predict_proba(split[2]), atol=1e-5)
     loaded = DenseHead.load(tmp_path / "model.keras", head.spec, ["a", "b", "c"])
     np.testing.assert_allclose(loaded.predict_proba(split[2]), head.predict_proba(split[2]), atol=1e-6)
 
@@ -241,3 +246,16 @@ def test_a_model_file_with_foreign_types_is_not_loaded(tmp_path: Path) -> None:
     spec = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LinearSVC"})
     with pytest.raises(HeadError, match="expected types of scikit-learn, found pathlib"):
         SklearnHead.load(tmp_path / "model.skops", spec, ["a", "b"])
+
+
+def test_l2_scales_the_layers_side_by_side_once() -> None:
+    rng = np.random.default_rng(0)
+    maps, vectors = rng.normal(size=(4, 2, 2, 3)).astype("f"), rng.normal(size=(4, 5)).astype("f")
+    maps[0], vectors[0] = 0, 0
+    scaled = pool_layers([maps, vectors], "avg+l2")
+    plain = pool_layers([maps, vectors], "avg")
+    np.testing.assert_allclose(np.linalg.norm(scaled[1:], axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(scaled[1:] * np.linalg.norm(plain[1:], axis=1, keepdims=True), plain[1:], rtol=1e-5)
+    assert not scaled[0].any()
+    # A head that is asked with pooled features pools them again.
+    np.testing.assert_allclose(pool_layers([scaled], "avg+l2"), scaled, rtol=1e-6)

@@ -74,3 +74,66 @@ def test_momentum_is_in_the_key_where_the_optimizer_takes_it() -> None:
 
     assert key(optimizer="sgd", momentum=0.5) != key(optimizer="sgd")
     assert key(optimizer="adam", momentum=0.5) == key(optimizer="adam")
+
+
+SHA = "0" * 64
+# What versions before these fields were written hashed, byte for byte, and what this one first did.
+PINNED: list[tuple[dict[str, Any], str]] = [
+    ({"name": "VGG16"}, "f0a03854ec86e380"),
+    ({"name": "VGG16", "layer": "fc2", "include_top": True, "input_size": 224}, "9d144e8a9bab1334"),
+    ({"name": "VGG16", "rescale": "1/255"}, "526a10545dada79a"),
+    ({"name": "file:x.keras", "preprocess": "tf"}, "c8c1def508b3b364"),
+    ({"name": "file:x.onnx"}, "f0d76ee9758e53eb"),
+    ({"name": "file:x.onnx", "engine": "openvino", "scale": "1/255", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}, "7fde0b7f8c897bd8"),
+    ({"name": "hub:x", "output": "cls+mean", "prefix_tokens": 5, "resize": "crop", "antialias": False}, "99569544a76d16c8"),
+    ({"name": "hub:x", "layers": ["a", "b"], "final_norm": True, "resize": "shortest", "crop": 0.875, "filter": "bicubic"}, "0d811143aa6b16f7"),
+]  # fmt: skip
+
+
+def key_of(options: dict[str, Any]) -> str:
+    spec = BaseSpec.model_validate(options)
+    return digest_json(spec.identity(SHA, "float16", spec.cuts[0]))
+
+
+@pytest.mark.parametrize(("options", "expected"), PINNED)
+def test_keys_of_all_kinds_of_bases_are_pinned(options: dict[str, Any], expected: str) -> None:
+    assert key_of(options)[:16] == expected
+
+
+HUB: dict[str, Any] = {"name": "hub:x", "output": "mean"}
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"output": "patches"}, {"prefix_tokens": 1}, {"prefix_tokens": 0}, {"final_norm": True}, {"resize": "shortest"}, {"resize": "crop"},
+        {"crop": 0.9}, {"resize": "squash", "crop": 0.9}, {"filter": "bicubic"}, {"antialias": False}, {"scale": 2.0}, {"mean": [1.0, 0.0, 0.0]}, {"std": [2.0, 1.0, 1.0]},
+        {"order": "bgr"}, {"engine": "openvino"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_new_field_is_in_the_key(added: dict[str, Any]) -> None:
+    assert key_of(HUB | added) != key_of(HUB)
+
+
+@pytest.mark.parametrize(
+    ("options", "added"),
+    [
+        (HUB, {"final_norm": False}), (HUB, {"resize": "squash"}), (HUB, {"filter": "bilinear"}), (HUB, {"antialias": True}),
+        (HUB, {"crop": 1.0, "resize": "squash"}), (HUB | {"output": "cls"}, {"prefix_tokens": 5}), (HUB, {"engine": "keras"}),
+        ({"name": "file:x.onnx"}, {"engine": "onnxruntime"}), ({"name": "VGG16"}, {"include_top": False}),
+        ({"name": "VGG16", "scale": 1 / 255}, {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "order": "rgb"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_field_at_its_default_is_not(options: dict[str, Any], added: dict[str, Any]) -> None:
+    assert key_of(options | added) == key_of(options)
+
+
+def test_a_ratio_under_either_name_is_one_key() -> None:
+    assert key_of({"name": "VGG16", "rescale": "1/255"}) == key_of({"name": "VGG16", "scale": 1 / 255})
+
+
+def test_what_a_model_is_called_is_not_in_its_key() -> None:
+    assert key_of({"name": "file:x.onnx"}) == key_of({"name": "file:other/y.onnx"})
+    assert key_of({"name": "hub:x"}) == key_of({"name": "hub:folder/y"})

@@ -135,7 +135,7 @@ def test_layers_are_listed_with_shapes_and_bytes() -> None:
     project = Project(Path.cwd())
     out = project.headstart("layers", "VGG16", "--input-size", "150x100").out
     assert re.search(r"block1_conv1 +Conv2D +150 × 100 × 64 +1,920\.0", out)
-    assert re.search(r"block5_pool +MaxPooling2D +4 × 3 × 512 +12\.3  ← the default", out)
+    assert re.search(r"block5_pool +MaxPooling2D +4 × 3 × 512 +12\.3 +0  ← the default", out)
     assert "did you mean 'VGG19'" in project.headstart("layers", "VGG91").out
     assert (
         "expected a whole number or HEIGHTxWIDTH, found 'big'"

@@ -157,9 +157,9 @@ def test_images_that_no_layout_labels(tmp_path: Path) -> None:
 
 def test_unknown_extensions_and_hidden_files_are_counted(tmp_path: Path) -> None:
     write_photos(tmp_path / "p", {"a": 20, "b": 20})
-    for name in ("a/x.heic", "a/y.HEIC", "b/README", "a/.DS_Store"):
+    for name in ("a/x.psd", "a/y.PSD", "b/README", "a/.DS_Store"):
         (tmp_path / "p" / name).write_text("x")
-    assert look(tmp_path / "p").ignored == {".heic": 2, "no extension": 1}
+    assert look(tmp_path / "p").ignored == {".psd": 2, "no extension": 1}
 
 
 def test_links_are_followed_within_the_folder_alone(tmp_path: Path) -> None:

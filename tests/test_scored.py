@@ -86,7 +86,9 @@ def test_another_score_ranks_without_training(project: Project) -> None:
         project.create(CONFIG + f'[report]\nmetric = "{metric}"\n')
         assert problem in project.headstart("status").out
     project.create(CONFIG + '[report]\nmetric = "log_loss"\n')
-    assert "heads are ranked by another score" in project.headstart("status").out
+    status = project.headstart("status").out
+    assert "heads are ranked by another score" in status
+    assert f"validation log loss {result['metrics']['validation']['log_loss']:.3f}" in status
     outcome = project.make("report")
     assert (outcome.extracted, outcome.trained, outcome.reported) == (0, [], True), outcome.out
     assert "ranked by log_loss" in outcome.out and read_result(project.artifacts / "heads" / "ridge") == result

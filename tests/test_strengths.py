@@ -1,5 +1,7 @@
 """Baselines that share a decomposition or a path, against scikit-learn one by one."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -192,3 +194,30 @@ def test_scores_over_folds_are_those_of_plain_fits() -> None:
         right = [plain(RidgeClassifier(alpha=alpha), True).fit(X[t], y[t]).predict(X[v]) == y[v] for t, v in folds]
         score = measure.score([measure.joined([fold.outcomes for fold in found])])
         assert score.accuracy == pytest.approx(np.concatenate(right).mean(), abs=0.02)
+
+
+def test_a_line_search_that_fails_says_so_unless_float32_tells_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two functions that go up wherever they say down, the second by no more than rounding of its value may be."""
+
+    def objective(at: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        lowest = np.array([1.0, 1e6])[which]
+        return lowest * (1 + 5e-7 * (at[:, 0] != 1.0)), np.array([[0.5], [1e-3]])[which]
+
+    at, iterations, converged, steepest = strengths.minimise(objective, np.ones((2, 1)), 1e-4, 50)
+    assert at.tolist() == [[1.0], [1.0]] and iterations.tolist() == [1, 1]
+    assert converged.tolist() == [False, True] and steepest.tolist() == [0.5, 1e-3]
+    monkeypatch.setattr(strengths, "HALVINGS", 0)
+    X, y = rows(60, 8, 3)
+    (fit,) = fit_all([spec("LogisticRegression")], Shared(X, y))
+    (line,) = fit.warnings
+    assert re.fullmatch(
+        r"ConvergenceWarning: stopped after 1 iterations, as no step went down, with a gradient of \S+ where tol = 1.0e-04, "
+        "before it converged",
+        line,
+    )
+
+
+def test_a_path_that_converges_warns_of_nothing() -> None:
+    X, y = rows(90, 16, 3)
+    fits = fit_all([spec("LogisticRegression", C=c, max_iter=2000) for c in STRENGTHS], Shared(X, y))
+    assert [fit.warnings for fit in fits] == [[]] * len(STRENGTHS)

@@ -116,7 +116,7 @@ def _gpus() -> list[tuple[str, bool]]:
 
 def batch_size(engine: str = "keras") -> int:
     """Images in a batch: few enough for a processor's caches, enough to fill a GPU."""
-    return 32 if engine == "openvino" or not _gpus() else 128
+    return 32 if engine != "keras" or not _gpus() else 128
 
 
 def precision_for(asked: str, engine: str = "keras") -> str:
@@ -125,6 +125,8 @@ def precision_for(asked: str, engine: str = "keras") -> str:
         return asked
     if engine == "openvino":
         return "bfloat16" if _cpu_has_bfloat16() else "float32"
+    if engine == "onnxruntime":
+        return "float32"
     if gpus := _gpus():
         return "bfloat16" if gpus[0][1] else "float16"
     # Only TensorFlow's CPU kernels (oneDNN) turn bfloat16 units into speed.
@@ -138,17 +140,15 @@ def _cpu_has_bfloat16() -> bool:
     return False
 
 
-def versions() -> dict[str, str]:
-    """Versions that are recorded beside every result: Keras, its backend, NumPy, Python."""
+def versions(of_keras: bool = True) -> dict[str, str]:
+    """Versions that are recorded beside every result: Keras and its backend, where they compute it, NumPy, Python."""
+    found = {"numpy": version("numpy"), "python": ".".join(map(str, sys.version_info[:3]))}
+    if not of_keras:
+        return found
     keras = load_keras()
     backend = keras.backend.backend()
-    return {
-        "keras": keras.__version__,
-        "backend": backend,
-        backend: version(backend),  # the backends bear the names of their packages
-        "numpy": version("numpy"),
-        "python": ".".join(map(str, sys.version_info[:3])),
-    }
+    # The backends bear the names of their packages.
+    return {"keras": keras.__version__, "backend": backend, backend: version(backend)} | found
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,6 +25,9 @@ class KerasEngine:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.shapes = [tuple(output.shape[1:]) for output in model.outputs]
+        if any(None in shape for shape in self.shapes):  # of models whose graph does not say
+            one = np.zeros((1, *model.input_shape[1:]), np.uint8)
+            self.shapes = [tuple(values.shape[1:]) for values in model(one, training=False)]
         self.versions: dict[str, str] = {}
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
@@ -61,15 +64,15 @@ class OpenVINOEngine:
         return [np.array(self._request.get_output_tensor(i).data) for i in range(len(self.shapes))]
 
 
-def load_extra(package: str) -> Any:
-    """A package of the extra ``openvino``. Raises BaseError in one line where it is not installed."""
+def load_extra(package: str, extra: str = "openvino", what: str = 'engine "openvino"') -> Any:
+    """A package of an extra, which is for ``what``. Raises BaseError in one line where it is not installed."""
     # OpenVINO would report to its makers what it is used for. Nobody who extracts features has agreed to that.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return import_module(package)
     except ImportError as error:
         raise BaseError(
-            f'engine "openvino": expected the package {package}, found none ({error}); install headstart[openvino]'
+            f"{what}: expected the package {package}, found none ({error}); install headstart[{extra}]"
         ) from error
 
 

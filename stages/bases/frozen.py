@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.bases import backend
+from stages.bases import backend, hub
 from stages.bases.engines import KerasEngine, OpenVINOEngine
 from stages.bases.model import build, cut, with_preprocessing
+from stages.bases.onnxfile import OnnxEngine
 from stages.bases.quantise import QuantisedBase
 from stages.bases.spec import BaseSpec
+from stages.bases.tokens import select
 from stages.bases.weights import Weights
 
 
@@ -27,23 +29,33 @@ class FrozenBase:
     ) -> None:
         self.spec = spec
         self.layers = tuple(layers or spec.cuts)
-        self.precision = precision or backend.precision_for(spec.precision, spec.engine)
-        self.device = backend.device(spec.engine)
-        self.batch_size = spec.batch_size or backend.batch_size(spec.engine)
+        self.precision = precision or backend.precision_for(spec.precision, spec.computed_by)
+        self.batch_size = spec.batch_size or backend.batch_size(spec.computed_by)
         self._engine = self._make_engine(weights)
-        self.versions = backend.versions() | self._engine.versions
-        self.feature_shapes = dict(zip(self.layers, self._engine.shapes, strict=True))
+        self.device = self._engine.device if isinstance(self._engine, OnnxEngine) else backend.device(spec.engine)
+        self.versions = backend.versions(of_keras=not spec.onnx) | self._engine.versions
+        empty = [np.zeros((1, *shape), np.float32) for shape in self._engine.shapes]
+        self.feature_shapes = {layer: values.shape[1:] for layer, values in self._kept(empty).items()}
 
-    def _make_engine(self, weights: Weights) -> KerasEngine | OpenVINOEngine:
+    def _make_engine(self, weights: Weights) -> KerasEngine | OpenVINOEngine | OnnxEngine:
+        if self.spec.onnx:
+            return OnnxEngine(self.spec, self.layers, self.precision, self.batch_size)
         shape = (self.batch_size, *self.spec.input_size, 3)
         if self.precision == "int8":
             return OpenVINOEngine(QuantisedBase(self.spec, weights).load(self.layers), self.precision, shape)
         # OpenVINO lowers the precision itself, from a model in float32.
         precision = self.precision if self.spec.engine == "keras" else "float32"
-        model = with_preprocessing(cut(build(self.spec, weights, precision), self.layers, self.spec.name), self.spec)
+        if self.spec.hub:
+            model = hub.cut(self.spec, weights.folder, precision, self.layers)
+        else:
+            model = cut(build(self.spec, weights, precision), self.layers, self.spec.name)
+        model = with_preprocessing(model, self.spec)
         if self.spec.engine == "keras":
             return KerasEngine(model)
         return OpenVINOEngine.of_keras(model, self.precision, shape)
+
+    def _kept(self, found: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        return {layer: select(values, self.spec, layer) for layer, values in zip(self.layers, found, strict=True)}
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Features by layer, row i of image i; ``images`` are at most ``batch_size``, of the spec's input size."""
@@ -51,5 +63,4 @@ class FrozenBase:
         if rows < self.batch_size:
             padding = np.zeros((self.batch_size - rows, *images.shape[1:]), np.uint8)
             images = np.concatenate([images, padding])
-        found = self._engine(images)
-        return {layer: values[:rows] for layer, values in zip(self.layers, found, strict=True)}
+        return {layer: values[:rows] for layer, values in self._kept(self._engine(images)).items()}

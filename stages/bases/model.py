@@ -2,7 +2,6 @@
 
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,25 @@ import numpy as np
 from cache.errors import BaseError
 from stages.bases import backend
 from stages.bases.catalogue import BASES
+from stages.bases.cuts import Layer, check_layers
 from stages.bases.spec import OUTPUT, SOURCES, BaseSpec
 from stages.bases.weights import Weights
-from stages.fields import nearest
 
 OTHER_GRAPH = "EfficientNetB"
-# Names in one line of an error.
-MOST_LISTED = 40
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def preprocessing(spec: BaseSpec) -> Callable[[Any], Any]:
     """The base's own ``preprocess_input``: float32 RGB (n, height, width, 3) in 0…255 → what its weights expect.
 
-    For a user's own base, that of the style that the spec names.
+    For a user's own base, that of the style that the spec names; for any base, the numbers that the spec has in its place.
     """
+    if (affine := spec.affine()) is not None:
+        times, plus = (np.asarray(each, np.float32) for each in affine)
+        reverse = spec.order == "bgr"
+        return lambda x: (x[..., ::-1] if reverse else x) * times + plus
     applications = backend.load_keras().applications
-    if not spec.own_file:
+    if not spec.brought:
         module = getattr(applications, BASES[spec.name].module)
         return partial(module.preprocess_input, data_format="channels_last")
     if spec.preprocess in (None, "none"):
@@ -52,7 +53,7 @@ def with_preprocessing(model: Any, spec: BaseSpec) -> Any:
 
 
 def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
-    """The whole base without its top, with its weights, for ``spec.input_size``."""
+    """The whole base, without its top unless the spec says so, with its weights, for ``spec.input_size``."""
     if spec.own_file:
         return _own_model(spec, precision)
     if spec.weights not in SOURCES and spec.name.startswith(OTHER_GRAPH):
@@ -67,7 +68,9 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
         with backend.fresh_names(POLICIES[precision]):
             constructor = getattr(keras.applications, spec.name)
             model = constructor(
-                include_top=False, weights="imagenet" if fetch else None, input_shape=(*spec.input_size, 3)
+                include_top=spec.include_top,
+                weights="imagenet" if fetch else None,
+                input_shape=(*spec.input_size, 3),
             )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
@@ -136,14 +139,6 @@ def _set_policy(model: Any, policy: str) -> None:
             layer.dtype_policy = policy
 
 
-def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
-    """Raise BaseError, with the layers that there are, unless all of ``wanted`` are among them."""
-    for layer in wanted:
-        if layer not in there:
-            listed = ", ".join(there) if len(there) <= MOST_LISTED else f"{len(there)}, see `headstart layers {name}`"
-            raise BaseError(f"layer {layer!r}: {name} has no such layer{nearest(layer, there)}; there are {listed}")
-
-
 def cut(model: Any, layers: Sequence[str], name: str) -> Any:
     """The model up to ``layers``, with a list of their outputs. Raises BaseError with the layers that there are."""
     there = [each.name for each in model.layers[1:]]
@@ -155,19 +150,6 @@ def cut(model: Any, layers: Sequence[str], name: str) -> Any:
     return backend.load_keras().Model(model.input, outputs)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A place to cut: its name, its kind, and the shape of its output for one image."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-
-    def bytes(self) -> int:
-        """Bytes for one image as float16, uncompressed."""
-        return 2 * int(np.prod(self.shape))
-
-
 def layers_of(spec: BaseSpec, weights: Weights) -> list[Layer]:
     """The layers at which a base can be cut, from input to output. ``weights`` are not fetched where they are missing."""
     keras = backend.load_keras()
@@ -177,6 +159,6 @@ def layers_of(spec: BaseSpec, weights: Weights) -> list[Layer]:
     image = keras.KerasTensor((1, *spec.input_size, 3))
     outputs = keras.Model(model.input, [layer.output for layer in layers]).compute_output_spec(image)
     return [
-        Layer(layer.name, type(layer).__name__, tuple(output.shape[1:]))
+        Layer(layer.name, type(layer).__name__, tuple(output.shape[1:]), layer.count_params())
         for layer, output in zip(layers, outputs if isinstance(outputs, list) else [outputs], strict=True)
     ]

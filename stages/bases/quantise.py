@@ -63,8 +63,9 @@ class QuantisedBase:
 
     def _make(self, images: "Iterable[NDArray[np.uint8]]") -> int:
         from stages.bases import backend
+        from stages.bases.cuts import check_layers
         from stages.bases.engines import convert, load_extra
-        from stages.bases.model import build, check_layers, cut, with_preprocessing
+        from stages.bases.model import build, cut, with_preprocessing
 
         openvino, nncf = load_extra("openvino"), load_extra("nncf")
         base = build(self.spec, self.weights, "float32")

@@ -22,6 +22,7 @@ from typing import Any
 
 from cache.errors import BaseError
 from cache.files import atomic_path, digest_text, read_memo, sha256_file, write_sealed
+from stages.bases.brought import known
 from stages.bases.spec import WEIGHTS_SUFFIXES as SUFFIXES
 from stages.bases.spec import BaseSpec
 
@@ -46,7 +47,7 @@ class Weights:
     @property
     def _record(self) -> Path:
         if self.spec.weights in ("imagenet", "packaged"):
-            return self.folder / f"{self.spec.slug}-{self.spec.weights}.json"
+            return self.folder / f"{self._kept_as}.json"
         # Where it lies beside the cache: the same on a machine that the cache was copied to, another for another file.
         place = os.path.relpath(self.spec.weights, self.folder.parent)
         return self.folder / f"{self.spec.slug}-file-{digest_text(place)[:12]}.json"
@@ -54,7 +55,12 @@ class Weights:
     @property
     def kept(self) -> Path:
         """Where fetched ImageNet weights are kept."""
-        return self.folder / f"{self.spec.slug}-imagenet.weights.h5"
+        return self.folder / f"{self._kept_as}.weights.h5"
+
+    @property
+    def _kept_as(self) -> str:
+        top = "-top" if self.spec.include_top else ""
+        return f"{self.spec.slug}-{self.spec.weights}{top}"
 
     @property
     def fetched(self) -> bool:
@@ -62,10 +68,12 @@ class Weights:
         return self.kept.exists() and bool(read_memo(self._record))
 
     def digest(self) -> str | None:
-        """SHA-256 that stands for the weights in the base key; None for ImageNet weights not fetched yet.
+        """SHA-256 that stands for the weights in the base key; None for ImageNet weights, or a preset, not fetched yet.
 
         Imports no Keras. Raises BaseError where the weights are neither here nor recorded.
         """
+        if self.spec.onnx or self.spec.hub:
+            return known(self.spec, self.folder).get("sha256")
         if self.spec.weights == "random":
             return digest_text(f"random weights 1: {self.spec.name}, seed {self.spec.seed}")
         recorded = read_memo(self._record)

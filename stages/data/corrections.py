@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cache.errors import DataError
-from stages.data.layouts import Placed
+from stages.data.labels import Placed
 from stages.data.tables import read_table, unknown
 from stages.progress import counted
 

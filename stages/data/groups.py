@@ -7,6 +7,8 @@ from pathlib import Path
 from cache.errors import DataError
 from cache.files import digest_text
 from cache.manifest import ImageRecord, Manifest
+from stages.data.labels import id_of
+from stages.data.layouts import TABLES
 from stages.data.spec import GROUP, DataSpec
 from stages.data.tables import read_column, read_table, unknown
 from stages.progress import counted
@@ -15,19 +17,21 @@ from stages.progress import counted
 File = tuple[str, str]
 
 
-def groups_of(data: DataSpec, layout: str, files: Sequence[File], others: Collection[str] = ()) -> dict[str, str]:
+def groups_of(
+    data: DataSpec, layout: str, files: Sequence[File], others: Collection[str] | None = ()
+) -> dict[str, str]:
     """The name of the group of each content; those in no group are left out.
 
     Identical contents join their groups, which then have the name that is first of theirs. ``others`` are the paths of images that
-    a CSV may name as well. Raises DataError where a CSV names an image that is not there, for a column that the CSV of labels has
-    not, and for a pattern that matches no name.
+    a CSV may name as well; None where it may name any. Raises DataError where a CSV names an image that is not there, for a column that
+    the CSV of labels has not, and for a pattern that matches no name.
     """
     if data.group is None:
         return {}
     if data.group_file:
         names = _from_csv(data.group_file, files, others)
     elif data.group_column:
-        names = _from_column(data, layout, data.group_column)
+        names = _from_column(data, layout, data.group_column, files)
     else:
         names = _from_names(data, files)
     joined = _Union()
@@ -46,7 +50,8 @@ def groups_again(data: DataSpec, stored: Manifest) -> dict[str, str]:
     if data.group_column and stored.groups and not data.labels_file.is_file():
         return stored.group_of
     files = [(record.path, record.sha256) for record in stored.records]
-    return groups_of(data, stored.layout, files, [*stored.skipped, *stored.unlabelled])
+    # Images that were not drawn are not known by their names.
+    return groups_of(data, stored.layout, files, None if stored.drawn else [*stored.skipped, *stored.unlabelled])
 
 
 def grouped(data: DataSpec, records: Sequence[ImageRecord], groups: Mapping[str, str]) -> list[str]:
@@ -63,29 +68,32 @@ def drawn_by(groups: Mapping[str, str]) -> dict[str, str]:
     return {sha256: digest_text(name) for sha256, name in groups.items()}
 
 
-def _from_csv(table: Path, files: Sequence[File], others: Collection[str]) -> dict[str, str]:
+def _from_csv(table: Path, files: Sequence[File], others: Collection[str] | None) -> dict[str, str]:
     """The group of each path that the CSV names."""
-    known = {path for path, _ in files}.union(others)
+    known = {path for path, _ in files}.union(others or ())
     found = {}
     for where, (path, name) in read_table(table, ("filename", "group"), "group"):
-        if path not in known:
+        if path not in known and others is not None:
             remedy = "names are relative to data.root, with their extension"
             raise unknown(where, "the name of an image", path, known, remedy)
         found[path] = name
     return found
 
 
-def _from_column(data: DataSpec, layout: str, column: str) -> dict[str, str]:
+def _from_column(data: DataSpec, layout: str, column: str, files: Sequence[File]) -> dict[str, str]:
     """The group of each path for which the CSV of labels has a value in that column."""
-    if layout != "csv":
+    if layout not in TABLES:
         raise DataError(
             f"data.group = {column!r}: expected {GROUP}, found no such CSV, as the layout is {layout!r}; mend data.group"
         )
-    if column.lower() in ("filename", "label", "split"):
+    if column.lower() in ("filename", "id", "label", "split"):
         raise DataError(
             f"data.group: expected a column of groups, found {column!r}, which has another meaning; name another column"
         )
-    return read_column(data.labels_file, column)
+    if layout == "csv":
+        return read_column(data.labels_file, column)
+    of_id = read_column(data.labels_file, column, "id")
+    return {path: of_id[name] for path, _ in files if (name := id_of(path)) and name in of_id}
 
 
 def _from_names(data: DataSpec, files: Sequence[File]) -> dict[str, str]:

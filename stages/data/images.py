@@ -1,18 +1,23 @@
 """One image file → RGB array: the decode and resize policy, which is part of every base key.
 
 EXIF orientation is applied, transparency is laid over white, the first frame of an animation counts, 16-bit values
-are scaled to 8 bits and not clipped, everything becomes RGB, and is resized with Pillow's antialiased bilinear filter
-to the input size, without keeping the aspect ratio. ``predict`` uses the same code.
+are scaled to 8 bits and not clipped, everything becomes RGB, and is resized to the input size: by Pillow's antialiased bilinear
+filter without keeping the aspect ratio, unless the base says otherwise. ``predict`` uses the same code.
 """
 
 import io
+import math
 import warnings
 from contextlib import nullcontext
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from stages.data.formats import NO_AVIF, NO_HEIC, UNKNOWN, brands_of, is_avif, is_heic
+from stages.data.policy import SQUASH, Resize
+from stages.data.resizing import resized
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, at which it speaks of a decompression bomb
 HUGE_PIXELS = 40_000_000  # decoded one at a time, however many threads there are: each takes up to 7 bytes a pixel
@@ -28,9 +33,13 @@ class BadImageError(Exception):
 
 
 def decode(
-    data: bytes, size: tuple[int, int] | None = None, scaled: bool = False, least: int | None = None
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    scaled: bool = False,
+    least: int | None = None,
+    how: Resize = SQUASH,
 ) -> NDArray[np.uint8]:
-    """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given.
+    """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given, as ``how`` says.
 
     With ``scaled``, libjpeg decodes a JPEG at an eighth, a quarter or half of its size where that is still at least
     ``size``, which is quicker and gives slightly different pixels; ``least`` does so without a ``size``, down to so many pixels a
@@ -39,29 +48,52 @@ def decode(
     if not data:
         raise BadImageError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
             if scaled and size is not None:
-                least = max(size)  # with EXIF orientations that swap the sides, either may come to be the height
+                # With EXIF orientations that swap the sides, either may come to be the height.
+                least = math.ceil(max(size) / how.crop)
             if least is not None:
                 image.draft(None, (least, least))
             with _ONE_HUGE_IMAGE if image.width * image.height > HUGE_PIXELS else nullcontext():
                 rgb = to_rgb(image)
-                if size is not None and rgb.size != (size[1], size[0]):
-                    rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-                return np.asarray(rgb, dtype=np.uint8)
+                return np.asarray(rgb if size is None else resized(rgb, size, how), dtype=np.uint8)
     except (BadImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise BadImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
-        if data.startswith(MAGIC):
+        if data.startswith(MAGIC) or is_heic(data) or is_avif(data):
             raise BadImageError("damaged: its header cannot be read") from None
-        raise BadImageError(f"not an image that can be read (it begins with {data[:8]!r})") from None
+        what = f"its brand is {brands[0]!r}" if (brands := brands_of(data)) else f"it begins with {data[:8]!r}"
+        raise BadImageError(f"{UNKNOWN} ({what})") from None
     except Exception as error:  # Pillow's decoders raise whatever they meet in a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError(f"damaged: {reason[:200]}") from error
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """The formats that a file may have. Raises BadImageError where what reads it is not installed."""
+    if is_heic(data):
+        if not _heic_can_be_read():
+            raise BadImageError(NO_HEIC)
+        return ("HEIF",)
+    if is_avif(data):
+        if not features.check("avif"):
+            raise BadImageError(NO_AVIF)
+        return ("AVIF",)
+    return FORMATS
+
+
+def _heic_can_be_read() -> bool:
+    try:
+        import pi_heif
+    except ImportError:
+        return False
+    if "HEIF" not in Image.OPEN:
+        pi_heif.register_heif_opener(decode_threads=1)  # several files are decoded at a time
+    return True
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -5,41 +5,29 @@
 | `splits`  | `train/cats/*.jpg`, `validation/…`  | folder     | folder              |
 | `classes` | `Pizza/*.jpg`, `Burger/*.jpg`       | folder     | drawn               |
 | `names`   | `train/cat.0.jpg`, `test/1.jpg`     | file name  | drawn               |
-| `csv`     | any folder, and a CSV               | CSV        | CSV column or drawn |
+| `csv`     | any folder, and a CSV of file names | CSV        | CSV column or drawn |
+| `ids`     | `train/ID.jpg`, `test/ID.jpg`, and a CSV of ids | CSV | CSV column or drawn |
 """
 
-import csv
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from cache.errors import DataError
-from cache.manifest import SPLITS
+from stages.data.labels import SPLIT_NAMES, Placed, has_ids, placed_by_id, placed_by_name
 from stages.data.spec import CSV_NAME
-from stages.fields import nearest
 
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val"), "validation"),
-    **dict.fromkeys(("test", "testing", "test1"), "test"),
-}
 # "cat.0.jpg", "cat_12.png", "Great Dane-7.jpg": a label, a separator, a number.
 LABELLED_NAME = re.compile(r"(?P<label>.*[^\W\d_].*?)[._ -]*[._ -]\(?\d+\)?")
+# Layouts whose labels stand in a CSV.
+TABLES = {"csv": placed_by_name, "ids": placed_by_id}
 DESCRIPTION = "train/CLASS/… with validation/ or test/, one folder per class, train/CLASS.NUMBER.jpg, or a labels.csv"
-
-
-class Placed(NamedTuple):
-    """A file's label (None: unlabelled) and the split that the layout declares for it (None: drawn)."""
-
-    label: str | None = None
-    declared: str | None = None
 
 
 def detect(paths: Sequence[str], root: Path, labels: Path | None) -> str:
     """The layout that the image paths (relative to the root, with ``/``) look like. Raises DataError for none."""
     if labels is not None or (root / CSV_NAME).is_file():
-        return "csv"
+        return "ids" if has_ids(labels or root / CSV_NAME) else "csv"
     parts = [path.split("/") for path in paths]
     tops = {p[0].lower() for p in parts if len(p) > 1}
     below_train = [p for p in parts if len(p) > 1 and SPLIT_NAMES.get(p[0].lower()) == "train"]
@@ -72,18 +60,9 @@ def place(
 
     ``skipped`` are images that are there and cannot be used; a CSV may name them.
     """
-    if layout != "csv":
-        return {path: _from_place(layout, path) for path in paths}
-    labels = labels or root / CSV_NAME
-    found = _read_csv(labels)
-    known = {*paths, *skipped}
-    if missing := [name for name in found if name not in known]:
-        listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise DataError(
-            f"{labels}: names {len(missing)} of {len(found)} files that are not images under {root}: {listed}; "
-            "names are relative to data.root, with their extension"
-        )
-    return {path: found.get(path, Placed()) for path in paths}
+    if layout in TABLES:
+        return TABLES[layout](labels or root / CSV_NAME, paths, skipped, root)
+    return {path: _from_place(layout, path) for path in paths}
 
 
 def _from_place(layout: str, path: str) -> Placed:
@@ -99,35 +78,3 @@ def _from_place(layout: str, path: str) -> Placed:
 def _label_of_name(name: str) -> str | None:
     match = LABELLED_NAME.fullmatch(PurePosixPath(name).stem)
     return match["label"] if match else None
-
-
-def _read_csv(labels: Path) -> dict[str, Placed]:
-    try:
-        with open(labels, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip().lower() for name in reader.fieldnames or []]
-            if not {"filename", "label"} <= set(columns):
-                raise DataError(
-                    f"{labels}: expected a first line with the columns filename, label and optionally split, "
-                    f"found {', '.join(columns) or 'an empty file'}"
-                )
-            reader.fieldnames = columns
-            found: dict[str, Placed] = {}
-            for row in reader:
-                where = f"{labels}, line {reader.line_num}"
-                name = PurePosixPath((row["filename"] or "").strip()).as_posix()
-                placed = Placed((row["label"] or "").strip() or None, _split(where, row.get("split")))
-                if found.setdefault(name, placed) != placed:
-                    raise DataError(f"{where}: {name} is named twice with different labels or splits; keep one line")
-            return found
-    except FileNotFoundError:
-        raise DataError(f"{labels}: no such file, expected a CSV of filename and label; mend data.labels") from None
-
-
-def _split(where: str, value: str | None) -> str | None:
-    value = (value or "").strip()
-    if not value:
-        return None
-    if value.lower() not in SPLIT_NAMES:
-        raise DataError(f"{where}: expected a split of {', '.join(SPLITS)}, found {value!r}{nearest(value, SPLITS)}")
-    return SPLIT_NAMES[value.lower()]

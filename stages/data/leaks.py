@@ -13,7 +13,7 @@ HELD_OUT = ("test", "validation")
 
 def notes_of(manifest: Manifest) -> tuple[str, ...]:
     """What is to be said about the data, the leaks first: a few lines about the whole stand before many about single files."""
-    return (*leaks(manifest), *manifest.notes)
+    return (*leaks(manifest), *([manifest.drawn] if manifest.drawn else []), *manifest.notes)
 
 
 def leaks(manifest: Manifest) -> tuple[str, ...]:

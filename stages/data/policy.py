@@ -3,6 +3,36 @@
 ``stages.data.images`` does what they say. A change of one of them extracts everybody's images again.
 """
 
+from typing import Literal, NamedTuple
+
 EXACT = "pillow-1: exif applied, alpha over white, first frame, 16-bit scaled to 8, RGB"
 DECODE = {"exact": EXACT, "scaled": f"{EXACT}; JPEG scaled by libjpeg to at least the input size"}
-RESIZE = "pillow bilinear antialiased to (height, width), aspect ratio not kept"
+
+
+class Resize(NamedTuple):
+    """How an image comes to the input size, (height, width).
+
+    ``squash`` does not keep the aspect ratio, ``shortest`` does; both resize until the input size is the fraction ``crop`` of the
+    sides, or of the shorter one, and cut the middle out, by the rules of torchvision. ``crop`` as a mode cuts the largest window
+    of the input's aspect ratio out of the middle, and resizes that, as Keras does. Without ``antialias``, each new pixel is
+    interpolated between its neighbours alone.
+    """
+
+    mode: Literal["squash", "shortest", "crop"] = "squash"
+    crop: float = 1.0
+    filter: str = "bilinear"
+    antialias: bool = True
+
+    @property
+    def words(self) -> str:
+        """What stands in the base key."""
+        how = f"pillow {self.filter} {'antialiased' if self.antialias else 'not antialiased'} to (height, width)"
+        cut = "" if self.crop == 1 else f", the middle {self.crop:.6g} of it"
+        return {
+            "squash": f"{how}, aspect ratio not kept{cut}",
+            "shortest": f"{how}, on the shorter side as torchvision rounds{cut or ', the middle of it'}",
+            "crop": f"{how}, of the largest window in the middle that has its aspect ratio, as Keras rounds",
+        }[self.mode]
+
+
+SQUASH = Resize()

@@ -15,6 +15,7 @@ from cache.memo import StatMemo, recall_manifest, remember_manifest
 from stages.data import layouts
 from stages.data.corrections import corrected
 from stages.data.groups import drawn_by, grouped, groups_of
+from stages.data.part import part_of
 from stages.data.spec import DataSpec
 from stages.data.splits import assign_splits
 from stages.data.walk import EXTENSIONS, Walk, walk
@@ -27,7 +28,7 @@ class NoImagesError(DataError):
 
 # Raised when the same files would give another manifest.
 SCAN_VERSION = 1
-LATER = ("copies", "corrections", "group")
+LATER = ("copies", "corrections", "group", "limit", "per_class")
 # Too few to be worth a thread pool and a progress bar.
 FEW = 64
 AT_ONCE = 4096
@@ -127,7 +128,8 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
     placed = layouts.place(layout, paths, data.root, data.labels, found.skipped)
     placed, dropped, corrections = corrected(placed, data.corrections, found.skipped)
     labelled = [(path, digests[path], p.label, p.declared) for path, p in placed.items() if p.label is not None]
-    # What cannot be decoded joins no groups: it is not among the records, of which groups are found where the images are gone.
+    labelled, drawn = part_of(data, labelled)
+    # What is not drawn or cannot be decoded joins no groups: groups are found from the records alone where the images are gone.
     files = [(path, sha256) for path, sha256, *_ in labelled if sha256 not in undecodable]
     groups = groups_of(data, layout, files, digests.keys() | found.skipped.keys())
     everything, notes = assign_splits(data, labelled, drawn_by(groups))
@@ -143,6 +145,7 @@ def label(data: DataSpec, digests: dict[str, str], found: Walk, undecodable: Map
         unlabelled=tuple(path for path, p in placed.items() if p.label is None),
         groups=tuple(groups.get(record.sha256, "") for record in records) if data.group else (),
         notes=(*corrections, *grouped(data, records, groups), *notes, *_conflicts(records)),
+        drawn=drawn,
     )
     bad = [(path, reason) for path, reason in manifest.skipped.items() if path not in dropped]
     if data.on_bad_image == "fail" and bad:

@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from stages.fields import Fraction, Seed, Spec
+from stages.fields import Fraction, PositiveInt, Seed, Spec
 
 CSV_NAME = "labels.csv"
 GROUP = "a .csv file, a pattern with one part in brackets, or a column of the CSV of labels"
@@ -17,7 +17,7 @@ class DataSpec(Spec):
     and so is ``group`` where it names a CSV; else it is a pattern on file names, or a column of the CSV of labels."""
 
     root: Path
-    layout: Literal["splits", "classes", "names", "csv"] | None = None
+    layout: Literal["splits", "classes", "names", "csv", "ids"] | None = None
     labels: Path | None = None
     validation: Fraction = 0.2
     test: Fraction = 0.2
@@ -26,6 +26,8 @@ class DataSpec(Spec):
     corrections: Path | None = None
     group: str | None = None
     copies: Literal["keep", "train"] = "keep"
+    limit: int | float | None = None
+    per_class: PositiveInt | None = None
 
     @property
     def tables(self) -> list[Path]:
@@ -59,6 +61,14 @@ class DataSpec(Spec):
         if parts > 1:
             raise ValueError(f"expected {GROUP}, found {group!r} with {parts} parts")
         return group
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _is_a_number_or_a_share(cls, limit: Any) -> Any:
+        whole = isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
+        if limit is None or whole or (isinstance(limit, float) and 0 < limit < 1):
+            return limit
+        raise ValueError(f"expected a whole number of images above 0, or a fraction between 0 and 1, found {limit!r}")
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "DataSpec":

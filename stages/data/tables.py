@@ -43,8 +43,8 @@ def read_table(path: Path, columns: Sequence[str], option: str) -> Iterator[tupl
         ) from None
 
 
-def read_column(path: Path, column: str) -> dict[str, str]:
-    """A column of the CSV of labels by the file name of each row, without rows that have no value there.
+def read_column(path: Path, column: str, key: str = "filename") -> dict[str, str]:
+    """A column of the CSV of labels by the file name of each row, or another ``key``, without rows that have no value there.
 
     Raises DataError where there is no such file or column, or a file is named twice with different values.
     """
@@ -53,14 +53,17 @@ def read_column(path: Path, column: str) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             reader.fieldnames = names = [name.strip().lower() for name in reader.fieldnames or []]
-            if not {"filename", column.lower()} <= set(names):
+            if not {key, column.lower()} <= set(names):
                 listed = ", ".join(names) or "an empty file"
                 raise DataError(
                     f"{path}: expected a column {column!r}, found {listed}{nearest(column, names)}; mend data.group"
                 )
             for row in reader:
-                name, value = ((row[each] or "").strip() for each in ("filename", column.lower()))
-                if value and found.setdefault(PurePosixPath(name).as_posix(), value) != value:
+                name, value = ((row[each] or "").strip() for each in (key, column.lower()))
+                if (
+                    value
+                    and found.setdefault(PurePosixPath(name).as_posix() if key == "filename" else name, value) != value
+                ):
                     raise DataError(
                         f"{path}, line {reader.line_num}: expected one {column} for each file, found another for {name}; keep one"
                     )

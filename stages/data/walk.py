@@ -8,7 +8,9 @@ from typing import NamedTuple
 from cache.errors import DataError
 from cache.memo import Stat, stat_of
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif"}
+)
 
 
 def walk(root: Path, without: Path | None = None) -> "Walk":

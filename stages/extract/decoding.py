@@ -106,4 +106,4 @@ def load(path: Path, digest: str, spec: BaseSpec) -> NDArray[np.uint8]:
     data = path.read_bytes()
     if sha256(data).hexdigest() != digest:
         raise ChangedError
-    return decode(data, spec.input_size, scaled=spec.decode == "scaled")
+    return decode(data, spec.input_size, scaled=spec.decode == "scaled", how=spec.resizing)

@@ -17,6 +17,7 @@ from cache.shard import ShardInfo, write_shard
 from cache.table import ShardTable
 from stages.bases.frozen import FrozenBase
 from stages.data.images import BadImageError
+from stages.extract.cost import CostSpec
 from stages.extract.decoding import ChangedError, Rejected, decoded_batches, load, sampled
 from stages.extract.spec import CacheSpec
 from stages.extract.writing import as_stored
@@ -87,7 +88,9 @@ def _size(features: np.ndarray, cache: CacheSpec) -> float:
         return path.stat().st_size / len(features)
 
 
-def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Path) -> list[str]:
+def plan_lines(
+    name: str, found: Measured, images: int, copies: int, folder: Path, cost: CostSpec | None = None
+) -> list[str]:
     """The plan of one base, in words."""
     while not folder.exists():
         folder = folder.parent
@@ -98,6 +101,7 @@ def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Pat
         + (f" ({copies:,} copies of others are not extracted again)" if copies else ""),
         f"{name}: about {_duration(images * found.seconds)} at {1 / found.seconds:,.1f} images/s, "
         f"as {found.images} timed images went",
+        *_money(name, images * found.seconds, cost),
         f"{name}: about {in_bytes(size)} on disk ({found.bytes / 1e3:,.1f} kB an image), {in_bytes(free)} are free"
         + ("" if size < free else ": NOT ENOUGH"),
     ]
@@ -107,6 +111,12 @@ def plan_lines(name: str, found: Measured, images: int, copies: int, folder: Pat
             f'{name}: decoding takes {share} of that; decode = "scaled" in the base is quicker for large JPEG files'
         )
     return lines
+
+
+def _money(name: str, seconds: float, cost: CostSpec | None) -> list[str]:
+    if cost is None:
+        return []
+    return [f"{name}: about {cost.in_words(cost.of(seconds))}, at {cost.in_words(cost.per_hour)} an hour"]
 
 
 def _duration(seconds: float) -> str:

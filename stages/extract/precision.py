@@ -27,7 +27,7 @@ IMAGES = 16
 
 def stored_precision(spec: BaseSpec, stores: Iterable[FeatureStore]) -> str:
     """The precision to compute in beside what is stored: for ``auto``, that of the stored rows where this machine has it."""
-    return _begun_in(spec, stores) or backend.precision_for(spec.precision, spec.engine)
+    return _begun_in(spec, stores) or backend.precision_for(spec.precision, spec.computed_by)
 
 
 def _begun_in(spec: BaseSpec, stores: Iterable[FeatureStore]) -> str | None:
@@ -40,7 +40,7 @@ def _begun_in(spec: BaseSpec, stores: Iterable[FeatureStore]) -> str | None:
         return None
     if "float32" in used:
         return "float32"
-    fast = backend.precision_for("auto", spec.engine)
+    fast = backend.precision_for("auto", spec.computed_by)
     return fast if fast in used else None
 
 

@@ -70,21 +70,24 @@ def threshold_for(found: Mapping[str, Any], accuracy: float) -> float:
     total = found["validation"][0][0]
     # What is tried first does not depend on what is right: groups are counted, and not what they change.
     counted = [groups for groups, _ in found.get("validation_groups", found["validation"])]
-    enough = next((n for n in range(2, counted[0] + 1) if shown(n, n - 1) >= accuracy), counted[0])
+    with_one_wrong = np.arange(1, counted[0])
+    allowed = np.flatnonzero(shown(with_one_wrong + 1, with_one_wrong) >= accuracy)
+    enough = allowed[0] + 2 if len(allowed) else counted[0]
     tried = [place for place in reversed(range(len(counted))) if counted[place] >= enough]
-    bounds = [shown(*effective(found, "validation", place)) for place in tried]
+    bounds = shown(*np.array([effective(found, "validation", place) for place in tried]).T)
     held = list(takewhile(lambda each: each[1] >= accuracy, zip(tried, bounds, strict=True)))
     if not held:
         in_groups = f" in {counted[0]} groups" if "validation_groups" in found else ""
         raise HeadError(
             f"--min-accuracy {accuracy:g}: expected an accuracy that {total} validation images{in_groups} can show, which is "
-            f"{max(bounds):.3f} at most for this head; ask for less, or add validation images"
+            f"{bounds.max():.3f} at most for this head; ask for less, or add validation images"
         )
     return float(found["thresholds"][held[-1][0]])
 
 
-def shown(answered: float, right: float) -> float:
+def shown(answered: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
     """The accuracy that so many right answers show: lower ones would give as many in 5% of cases at most."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return float(beta.ppf(RISK, right, answered - right + 1)) if right else 0.0
+    found = betaincinv(np.maximum(right, 1e-9), answered - right + 1, RISK)
+    return np.asarray(np.where(right > 0, found, 0.0), np.float64)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.heads.intervals import Z95, Interval, wilson
+from stages.heads.intervals import Z95, Interval, effect_on_sum, wilson
 
 # As many images of the rarer class as the expected variance counts for, beside that of the images that were seen.
 EXPECTED = 12
@@ -18,8 +18,12 @@ class AreaUnderCurve(NamedTuple):
     interval: Interval | None
 
 
-def area_under_curve(y: NDArray[np.int64], p: NDArray[np.float64], effect: float = 1.0) -> AreaUnderCurve | None:
-    """Of labels (n,) and probabilities (n, classes); None where ``y`` has one class alone.
+def area_under_curve(
+    y: NDArray[np.int64], p: NDArray[np.float64], effect: float = 1.0, groups: NDArray[np.int64] | None = None
+) -> AreaUnderCurve | None:
+    """Of labels (n,) and probabilities (n, classes); None where ``y`` has one class alone. ``effect`` is the design effect of groups of
+    like images on the accuracy. Where their ``groups`` (n,) are known, they may raise the variance by more (N. Obuchowski, Biometrics
+    53 (1997) 567): pairs are in order by how sure a head is, and images of a group are alike in that where all of them are right.
 
     The variance is that of E. DeLong et al., Biometrics 44 (1988) 837, which is nothing where every pair is in order. So it is mixed
     with the one that J. Hanley and B. McNeil, Radiology 143 (1982) 29, expect for such an area, as if that was known from 12 images of
@@ -43,6 +47,8 @@ def area_under_curve(y: NDArray[np.int64], p: NDArray[np.float64], effect: float
         least = min(m, k)
         expected += _hanley(float(np.clip(area, 0.25 / least, 1 - 0.25 / least)), m, k)
         rarer += least
+    if groups is not None:
+        effect = max(effect, effect_on_sum(parts, groups))
     value, seen, known = float(np.mean(areas)), float((parts**2).sum()), rarer / effect
     variance = effect * (known * seen + EXPECTED * expected) / (known + EXPECTED)
     if p.shape[1] == 2:

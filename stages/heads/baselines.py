@@ -12,7 +12,7 @@ from stages.heads.calibration import EPSILON, log_probabilities, log_softmax
 from stages.heads.fitting import Fit, fit_all
 from stages.heads.head import Head, Rows
 from stages.heads.metrics import scores
-from stages.heads.pooling import pool_features
+from stages.heads.pooling import pool_layers
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import Shared
 from stages.progress import Progress
@@ -35,7 +35,7 @@ class SklearnHead(Head):
         return "one for the predicted class"
 
     def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
-        (fit,) = fit_all([self.spec], Shared(pool_features(train.X, self.spec.pool), train.y))
+        (fit,) = fit_all([self.spec], Shared(pool_layers([train.X], self.spec.pool), train.y))
         return self.take(fit).note(train, validation)
 
     def take(self, fit: Fit) -> Self:
@@ -62,7 +62,7 @@ class SklearnHead(Head):
             raise HeadError(f"{self.spec.estimator}: cannot be fitted: {' '.join(str(error).split())}") from error
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        X = pool_features(X, self.spec.pool)
+        X = pool_layers([X], self.spec.pool)
         out = np.zeros((len(X), len(self.classes_)), np.float32)
         # A class without a row in train has no column in the estimator.
         out[:, self._pipeline.classes_] = self._probabilities(X)
@@ -76,7 +76,7 @@ class SklearnHead(Head):
         softmax = isinstance(last, LogisticRegression) and last.solver != "liblinear"
         if not hasattr(last, "decision_function") or (hasattr(last, "predict_proba") and not softmax):
             return log_probabilities(self.predict_proba(X))
-        logs = log_softmax(self._decision(pool_features(X, self.spec.pool)))
+        logs = log_softmax(self._decision(pool_layers([X], self.spec.pool)))
         # A class without a row in train is no more probable than any other.
         least = np.minimum(logs.min(axis=1, keepdims=True), np.log(EPSILON))
         out = np.repeat(least, len(self.classes_), axis=1)

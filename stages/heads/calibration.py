@@ -86,7 +86,7 @@ def calibration_error(
     mistakes the sum has a longer tail than χ² (J. Bröcker and L. Smith, Weather Forecast. 22 (2007) 651).
     """
     from scipy.optimize import brentq
-    from scipy.stats import chi2, ncx2
+    from scipy.special import chdtr, chndtr
 
     bins = reliability(confidence, right)
     n = len(right) / effect
@@ -102,7 +102,7 @@ def calibration_error(
     at = n * found / scale
 
     def beyond(shift: float, share: float) -> float:
-        return float((ncx2.cdf(at, freedom, shift) if shift > 0 else chi2.cdf(at, freedom)) - share)
+        return float((chndtr(at, freedom, shift) if shift > 0 else chdtr(freedom, at)) - share)
 
     def end(share: float) -> float:
         if beyond(0, share) <= 0:

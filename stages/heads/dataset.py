@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from cache.errors import DataError
 from cache.manifest import Manifest
 from cache.store import FeatureStore
 from stages.bases.backend import load_keras
-from stages.heads.pooling import pool_features
+from stages.heads.pooling import L2, joined, pool_features
 from stages.heads.stream import Streamed
 from stages.progress import in_bytes
 from stages.training.source import InMemory, Source
@@ -70,13 +71,12 @@ class Dataset:
             )
         if not self.fits(pool, layers):
             need, limit = in_bytes(self._bytes(pool, layers)), in_bytes(self.limit)
-            remedy = 'set pool = "avg", or ' if pool == "flatten" else ""
+            remedy = 'set pool = "avg", or ' if pool.startswith("flatten") else ""
             raise DataError(
                 f"{len(self.records):,} rows of features, pool {pool!r}, take {need} while they are trained on, expected at most "
                 f"{limit}, and dense heads alone can be streamed; {remedy}raise memory in [cache]"
             )
-        found = [self._pooled(layer, pool) for layer in layers or list(self.stores)[-1:]]
-        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        return joined([self._pooled(layer, pool) for layer in layers or list(self.stores)[-1:]], pool)
 
     def fits(self, pool: Pool, layers: Sequence[str] = ()) -> bool:
         """Whether memory holds the features while a head is trained on them."""
@@ -85,7 +85,7 @@ class Dataset:
     def width(self, pool: Pool, layers: Sequence[str] = ()) -> int:
         """Features of one image, pooled: d."""
         shapes = [shape for shape in self.feature_shapes(layers or list(self.stores)[-1:]).values() if shape]
-        return sum(math.prod(shape) if pool in ("flatten", "none") else shape[-1] for shape in shapes)
+        return sum(math.prod(shape) if pool == "none" or pool.startswith("flatten") else shape[-1] for shape in shapes)
 
     def _bytes(self, pool: Pool, layers: Sequence[str]) -> int:
         return int(COPIES * 4 * len(self.records) * self.width(pool, layers))
@@ -107,6 +107,7 @@ class Dataset:
             yield block.positions, rows[: len(block.positions)].astype(np.float32)
 
     def _pooled(self, layer: str, pool: Pool) -> NDArray[np.float32]:
+        pool = cast(Pool, pool.removesuffix(L2))
         if (layer, pool) not in self._arrays:
             # What was read before for another pooling goes, where both would be too much.
             if sum(each.nbytes for each in self._arrays.values()) * COPIES > self.limit / 2:

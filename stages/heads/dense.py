@@ -11,7 +11,7 @@ from cache.errors import DivergedError
 from stages.bases.backend import load_keras
 from stages.heads.calibration import log_softmax
 from stages.heads.head import KerasModelHead, Rows
-from stages.heads.pooling import pool_features
+from stages.heads.pooling import L2, pool_layers
 from stages.progress import Progress
 from stages.training.member import Fitted, Member
 from stages.training.source import InMemory
@@ -28,7 +28,7 @@ class DenseHead(KerasModelHead):
     spec: DenseSpec
 
     def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
-        features = np.concatenate([pool_features(each.X, self.spec.pool) for each in (train, validation)])
+        features = np.concatenate([pool_layers([each.X], self.spec.pool) for each in (train, validation)])
         source = InMemory(features, np.concatenate([train.y, validation.y]))
         member = Member(self.spec, np.arange(len(train.y)), np.arange(len(train.y), len(features)))
         with progress.task(f"Training {name}", self.spec.epochs, "epochs") as advance:
@@ -58,19 +58,22 @@ class DenseHead(KerasModelHead):
         keras = load_keras()
         if len(feature_shapes) == 1:
             (shape,) = feature_shapes.values()
-            pooling = [] if len(shape) == 1 else [_pooling(self.spec, "pool")]
-            layers = [keras.layers.Input(shape, name="features"), *pooling, *self._core.layers]
+            layers = [keras.layers.Input(shape, name="features"), *_pooling(self.spec, "pool", shape), *self._scaling()]
+            layers += self._core.layers
             keras.Sequential(layers, name="head").save(path)
             return
         inputs = [keras.layers.Input(shape, name=f"features_{layer}") for layer, shape in feature_shapes.items()]
-        pooled = [
-            given if len(shape) == 1 else _pooling(self.spec, f"pool_{layer}")(given)
-            for given, (layer, shape) in zip(inputs, feature_shapes.items(), strict=True)
-        ]
+        pooled = list(inputs)
+        for i, (name, shape) in enumerate(feature_shapes.items()):
+            for layer in _pooling(self.spec, f"pool_{name}", shape):
+                pooled[i] = layer(pooled[i])
         out = keras.layers.Concatenate(name="pool")(pooled)
-        for layer in self._core.layers:
+        for layer in (*self._scaling(), *self._core.layers):
             out = layer(out)
         keras.Model(inputs, out, name="head").save(path)
+
+    def _scaling(self) -> list[Any]:
+        return [load_keras().layers.UnitNormalization(name="pool_l2")] if self.spec.pool.endswith(L2) else []
 
     @classmethod
     def load(cls, path: Path, spec: DenseSpec, classes: Sequence[str]) -> Self:
@@ -103,8 +106,14 @@ def build_core(spec: DenseSpec, inputs: int, n_classes: int) -> Any:
     return load_keras().Sequential(found, name="head")
 
 
-def _pooling(spec: DenseSpec, name: str) -> Any:
-    """The layer that does to feature maps what ``pool_features`` does to arrays."""
+def _pooling(spec: DenseSpec, name: str, shape: tuple[int, ...]) -> list[Any]:
+    """The layers that do to features of a shape what ``pool_features`` does to arrays."""
     layers = load_keras().layers
-    kinds = {"flatten": layers.Flatten, "avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
-    return kinds[spec.pool](name=name)
+    kind = spec.pool.removesuffix(L2)
+    if len(shape) == 1:
+        return []
+    if kind == "flatten":
+        return [layers.Flatten(name=name)]
+    maps = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+    tokens = {"avg": layers.GlobalAveragePooling1D, "max": layers.GlobalMaxPooling1D}
+    return [(tokens if len(shape) == 2 else maps)[kind](name=name)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.bases.backend import load_keras
-from stages.heads.pooling import pool_features
+from stages.heads.pooling import pool_layers
 from stages.progress import SILENT, Progress
 
 PREDICT_BATCH = 1024
@@ -102,7 +102,7 @@ class KerasModelHead(Head):
         return np.hstack([1 - out, out]) if out.shape[1] == 1 else out
 
     def _called(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        pooled = pool_features(X, self.spec.pool)
+        pooled = pool_layers([X], self.spec.pool)
         to_numpy = load_keras().ops.convert_to_numpy
         # Called as it is, and not through ``predict``, which compiles a function for each head.
         blocks = [pooled[i : i + PREDICT_BATCH] for i in range(0, len(pooled), PREDICT_BATCH)]

@@ -63,8 +63,13 @@ def design_effect(right: NDArray[np.bool_], groups: NDArray[np.int64] | None) ->
     share, hits = right.mean(), np.bincount(which, right)
     if min((hits > 0).sum(), (hits < sizes).sum()) < LEAST_OF_A_CLASS:
         return len(right) / len(sizes)
-    found = _between(right - share, which) / (len(right) * share * (1 - share))
-    return max(1.0, float(found * wider(len(sizes))))
+    return effect_on_sum(right - share, groups)
+
+
+def effect_on_sum(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """By how much groups (n,) raise the variance of a sum of ``values`` (n,) whose mean is 0: 1 or more."""
+    which, alone = np.unique(groups, return_inverse=True)[1], float((values**2).sum())
+    return max(1.0, _between(values, which) / alone * wider(int(which.max()) + 1)) if alone > 0 and which.max() else 1.0
 
 
 def _between(values: NDArray[np.float64], which: NDArray[np.intp]) -> float:
@@ -171,10 +176,11 @@ def paired_difference(
         if (sums != 0).sum() < LEAST_OF_A_CLASS or by_image <= 0:
             effect = n / len(sums)
         else:
-            effect = max(1.0, _between(first.astype(float) - second - mean, which) / by_image * wider(len(sums)))
+            effect = effect_on_sum(first.astype(float) - second - mean, groups)
         if one + other:
-            signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(sums)))
-            p = float((1 + (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
+            differ = sums[sums != 0]
+            signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(differ)))
+            p = float((1 + (np.abs(signs @ differ) >= abs(differ.sum()) - 1e-9).sum()) / (1 + FLIPS))
     n_like = n / effect
     more, less = (one / effect + 1) / (n_like + 2), (other / effect + 1) / (n_like + 2)
     spread = Z95 * np.sqrt((more + less - (more - less) ** 2) / (n_like + 2))

@@ -54,7 +54,7 @@ def scores(
     each_loss = np.asarray(-logs, np.float64)
     each_brier: NDArray[np.float64] = (p**2).sum(axis=1, keepdims=True) - 2 * p + 1
     losses, brier = (np.asarray(each[np.arange(n), y], np.float64) for each in (each_loss, each_brier))
-    area = area_under_curve(y, p, effect)
+    area = area_under_curve(y, p, effect, groups)
     confidence = p.max(axis=1)
     calibration = calibration_error(confidence, right, intervals, effect)
     ece, by_chance = expected_calibration_error(confidence, right)

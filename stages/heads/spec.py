@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cache.files import digest_json
-from stages.training.spec import CommonSpec, DenseSpec, TrainedSpec
+from stages.training.spec import CommonSpec, DenseSpec, Pooling, TrainedSpec
 
 HEAD_SCHEMA = 2
 
@@ -31,7 +31,7 @@ class SklearnSpec(CommonSpec):
     """``kind = "sklearn"``: any scikit-learn classifier by name, on pooled features."""
 
     kind: Literal["sklearn"]
-    pool: Literal["flatten", "avg", "max"] = "avg"
+    pool: Pooling = "avg"
     estimator: str
     params: dict[str, Any] = {}
     scale: bool = True

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.bases.backend import load_keras
-from stages.heads.pooling import pool_features
+from stages.heads.pooling import joined, pool_features
 from stages.training.source import Block
 from stages.training.spec import Pool
 
@@ -122,7 +122,7 @@ class Streamed:
             return store.read(digests, dtype="float16").reshape(len(part), -1)
         # Pooled shard by shard: maps of a whole block may be many times what is kept of them.
         pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in self._stores.values()]
-        return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
+        return joined(pooled, self._pool)
 
 
 def likeness(shards: Sequence[NDArray[np.int64]]) -> float:

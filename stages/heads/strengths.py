@@ -139,9 +139,9 @@ def _logistic(
 
     start = np.zeros((len(estimators), (d + 1) * outputs))
     most, tolerance = int(estimators[0].max_iter), float(estimators[0].tol)
-    at, iterations, converged = minimise(objective, start, tolerance, most)
+    at, iterations, converged, steepest = minimise(objective, start, tolerance, most)
     found: list[tuple[Any, list[str]]] = []
-    for estimator, point, count, done in zip(estimators, at, iterations, converged, strict=True):
+    for estimator, point, count, done, slope in zip(estimators, at, iterations, converged, steepest, strict=True):
         estimator.classes_ = classes
         estimator.coef_ = point[: d * outputs].reshape(d, outputs).T.astype(rows.dtype)
         estimator.intercept_ = point[d * outputs :].astype(rows.dtype)
@@ -149,7 +149,7 @@ def _logistic(
         why = (
             f"after max_iter = {most} iterations"
             if count >= most
-            else f"after {count} iterations, as no step went down"
+            else f"after {count} iterations, as no step went down, with a gradient of {slope:.1e} where tol = {tolerance:.1e}"
         )
         warned = [] if done else [f"ConvergenceWarning: stopped {why}, before it converged"]
         found.append((estimator, warned))
@@ -178,8 +178,9 @@ Objective = Callable[[NDArray[np.float64], NDArray[np.intp]], tuple[NDArray[np.f
 
 def minimise(
     objective: Objective, start: NDArray[np.float64], tolerance: float, most: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Minimise K smooth convex functions in step with one another by L-BFGS; their points, iterations, and which converged.
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Minimise K smooth convex functions in step with one another by L-BFGS; their points, iterations, which converged, and the
+    steepest part of each gradient (K,).
 
     ``objective(at, which)`` gives values (a,) and gradients (a, p) of the functions ``which`` (a,) at ``at`` (a, p). A function
     is done where no part of its gradient is beyond the ``tolerance``, as in scikit-learn, or where float32 gives no more. The
@@ -219,7 +220,7 @@ def minimise(
         stuck[trying] = True
         converged[trying] |= np.abs(descent[trying]) <= RESOLUTION * np.abs(value[trying])
         active = active[~(converged | stuck)[active]]
-    return at, iterations, converged
+    return at, iterations, converged, np.abs(slope).max(axis=1)
 
 
 def _two_loops(

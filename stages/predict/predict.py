@@ -1,6 +1,5 @@
 """A trained head put to use on image files."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DataError
-from cache.files import sha256_file, write_csv
+from cache.files import sha256_file
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.data.walk import EXTENSIONS, walk
@@ -139,25 +138,3 @@ def _probabilities(
     logs = head.predict_log_proba(np.stack(list(features.values())))
     rows = np.exp(cooled(logs, temperature))
     return {path: tuple(map(float, row)) for path, row in zip(features, rows, strict=True)}
-
-
-def write_submission(path: Path, predictions: Sequence[Prediction]) -> int:
-    """Write ``id,label`` in the order of the ids, for two classes with the probability of the second; says how many.
-
-    An id is the file's stem, or its whole path where two files share a stem. Ids that are all numbers are ordered as
-    numbers, as the cats-and-dogs competition wants them. Files that could not be read have no line, nor have those of which the
-    head is not sure.
-    """
-    read = [p for p in predictions if not p.reason and p.sure]
-    stems = Counter(p.path.stem for p in read)
-    rows = [
-        (
-            p.path.stem if stems[p.path.stem] == 1 else str(p.path),
-            f"{p.probabilities[1]:.6f}" if len(p.classes) == 2 else p.label,
-        )
-        for p in read
-    ]
-    numbers = all(name.isdecimal() for name, _ in rows)
-    rows.sort(key=lambda row: (int(row[0]) if numbers else 0, row[0]))
-    write_csv(path, ("id", "label"), rows)
-    return len(rows)

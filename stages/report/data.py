@@ -8,6 +8,7 @@ from cache.manifest import Manifest
 
 if TYPE_CHECKING:
     from stages.bases.spec import BaseSpec
+    from stages.extract.cost import CostSpec
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class BaseSummary:
     """One layer of a base and its store. ``folder`` is where the features lie, ``feature_shape`` that of one image.
 
     ``precisions`` and ``devices`` are those that were really used, ``seconds`` how long extraction took (in one pass for
-    all layers of the base; 0 where it was not recorded); ``note`` is a remark on the weights.
+    all layers of the base; 0 where it was not recorded); ``note`` is a remark on the weights, ``licence`` their terms and source.
     """
 
     name: str
@@ -29,6 +30,7 @@ class BaseSummary:
     precisions: list[str]
     devices: list[str]
     note: str | None
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ReportData:
     ``skipped`` maps a path to the reason, for what the scan left out and for what could not be decoded; ``root`` is
     the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
     ``read_report_parts``; ``metric`` ranks heads; ``looks`` is how many heads have been scored on these test images in all;
-    ``sweeps`` are their ``result.json`` as read; ``audit`` is None where none was run.
+    ``sweeps`` are their ``result.json`` as read; ``audit`` is None where none was run; ``cost`` is None where no cost is configured.
     """
 
     title: str
@@ -69,3 +71,4 @@ class ReportData:
     looks: int = 0
     sweeps: list[dict[str, Any]] = field(default_factory=list)
     audit: AuditSummary | None = None
+    cost: "CostSpec | None" = None

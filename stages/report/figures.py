@@ -1,9 +1,10 @@
-"""The figures: curves of a head that is trained in epochs, the learning curve, and the confusion matrix of many classes as an image."""
+"""The figures: curves of a head that is trained in epochs, the learning curve, accuracy against cost, and the confusion matrix of many
+classes as an image."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -68,6 +69,48 @@ def learning_curve(
     last = f", and {percent(doubled['accuracy'])} expected for {doubled['images']:,}" if doubled else ""
     told = ", ".join(f"{percent(a)} for {n:,}" for a, n in zip(accuracy, images, strict=True))
     return inline_svg(figure, "learning", f"accuracy on validation by the number of training images: {told}{last}")
+
+
+class Point(NamedTuple):
+    """A base in the figure of costs: its name, milliseconds for an image, and the accuracy of its best head with its interval."""
+
+    name: str
+    cost: float
+    accuracy: float
+    low: float
+    high: float
+
+
+def cost_figure(points: Sequence[Point]) -> Markup:
+    """SVG of accuracy on validation by milliseconds for an image, on a logarithmic scale, with intervals."""
+    figure, axes = _panel()
+    axes.set_xscale("log")
+    for point in points:
+        _with_interval(axes, [point._asdict()], [point.cost], STAND_IN["validation"], hollow=False)
+        # A dollar sign in a name is a dollar sign, not mathematics.
+        axes.annotate(
+            short(point.name, 24), (point.cost, point.accuracy), (7, 0), textcoords="offset points", va="center",
+            color=STAND_IN["text"], fontsize=10.5, parse_math=False,
+        )  # fmt: skip
+    least, most = min(point.cost for point in points), max(point.cost for point in points)
+    # Room for the names on the right.
+    axes.set_xlim(least / 1.3, most * max(1.6, (most / least) ** 0.5))
+    ticks = _round_costs(*axes.get_xlim())
+    axes.set_xticks(ticks, [f"{tick:g} ms" for tick in ticks])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    told = ", ".join(f"{point.name} {percent(point.accuracy)} at {point.cost:.3g} ms" for point in points)
+    return inline_svg(figure, "costs", f"accuracy on validation by milliseconds for an image: {told}")
+
+
+def _round_costs(low: float, high: float) -> list[float]:
+    """Round numbers of a logarithmic scale, five at most; where none are within, its middle."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) <= 5:
+            break
+    return ticks[:: -(-len(ticks) // 5)] if ticks else [float(f"{math.sqrt(low * high):.2g}")]
 
 
 def _with_interval(

@@ -11,6 +11,7 @@ from stages.report import text
 from stages.report.audit import describe_audit
 from stages.report.best import describe_best
 from stages.report.board import leaderboard
+from stages.report.costs import describe_costs
 from stages.report.data import ReportData
 from stages.report.page import embed_parts
 from stages.report.pairs import compare_with_best
@@ -34,17 +35,19 @@ def _context(data: ReportData) -> dict[str, Any]:
     chosen = {result["sweep"]: too_good(result) for result in data.sweeps}
     board = leaderboard([as_scored_now(head, data.manifest.group_of) for head in data.heads], data.metric, chosen)
     split = "test" if board.best is None or board.best.test else "validation"
+    bases, joint = describe_bases(data.bases, board), joint_heads(data.bases, board)
     return {
         "title": data.title,
         "parts": Markup(embed_parts(data.parts)),
         "board": board,
         "best": describe_best(board.best, data.manifest, data.root) if board.best else None,
         "data": describe_data(data, split),
-        "bases": describe_bases(data.bases, board),
+        "bases": bases,
+        "costs": describe_costs(bases, joint, board, data.cost),
         "pairs": compare_with_best(board, data.manifest.group_of),
         "calibrations": calibrations(board),
         "sweeps": [describe_sweep(result) for result in data.sweeps],
-        "joint_heads": joint_heads(data.bases, board),
+        "joint_heads": joint,
         "curves": describe_curves(board.rows),
         "notices": notices(data),
         "audit": describe_audit(data.audit, data.manifest, data.root) if data.audit else None,

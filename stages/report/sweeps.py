@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from stages.report.text import count, points
+from stages.report.text import NONE, count, decimal, interval, percent, points
 
 FAILURES_SHOWN = 5
 
@@ -28,6 +28,22 @@ class SweepSection:
         """As the function of this name."""
         return too_good(self.result)
 
+    @property
+    def metric(self) -> str:
+        """What ranks the trials, in words."""
+        return _metric(self.result).replace("_", " ")
+
+    def shown(self, value: float | None) -> str:
+        """A value of that score."""
+        return decimal(value) if _metric(self.result) == "log_loss" else percent(value)
+
+    def around(self, ends: list[float] | None) -> str:
+        """An interval of that score."""
+        if ends is None:
+            return NONE
+        low, high = ends
+        return f"{low:.3f}–{high:.3f}" if _metric(self.result) == "log_loss" else interval(low, high)
+
 
 def describe_sweep(result: dict[str, Any]) -> SweepSection:
     """A sweep as the page shows it."""
@@ -49,9 +65,17 @@ def too_good(result: dict[str, Any]) -> str | None:
     )
     if among < 2:
         return None
-    optimism = result.get("optimism")
+    optimism, loss = result.get("optimism"), _metric(result) == "log_loss"
+    words = f"chosen among {count(among, 'trial')}"
+    where = "" if result["parts"]["sweep"]["cv"] is None else " on the folds"
+    way = "low" if loss else "high"
     if optimism is None:
-        return f"chosen among {count(among, 'trial')}: too high, by how much is not known"
+        return f"{words}: too {way}{where}, by how much is not known"
     if optimism < 0.0005:
-        return f"chosen among {count(among, 'trial')}: hardly too high"
-    return f"chosen among {count(among, 'trial')}: about {points(optimism)} points too high"
+        return f"{words}: hardly too {way}{where}"
+    by = f"{optimism:.3f}" if loss else f"{points(optimism)} points"
+    return f"{words}: about {by} too {way}{where}"
+
+
+def _metric(result: dict[str, Any]) -> str:
+    return str(result["parts"].get("metric", "accuracy"))

@@ -24,9 +24,11 @@ class Kept(NamedTuple):
 
 
 class Checkpoints:
-    """The files of one sweep, in a folder of their own; damaged ones are removed, and their trials trained anew."""
+    """The files of one sweep, in a folder of their own; damaged ones, and those whose scores by the ``metric`` are not known, are
+    removed, and their trials trained anew.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, metric: str = "accuracy") -> None:
         self.folder = folder
         remove_temporaries(folder)
         self._epochs: dict[str, int] = {}
@@ -36,10 +38,11 @@ class Checkpoints:
                     if damaged := file.testzip():
                         raise zipfile.BadZipFile(damaged)
                 with np.load(path, allow_pickle=False) as file:
-                    self._epochs[path.stem] = len(_scores(file))
-                    _fitted(file)
+                    scores, _ = _scores(file), _fitted(file)
+                    if not all(score.by(metric) for score in scores):
+                        raise ValueError(metric)
+                    self._epochs[path.stem] = len(scores)
             except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-                self._epochs.pop(path.stem, None)
                 path.unlink()
 
     def epochs(self, key: str) -> int:
@@ -63,7 +66,7 @@ class Checkpoints:
             told = member.fitted.outcomes
             arrays |= {f"{i}.{name}": each for name, each in told._asdict().items() if each is not None} if told else {}
         fitted = [asdict(replace(each.fitted, outcomes=None)) for each in kept.members]
-        arrays |= {"fitted": json.dumps(fitted), "scores": json.dumps(kept.scores)}
+        arrays |= {"fitted": json.dumps(fitted), "scores": json.dumps([score.stored for score in kept.scores])}
         with atomic_path(self._path(key)) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
         self._epochs[key] = len(kept.scores)
@@ -83,7 +86,7 @@ class Checkpoints:
 
 
 def _scores(file: Any) -> tuple[Score, ...]:
-    return tuple(Score(*each) for each in json.loads(str(file["scores"])))
+    return tuple(map(Score.read, json.loads(str(file["scores"]))))
 
 
 def _fitted(file: Any) -> list[Fitted]:

@@ -42,7 +42,9 @@ class Group:
                 members += [Member(spec, *fold, scored=scored, choice=choice) for fold, scored in pairs]
         kept = [self.checkpoints.read(trial.key) for trial in self.trials if self.checkpoints.epochs(trial.key)]
         begun = [member for each in kept for member in each.members]
-        self._training = Training(members, self.source, self.measure.n_classes, keep_weights=False, begun=begun)
+        self._training = Training(
+            members, self.source, self.measure.n_classes, keep_weights=False, begun=begun, whole=self.measure.whole
+        )
         # After each epoch, of each trial.
         self._scores: list[list[Score]] = [list(each.scores) for each in kept] or [[] for _ in self.trials]
         self._written, self._took, self._told = perf_counter(), 0.0, False
@@ -82,7 +84,9 @@ class Group:
             complete = all(one.stopped for one in fitted)
             problem = "" if all(one.best_epoch for one in fitted) else "training diverged"
             seconds = round(sum(one.seconds for one in fitted), 3)
-            found.append(Record(trial.key, tuple(self._scores[i]), complete, seconds, problem))
+            scores = self._scores[i]
+            told = [*scores[:-1], self.measure.with_interval(scores[-1], self.outcomes(trial.key))] if scores else []
+            found.append(Record(trial.key, tuple(told), complete, seconds, problem))
         return found
 
     def outcomes(self, key: str) -> list[Outcomes]:

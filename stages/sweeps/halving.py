@@ -33,7 +33,7 @@ def halve(sweep: Sweep, trials: Sequence[Trial]) -> None:
         held = _climb(sweep, held, lacking, epochs, f"Sweep {sweep.name}: {where}", 2 if whole else 1)
         if epochs == longest:
             return
-        alive = sorted(alive, key=lambda trial: sweep.ledger[trial.key].after(epochs).ranking)
+        alive = sorted(alive, key=lambda trial: sweep.ledger[trial.key].after(epochs).ranking(sweep.metric))
         alive = alive[: -(-len(alive) // sweep.spec.factor)]
         kept = {trial.key for trial in alive}
         sweep.checkpoints.remove(trial.key for trial in trials if trial.key not in kept)

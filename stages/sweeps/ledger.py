@@ -6,32 +6,74 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cache.files import digest_text
 from stages.heads.intervals import wilson
+from stages.heads.results import rank_of
+
+
+class Chosen(NamedTuple):
+    """The score that trials are ranked by, where that is not accuracy: its name, its value, None where there is none, its standard
+    deviation between seeds, None where that is not known, and its 95% interval, where that was computed and there is one.
+    """
+
+    metric: str
+    value: float | None
+    spread: float | None = 0.0
+    interval: tuple[float, float] | None = None
 
 
 class Score(NamedTuple):
     """How a trial did on validation after some epochs; over ``rows`` images, and with several seeds their mean.
 
-    ``spread`` is the standard deviation of the accuracy between seeds.
+    ``spread`` is the standard deviation of the accuracy between seeds, ``chosen`` another score by which trials are ranked. ``effect``
+    is by how much groups of like images raise the variance of the accuracy; None where there are none, or where it was not computed.
     """
 
     accuracy: float
     loss: float
     rows: int
     spread: float = 0.0
+    chosen: Chosen | None = None
+    effect: float | None = None
+
+    @classmethod
+    def read(cls, stored: Sequence[Any]) -> "Score":
+        """As it was written; earlier versions had four numbers, as there are still where accuracy ranks images without groups."""
+        chosen, effect = [*stored[4:], None, None][:2]
+        if chosen:
+            metric, value, spread, interval = chosen
+            chosen = Chosen(metric, value, spread, interval and (interval[0], interval[1]))
+        return cls(*stored[:4])._replace(chosen=chosen, effect=effect)
+
+    @property
+    def stored(self) -> list[Any]:
+        """As it is written."""
+        return list(self if self.effect is not None else self[:5] if self.chosen else self[:4])
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval."""
-        return wilson(round(self.accuracy * self.rows), self.rows)
+        """Wilson's 95% interval of the accuracy, of as many images as tell as much without groups."""
+        effect = self.effect or 1.0
+        return wilson(round(self.accuracy * self.rows) / effect, self.rows / effect)
 
-    @property
-    def ranking(self) -> tuple[float, float]:
-        """The best first: by accuracy, then by loss, as the leaderboard has it."""
-        return -self.accuracy, self.loss
+    def by(self, metric: str) -> Chosen | None:
+        """The score by which trials are ranked; None where it is not known."""
+        if metric == "accuracy":
+            return Chosen(metric, self.accuracy, self.spread, self.interval)
+        if self.chosen and self.chosen.metric == metric:
+            return self.chosen
+        return Chosen(metric, self.loss, None) if metric == "log_loss" else None
+
+    def has(self, metric: str) -> bool:
+        """Whether this score was computed: of log loss, that trials are ranked by is known of every score, but no interval."""
+        return metric == "accuracy" or (self.chosen is not None and self.chosen.metric == metric)
+
+    def ranking(self, metric: str = "accuracy") -> tuple[float, float]:
+        """The best first: by the metric, then by log loss, as the leaderboard has it."""
+        chosen = self.by(metric)
+        return rank_of(metric, chosen and chosen.value), self.loss
 
 
 @dataclass(frozen=True)
@@ -61,20 +103,20 @@ class Record:
         """The score after so many epochs, or after fewer where it stopped before."""
         return self.scores[min(epochs, len(self.scores)) - 1]
 
-    @property
-    def ranking(self) -> tuple[float, float]:
+    def ranking(self, metric: str = "accuracy") -> tuple[float, float]:
         """That of the last score; a trial that came to nothing is last."""
-        return self.scores[-1].ranking if self.scored else (1.0, float("inf"))
+        return self.scores[-1].ranking(metric) if self.scored else (float("inf"), float("inf"))
 
 
 class Ledger(dict[str, Record]):
     """The records of a sweep by the keys of its trials; in the file a line each, of which the last of a trial counts.
 
-    A line that a killed run left half-written, or that was changed, is passed over, and its trial trained again.
+    A line that a killed run left half-written, or that was changed, is passed over, and its trial trained again. So is a trial of
+    which the score by this ``metric`` is not known: at its end, or where trials are compared on the way, after ``every_epoch``.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, metric: str = "accuracy", every_epoch: bool = False) -> None:
+        self.path, self.metric, self.every_epoch = path, metric, every_epoch
         super().__init__()
         self._writing = Lock()
         if path.exists():
@@ -82,15 +124,22 @@ class Ledger(dict[str, Record]):
                 digest, _, body = line.partition(" ")
                 if digest_text(body)[:16] == digest:
                     raw = json.loads(body)
-                    self[raw["key"]] = Record(**raw | {"scores": tuple(Score(*each) for each in raw["scores"])})
+                    self[raw["key"]] = Record(**raw | {"scores": tuple(map(Score.read, raw["scores"]))})
 
     def covers(self, key: str, epochs: int) -> bool:
         """Whether the score of a trial after so many epochs is known."""
-        return key in self and (self[key].complete or len(self[key].scores) >= epochs)
+        return self.knows(key) and (self[key].complete or len(self[key].scores) >= epochs)
 
     def complete(self, key: str) -> bool:
         """Whether a trial needs no more training."""
-        return key in self and self[key].complete
+        return self.knows(key) and self[key].complete
+
+    def knows(self, key: str) -> bool:
+        """Whether there is a record of a trial that says how it did by the metric, or that it came to nothing."""
+        if key not in self or not self[key].scored:
+            return key in self
+        needed = self[key].scores if self.every_epoch else self[key].scores[-1:]
+        return all(score.by(self.metric) for score in needed)
 
     def add(self, records: Sequence[Record]) -> None:
         """Keep records, on disk before this returns."""
@@ -100,7 +149,7 @@ class Ledger(dict[str, Record]):
         lines = []
         for each in records:
             self[each.key] = each
-            body = json.dumps(asdict(each))
+            body = json.dumps(asdict(each) | {"scores": [score.stored for score in each.scores]})
             lines.append(f"{digest_text(body)[:16]} {body}\n")
         with self._writing:
             try:

@@ -9,33 +9,39 @@ from numpy.typing import NDArray
 
 from stages.heads import rowwise
 from stages.heads.dataset import Dataset
+from stages.heads.intervals import design_effect
 from stages.sweeps.folds import Fold, cross_validation
-from stages.sweeps.ledger import Score
+from stages.sweeps.ledger import Chosen, Score
 from stages.sweeps.spec import SweepSpec
 from stages.training.outcomes import Outcomes
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The ``folds`` that trials are trained and scored on, and the labels ``y`` (all rows,) of so many classes.
+    """The ``folds`` that trials are trained and scored on, the labels ``y`` (all rows,) of so many classes, and the ``metric`` that ranks.
 
     Of all rows that are held out by a fold, those that are ``counted`` have a part in scores, in ascending order: copies of an image
-    are one image. Each of them is held out by one fold.
+    are one image. Each of them is held out by one fold. ``groups`` (n,) are those of the rows that count, None where each is on its own.
     """
 
     folds: Sequence[Fold]
     y: NDArray[np.int64]
     n_classes: int
     counted: NDArray[np.int64]
+    metric: str = "accuracy"
+    groups: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, spec: SweepSpec, data: Dataset) -> "Measure":
+    def of(cls, spec: SweepSpec, data: Dataset, metric: str = "accuracy") -> "Measure":
         """On validation, or on folds of train and validation together. Raises DataError for fewer images than folds."""
         if spec.cv is None:
             folds, counted = [(data.rows("train"), data.rows("validation"))], data.distinct("validation")
         else:
             folds, counted = cross_validation(data, spec.cv, spec.seed), data.distinct("train", "validation")
-        return cls(folds, data.y, len(data.classes), counted)
+        groups = None if data.groups is None else data.groups[counted]
+        if groups is not None and len(np.unique(groups)) == len(groups):
+            groups = None
+        return cls(folds, data.y, len(data.classes), counted, metric, groups)
 
     @cached_property
     def scored(self) -> list[NDArray[np.int64]]:
@@ -46,6 +52,11 @@ class Measure:
     def labels(self) -> NDArray[np.int64]:
         """Of the rows that count (n,)."""
         return self.y[self.counted]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the log-probabilities of all classes are needed."""
+        return self.metric == "auc" and self.n_classes > 2
 
     def joined(self, parts: Sequence[Outcomes]) -> Outcomes:
         """The outcomes of all rows that count, in their order, from those of each fold."""
@@ -59,8 +70,52 @@ class Measure:
         Without outcomes, as no epoch of a trial was finite yet, the worst there is.
         """
         if not by_seed:
-            return Score(0.0, float("inf"), len(self.counted))
-        accuracy = [(each.predicted == self.labels).mean() for each in by_seed]
-        loss = [rowwise.losses(each).mean() for each in by_seed]
-        spread = float(np.std(accuracy, ddof=1)) if len(by_seed) > 1 else 0.0
-        return Score(float(np.mean(accuracy)), float(np.mean(loss)), len(self.counted), spread)
+            none = None if self.metric == "accuracy" else Chosen(self.metric, None)
+            return Score(0.0, float("inf"), len(self.counted), chosen=none)
+        accuracy = [float((each.predicted == self.labels).mean()) for each in by_seed]
+        loss = [float(rowwise.losses(each).mean()) for each in by_seed]
+        chosen = self.chosen(by_seed) if self.metric != "accuracy" else None
+        return Score(float(np.mean(accuracy)), float(np.mean(loss)), len(self.counted), _spread(accuracy), chosen)
+
+    def chosen(self, by_seed: Sequence[Outcomes]) -> Chosen:
+        """The score that ranks trials, without an interval, which takes as long again."""
+        values = [rowwise.score(self.metric, self.labels, each, self.n_classes) for each in by_seed]
+        there = [value for value in values if value is not None]
+        if len(there) < len(values):
+            return Chosen(self.metric, None)
+        return Chosen(self.metric, float(np.mean(there)), _spread(there))
+
+    def with_interval(self, score: Score, by_seed: Sequence[Outcomes]) -> Score:
+        """The score with the interval of what ranks trials: of several seeds, the means of its ends; and with what groups change of it."""
+        if not by_seed:
+            return score
+        effects = [design_effect(each.predicted == self.labels, self.groups) for each in by_seed]
+        if self.groups is not None:
+            score = score._replace(effect=float(np.mean(effects)))
+        if self.metric == "accuracy":
+            return score
+        found = [
+            rowwise.interval(self.metric, self.labels, each, self.n_classes, effect)
+            for each, effect in zip(by_seed, effects, strict=True)
+        ]
+        ends = [each for each in found if each is not None]
+        chosen = self.chosen(by_seed)
+        if len(ends) == len(found):
+            low, high = (float(np.mean(column)) for column in zip(*ends, strict=True))
+            chosen = chosen._replace(interval=(low, high))
+        return score._replace(chosen=chosen)
+
+    def by_groups(self, score: Score) -> Score:
+        """The score of a trial whose outcomes were not kept: as if each group were one image."""
+        if self.groups is None or score.effect is not None:
+            return score
+        return score._replace(effect=len(self.groups) / len(np.unique(self.groups)))
+
+    def told(self, by_seed: Sequence[Outcomes]) -> bool:
+        """Whether outcomes that were kept are of the rows that count, and tell what ranks trials."""
+        rows = len(self.counted)
+        return all(len(each.predicted) == rows and rowwise.told(self.metric, each, self.n_classes) for each in by_seed)
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -28,7 +28,9 @@ class OutcomeFiles:
         """Keep the outcomes of a trial after so many epochs, in the place of those after fewer. Raises OSError."""
         arrays: dict[str, Any] = {"epochs": np.int64(epochs)}
         columns = zip(Outcomes._fields, zip(*by_seed, strict=True), strict=True)
-        arrays |= {name: np.stack(column) for name, column in columns if column[0] is not None}
+        # All log-probabilities of some seeds alone, where the score that ranks was another before a kill, tell nothing.
+        there = {name: [each for each in column if each is not None] for name, column in columns}
+        arrays |= {name: np.stack(column) for name, column in there.items() if len(column) == len(by_seed)}
         with atomic_path(self._path(key)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 

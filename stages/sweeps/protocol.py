@@ -15,7 +15,9 @@ from stages.training.spec import TrainedSpec
 MARKERS = {
     "plain_log_loss": "the log loss of trials has no label smoothing any more",
     "one_epoch": "the folds of a trial take one epoch together now",
+    "adamw_decays": "trials with adamw decay their weights where weight_decay is left out",
     "copies_once": "copies of an image count once in the scores of trials",
+    "groups_count": "intervals of trials count the images of a group as fewer now",
 }
 
 
@@ -28,7 +30,19 @@ def of_trial(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, b
 def of_sweep(sweep: SweepSpec, head: AnyHead, manifest: Manifest) -> dict[str, bool]:
     """What is in the key of a sweep over variants of this head."""
     smooth = isinstance(head, TrainedSpec) and any(_values(sweep.grid, "label_smoothing", head.label_smoothing))
-    return _there(plain_log_loss=smooth, one_epoch=_in_folds(sweep, head), copies_once=_has_copies(sweep, manifest))
+    # Their decay is in the keys of the trials; a head that has adamw itself says so in its own part of the key.
+    decays = "adamw" in _values(sweep.grid, "optimizer", None) and "weight_decay" not in {
+        *sweep.grid,
+        *head.model_fields_set,
+    }
+    return _there(
+        plain_log_loss=smooth,
+        one_epoch=_in_folds(sweep, head),
+        adamw_decays=decays,
+        copies_once=_has_copies(sweep, manifest),
+        # Of what is said of trials, and not of how they are trained or ranked: those that are known stay so.
+        groups_count=_has_groups(sweep, manifest),
+    )
 
 
 def _in_folds(sweep: SweepSpec, head: AnyHead) -> bool:
@@ -47,6 +61,17 @@ def _values(grid: Mapping[str, list[Any] | Range], field: str, otherwise: Any) -
 
 def _has_copies(sweep: SweepSpec, manifest: Manifest) -> bool:
     """Whether an image is there twice, with one label, among those that are scored."""
-    splits = ("train", "validation") if sweep.cv else ("validation",)
-    rows = [(record.sha256, record.label) for record in manifest.records if record.split in splits]
+    rows = _scored(sweep, manifest)
     return len(set(rows)) < len(rows)
+
+
+def _has_groups(sweep: SweepSpec, manifest: Manifest) -> bool:
+    """Whether two images of one group are among those that are scored."""
+    rows, of = set(_scored(sweep, manifest)), manifest.group_of
+    return bool(of) and len({(sha256 in of, of.get(sha256, sha256)) for sha256, _ in rows}) < len(rows)
+
+
+def _scored(sweep: SweepSpec, manifest: Manifest) -> list[tuple[str, str]]:
+    """Contents and labels of the images that trials are scored on."""
+    splits = ("train", "validation") if sweep.cv else ("validation",)
+    return [(record.sha256, record.label) for record in manifest.records if record.split in splits]

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from cache.files import seal, write_csv, write_text
-from stages.sweeps.ledger import Record
+from stages.sweeps.ledger import Chosen, Record
 from stages.sweeps.optimism import Corrected
 from stages.sweeps.spec import SweepSpec
 from stages.sweeps.trials import Trial, effects
 
 LEADERS = 10
 COLUMNS = ("accuracy", "low", "high", "loss", "spread", "trained_epochs", "complete", "seconds", "problem", "key")
+# Where trials are ranked by another score than accuracy.
+CHOSEN = ("score", "score_low", "score_high", "score_spread")
 
 
 def write_sweep(
@@ -27,8 +29,10 @@ def write_sweep(
     """Write the trials, ``ranked`` with the winner first, whose score ``corrected`` is free of optimism; ``parts`` are what the
     sweep's ``key`` is made of.
     """
-    rows = [[rank, *_cells(trial, record, spec.repeats)] for rank, (trial, record) in enumerate(ranked, 1)]
-    write_csv(folder / "trials.csv", ["rank", *spec.grid, *COLUMNS], rows)
+    metric = parts.get("metric", "accuracy")
+    rows = [[rank, *_cells(trial, record, spec.repeats, metric)] for rank, (trial, record) in enumerate(ranked, 1)]
+    chosen = CHOSEN if metric != "accuracy" else ()
+    write_csv(folder / "trials.csv", ["rank", *spec.grid, *COLUMNS[:5], *chosen, *COLUMNS[5:]], rows)
     first_rung = spec.min_epochs if spec.strategy == "halving" else None
     result = {
         "sweep": name,
@@ -37,12 +41,12 @@ def write_sweep(
         "strategy": spec.strategy,
         "trials": len(ranked),
         "complete": sum(record.complete and not record.problem for _, record in ranked),
-        "winner": _described(*ranked[0]),
+        "winner": _described(*ranked[0], metric),
         "optimism": corrected and corrected.optimism,
         "corrected": corrected and corrected.value,
         "corrected_interval": list(corrected.interval) if corrected and corrected.interval else None,
-        "leaders": [_described(*each) for each in ranked[:LEADERS] if each[1].scored],
-        "effects": effects(ranked, spec.grid, first_rung),
+        "leaders": [_described(*each, metric) for each in ranked[:LEADERS] if each[1].scored],
+        "effects": effects(ranked, spec.grid, first_rung, metric),
         "effects_after": first_rung,
         "failed": sum(record.failed for _, record in ranked),
         "failures": [
@@ -53,9 +57,11 @@ def write_sweep(
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
 
-def _described(trial: Trial, record: Record) -> dict[str, Any]:
+def _described(trial: Trial, record: Record, metric: str) -> dict[str, Any]:
     score = record.scores[-1]
-    return {
+    chosen = score.by(metric) if metric != "accuracy" else None
+    other = {"score": chosen.value, "score_interval": chosen.interval, "score_spread": chosen.spread} if chosen else {}
+    return other | {
         "params": dict(trial.params),
         "key": trial.key,
         "accuracy": score.accuracy,
@@ -67,14 +73,23 @@ def _described(trial: Trial, record: Record) -> dict[str, Any]:
     }
 
 
-def _cells(trial: Trial, record: Record, repeats: int) -> list[Any]:
-    numbers = [""] * 5
+def _cells(trial: Trial, record: Record, repeats: int, metric: str) -> list[Any]:
+    numbers = [""] * (5 if metric == "accuracy" else 9)
     if record.scored:
         score = record.scores[-1]
         numbers = [f"{value:.6f}" for value in (score.accuracy, *score.interval, score.loss)]
         numbers.append(f"{score.spread:.6f}" if repeats > 1 else "")
+        if metric != "accuracy":
+            numbers += _chosen_cells(score.by(metric), repeats)
     end = [len(record.scores), record.complete, record.seconds, record.problem, trial.key]
     return [*map(_cell, trial.params.values()), *numbers, *end]
+
+
+def _chosen_cells(chosen: Chosen | None, repeats: int) -> list[str]:
+    if chosen is None or chosen.value is None:
+        return [""] * 4
+    ends = [f"{end:.6f}" for end in chosen.interval] if chosen.interval else ["", ""]
+    return [f"{chosen.value:.6f}", *ends, f"{chosen.spread:.6f}" if repeats > 1 and chosen.spread is not None else ""]
 
 
 def _cell(value: Any) -> str:

@@ -17,7 +17,7 @@ from stages.heads.own import KerasHead
 from stages.heads.spec import KerasSpec, SklearnSpec
 from stages.heads.strengths import Shared, on_path
 from stages.progress import Progress
-from stages.sweeps.ledger import Record
+from stages.sweeps.ledger import Record, Score
 from stages.sweeps.measure import Measure
 from stages.sweeps.trials import Trial
 from stages.training.member import mean_loss
@@ -40,7 +40,7 @@ def score_own(
         losses: list[list[float]] = []
         for (train, held), scored in zip(measure.folds, measure.scored, strict=True):
             told: list[Outcomes] = []
-            note = partial(_note, told, data.y[scored], X[scored])
+            note = partial(_note, told, data.y[scored], X[scored], measure.whole)
             head = KerasHead(seeded, data.classes, home, each_epoch=note)
             try:
                 head.fit(X[train], data.y[train], X[held], data.y[held], progress, name)
@@ -54,12 +54,16 @@ def score_own(
         if best is None:
             return Record(trial.key, (), True, seconds, str(DivergedError.at(spec.learning_rate))), []
         by_seed.append(measure.joined([told[best - 1] for told in epochs]))
-    return Record(trial.key, (measure.score(by_seed),), True, round(seconds, 3)), by_seed
+    return Record(trial.key, (_score(measure, by_seed),), True, round(seconds, 3)), by_seed
 
 
-def _note(told: list[Outcomes], y: NDArray[np.int64], X: NDArray[np.float32], head: KerasHead) -> None:
+def _score(measure: Measure, by_seed: list[Outcomes]) -> Score:
+    return measure.with_interval(measure.score(by_seed), by_seed)
+
+
+def _note(told: list[Outcomes], y: NDArray[np.int64], X: NDArray[np.float32], whole: bool, head: KerasHead) -> None:
     with np.errstate(all="ignore"):  # of a head that diverges
-        told.append(Outcomes.of(y, head.predict_log_proba(X)))
+        told.append(Outcomes.of(y, head.predict_log_proba(X), whole))
 
 
 def best_epoch(losses: Sequence[Sequence[float]], rows: Sequence[int]) -> int | None:
@@ -83,7 +87,7 @@ def score_baselines(trials: Sequence[Trial], data: Dataset, measure: Measure, re
         folds = [fold for job in mine for fold in job]
         problem = next((fold.problem for fold in folds if fold.problem), "")
         by_seed = [] if problem else [measure.joined([fold.outcomes for fold in job]) for job in mine]
-        told = () if problem else (measure.score(by_seed),)
+        told = () if problem else (_score(measure, by_seed),)
         seconds = round(sum(fold.seconds for fold in folds), 3)
         done.append((Record(trial.key, told, not problem, seconds, problem), by_seed))
     return done
@@ -113,7 +117,7 @@ def score_all(
         for (key, spec), fit in zip(once.items(), fits, strict=True):
             try:
                 logs = SklearnHead(spec, classes).take(fit).tried(X[rows])
-                scored[key].append(Scored(Outcomes.of(measure.y[rows], logs), fit.seconds))
+                scored[key].append(Scored(Outcomes.of(measure.y[rows], logs, measure.whole), fit.seconds))
             except HeadError as error:
                 scored[key].append(Scored(Outcomes.empty(0), fit.seconds, str(error)))
     again = {key: [replace(fold, seconds=0.0) for fold in each] for key, each in scored.items()}

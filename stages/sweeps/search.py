@@ -5,12 +5,14 @@ from typing import Any
 
 from cache.errors import HeadError
 from stages.fields import Range
+from stages.heads.scored import METRICS
 from stages.progress import counted
 from stages.sweeps.sweep import Sweep
 from stages.sweeps.trials import Trial
 
 # Trials that are asked for before any of them is told: enough to train together.
 ASKED_AT_ONCE = 8
+WORST_LOSS = 1e9  # of a trial that came to nothing: beyond any other
 
 
 def search(sweep: Sweep, variant: Callable[[dict[str, Any]], Trial]) -> list[Trial]:
@@ -27,7 +29,8 @@ def search(sweep: Sweep, variant: Callable[[dict[str, Any]], Trial]) -> list[Tri
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=sweep.spec.seed, constant_liar=True)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+    high = METRICS[sweep.metric] == "high"
+    study = optuna.create_study(direction="maximize" if high else "minimize", sampler=sampler)
     trials: dict[str, Trial] = {}
     wanted, grid = sweep.spec.trials or 0, sweep.spec.grid
     sweep.progress.say(f"sweep {sweep.name}: {counted(wanted, 'trial')}, asked for {ASKED_AT_ONCE} at a time")
@@ -36,15 +39,17 @@ def search(sweep: Sweep, variant: Callable[[dict[str, Any]], Trial]) -> list[Tri
             asked = [study.ask() for _ in range(min(ASKED_AT_ONCE, wanted - start))]
             batch = [variant({name: _suggested(each, name, values) for name, values in grid.items()}) for each in asked]
             trials |= {trial.key: trial for trial in batch}
+            sweep.remeasure(batch)
             todo = {trial.key: trial for trial in batch if not sweep.ledger.complete(trial.key)}
             advance(len(batch) - len(todo))
             sweep.train(list(todo.values()), list(trials.values()), advance)
             for each, trial in zip(asked, batch, strict=True):
                 record = sweep.ledger[trial.key]
-                if record.scored:
-                    study.tell(each, record.scores[-1].accuracy)
+                chosen = record.scores[-1].by(sweep.metric) if record.scored else None
+                if chosen and chosen.value is not None:
+                    study.tell(each, chosen.value)
                 else:  # one that failed would not count, and be asked for again; one that is pruned counts as bad
-                    each.report(0.0, step=1)
+                    each.report(0.0 if high else WORST_LOSS, step=1)
                     study.tell(each, state=optuna.trial.TrialState.PRUNED)
     return list(trials.values())
 

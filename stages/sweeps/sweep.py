@@ -1,7 +1,7 @@
 """Many variants of one head, scored on validation: each is recorded when it is done, so that none is trained twice."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -47,15 +47,18 @@ class Sweep:
     home: Path = Path()
 
     def __post_init__(self) -> None:
-        self.checkpoints = Checkpoints(self.ledger.path.parent / "under_way")
+        self.metric = self.ledger.metric  # that ranks
+        self.checkpoints = Checkpoints(self.ledger.path.parent / "under_way", self.metric)
         self.outcomes = OutcomeFiles(self.ledger.path.parent / "outcomes")
+        self._measures: dict[Dataset, Measure] = {}
         self._sources: dict[tuple[str, tuple[str, ...], Pool], Source] = {}
         self._making = Lock()
 
     def announce(self, trials: Sequence[Trial]) -> None:
         """Say how many trials there are, and how many of them are known."""
         begun = {trial.key for trial in trials if self.checkpoints.epochs(trial.key)}
-        trained = {key for key, record in self.ledger.items() if not record.failed} - begun
+        self.remeasure(trials)
+        trained = {key for key, record in self.ledger.items() if not record.failed and self.ledger.knows(key)} - begun
         known = sum(trial.key in trained for trial in trials)
         asked = self.spec.trials or prod(len(values) for values in self.spec.grid.values() if isinstance(values, list))
         self.progress.say(
@@ -64,6 +67,22 @@ class Sweep:
             + (f", {known} of them known before" if known else "")
             + (f", {len(begun)} under way" if begun else "")
         )
+
+    def remeasure(self, trials: Sequence[Trial]) -> None:
+        """Score trials that were ranked by another metric before, or without groups, from what was kept of them: after their last
+        epoch alone.
+        """
+        for trial in trials:
+            record = self.ledger.get(trial.key)
+            if record is None or not record.scored:
+                continue
+            measure, last = self.measure(self.data[trial.base]), record.scores[-1]
+            if last.has(self.metric) and (last.effect is not None or measure.groups is None):
+                continue
+            found = self.outcomes.read(trial.key, len(record.scores))
+            if found and measure.told(found):
+                last = measure.with_interval(measure.score(found), found)
+            self.ledger[trial.key] = replace(record, scores=(*record.scores[:-1], measure.by_groups(last)))
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Train until every trial has its record."""
@@ -165,26 +184,30 @@ class Sweep:
         Trials that were dropped on the way have a part in it with what they had by then.
         """
         scored = [(trial, record) for trial, record in ranked if record.scored]
+        plain = scored[0][1].scores[-1].by(self.metric)
         found = self.outcomes.read_all((trial.key, len(record.scores)) for trial, record in scored)
         measure = self.measure(self.data[scored[0][0].base])
-        if found is None or any(len(each.predicted) != len(measure.counted) for each in found[0]):
+        if found is None or plain is None or plain.value is None or not all(map(measure.told, found)):
             return None
-        plain = scored[0][1].scores[-1].accuracy
-        return corrected("accuracy", found, plain, measure.labels, measure.n_classes, self.spec.seed)
+        return corrected(
+            self.metric, found, plain.value, measure.labels, measure.n_classes, self.spec.seed, measure.groups
+        )
 
     def show(self, trials: Sequence[Trial], title: str = "") -> None:
         """Show who leads, in the place of who led before."""
-        lines = leader_lines(self.ranked(trials)[:LEADERS])
+        lines = leader_lines(self.ranked(trials)[:LEADERS], self.metric)
         self.progress.show([f"leaders of sweep {self.name}{title}:", *(f"  {line}" for line in lines)])
 
     def ranked(self, trials: Sequence[Trial]) -> list[tuple[Trial, Record]]:
         """The trials that have a record, the best first, by the last score of each."""
         found = [(trial, self.ledger[trial.key]) for trial in trials if trial.key in self.ledger]
-        return sorted(found, key=lambda pair: pair[1].ranking)
+        return sorted(found, key=lambda pair: pair[1].ranking(self.metric))
 
     def measure(self, data: Dataset) -> Measure:
         """How trials on a base are measured."""
-        return Measure.of(self.spec, data)
+        if data not in self._measures:
+            self._measures[data] = Measure.of(self.spec, data, self.metric)
+        return self._measures[data]
 
     def _inputs(self, trial: Trial) -> int:
         return self.data[trial.base].width(trial.spec.pool, trial.layers)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cache.errors import HeadError
 from stages.fields import Range
+from stages.heads.scored import METRICS
 from stages.heads.spec import AnyHead
 from stages.sweeps.ledger import Record
 from stages.sweeps.spec import SweepSpec
@@ -79,19 +80,19 @@ def _distribution(values: Range) -> Any:
     return stats.randint(values.low, end) if values.whole else stats.uniform(values.low, end - values.low)
 
 
-def leader_lines(ranked: Sequence[tuple[Trial, Record]]) -> list[str]:
-    """Trials with their accuracy, how it differs between seeds, and its 95% interval, a line each."""
+def leader_lines(ranked: Sequence[tuple[Trial, Record]], metric: str = "accuracy") -> list[str]:
+    """Trials with their score by the metric, how it differs between seeds, and its 95% interval, a line each."""
     lines = []
     for trial, record in ranked:
-        if not record.scored:
+        chosen = record.scores[-1].by(metric) if record.scored else None
+        if chosen is None or chosen.value is None:
             continue
-        score = record.scores[-1]
-        low, high = score.interval
         words = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items() if value is not None)
         epochs = len(record.scores)
         after = "" if record.complete else f" after {epochs} epoch{'s' * (epochs > 1)}"
-        spread = f" ±{score.spread:.3f}" if score.spread else ""
-        lines.append(f"{score.accuracy:.3f}{spread} [{low:.3f}, {high:.3f}]{after}  {words}".rstrip())
+        spread = f" ±{chosen.spread:.3f}" if chosen.spread else ""
+        between = " [{:.3f}, {:.3f}]".format(*chosen.interval) if chosen.interval else ""
+        lines.append(f"{chosen.value:.3f}{spread}{between}{after}  {words}".rstrip())
     return lines
 
 
@@ -100,32 +101,37 @@ def _short(value: Any) -> str:
 
 
 def effects(
-    ranked: Sequence[tuple[Trial, Record]], grid: Mapping[str, list[Any] | Range], epochs: int | None = None
+    ranked: Sequence[tuple[Trial, Record]],
+    grid: Mapping[str, list[Any] | Range],
+    epochs: int | None = None,
+    metric: str = "accuracy",
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each parameter and each of its values: how many trials had it, and their mean and best validation accuracy.
+    """For each parameter and each of its values: how many trials had it, and their mean and best score on validation.
 
     Where trials were dropped on the way, all are compared after as many ``epochs`` as all of them had. A value that no trial with
     a result had has 0 trials and None. Numbers stand in ascending order, other values in that of the grid. A range is told in
     four parts, each an equal share of it on its own scale; a long list of numbers in four of equal length.
     """
-    done = [
-        (trial.params, (record.after(epochs) if epochs else record.scores[-1]).accuracy)
-        for trial, record in ranked
-        if (epochs or record.complete) and record.scored
-    ]
+    done: list[tuple[Mapping[str, Any], float]] = []
+    for trial, record in ranked:
+        if (epochs or record.complete) and record.scored:
+            chosen = (record.after(epochs) if epochs else record.scores[-1]).by(metric)
+            if chosen and chosen.value is not None:
+                done.append((trial.params, chosen.value))
+    best = min if METRICS[metric] == "low" else max
     found = {}
     for name, values in grid.items():
         labels, place = _labels(values)
         groups: list[list[float]] = [[] for _ in labels]
-        for params, accuracy in done:
+        for params, value in done:
             if params[name] is not None:
-                groups[place(params[name])].append(accuracy)
+                groups[place(params[name])].append(value)
         found[name] = [
             {
                 "value": label,
                 "trials": len(group),
                 "mean": float(np.mean(group)) if group else None,
-                "best": max(group, default=None),
+                "best": best(group, default=None),
             }
             for label, group in zip(labels, groups, strict=True)
         ]

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from stages.fields import Fraction, Layers, PositiveInt, Seed, Spec, off
 
-Pool = Literal["flatten", "avg", "max", "none"]  # the last for heads that take feature maps as they are
+Pooling = Literal["flatten", "avg", "max", "flatten+l2", "avg+l2", "max+l2"]
+Pool = Pooling | Literal["none"]  # the last for heads that take feature maps as they are
 ADAMW_DECAY = 0.004  # Keras's
 # Wide enough for any head; one of a thousand million would end where memory does.
 Units = Annotated[int, Field(gt=0, le=65_536)]
@@ -73,7 +74,7 @@ class DenseSpec(TrainedSpec):
     """``kind = "dense"``: fully connected layers on pooled features, trained by Keras's rules."""
 
     kind: Literal["dense"]
-    pool: Literal["flatten", "avg", "max"] = "flatten"
+    pool: Pooling = "flatten"
     units: list[Units] = [256]
     activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"] = "relu"
     dropout: Fraction = 0.5

@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 
 from stages.bases.catalogue import BASES
+from stages.bases.figures import FIGURES
 from stages.bases.frozen import FrozenBase
 from stages.bases.model import build, layers_of
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
 
+# Their figures are seen again by building them; the others came from the same script.
+BUILT = ["VGG16", "MobileNetV2", "EfficientNetV2B0", "DenseNet121", "ConvNeXtTiny"]
 LARGER = {"Xception": 75, "InceptionV3": 75, "InceptionResNetV2": 75}
 
 
@@ -46,3 +50,21 @@ def test_features_are_those_of_a_plain_keras_model_with_its_own_preprocessing(tm
     assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
     listed = layers_of(spec, weights)
     assert listed[-1].name == plain.layers[-1].name and spec.cuts[0] in {layer.name for layer in listed}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_the_figures_of_the_table(name: str) -> None:
+    figures = FIGURES[name]
+    model = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(*figures.size, 3))
+    assert (model.count_params(), model.output.shape[1:]) == (figures.parameters, figures.features)
+    multiplied = sum(
+        prod(weight.shape) * prod(layer.output.shape[1:-1])
+        for layer in model.layers
+        for weight in layer.weights
+        if weight.name.endswith("kernel")
+    )
+    assert 2 * multiplied / 1e9 == pytest.approx(figures.gflops, rel=1e-2)
+
+
+def test_every_base_has_figures() -> None:
+    assert FIGURES.keys() == BASES.keys()

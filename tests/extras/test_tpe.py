@@ -35,6 +35,24 @@ def test_it_finds_rates_that_learn_and_goes_on_where_it_was(tmp_path: Path) -> N
     assert keys < {row["key"] for row in trials(project, "learn")}
 
 
+def test_it_goes_down_where_low_is_good_and_away_from_what_diverged(tmp_path: Path) -> None:
+    grid = "grid = { learning_rate = { low = 1e-6, high = 1e30, log = true } }"
+    text = SMALL.replace('"adam"', '"sgd"') + f'[sweeps.learn]\nhead = "small"\nstrategy = "tpe"\ntrials = 40\n{grid}\n'
+    project = Project(tmp_path).create(text + '[report]\nmetric = "log_loss"\n')
+    write_photos(project.photos, {"cat": 30, "dog": 30})
+    outcome = project.make("sweep")
+    assert outcome.code == 0, outcome.out
+    rows = trials(project, "learn")
+    keys = [
+        line.split('"key": "')[1][:64]
+        for line in (project.artifacts / "sweeps" / "learn" / "trials.jsonl").read_text().splitlines()
+    ]
+    loss = {row["key"]: float(row["score"] or "inf") for row in rows}
+    first, last = ([loss[key] for key in keys[part]] for part in (slice(16), slice(-16, None)))
+    assert loss[rows[0]["key"]] == min(loss.values())
+    assert sorted(last)[8] < sorted(first)[8] and sum(each == float("inf") for each in last) <= 4
+
+
 def test_without_optuna_it_is_one_line(tmp_path: Path) -> None:
     project = Project(tmp_path).create(SWEEP)
     write_photos(project.photos, {"cat": 20, "dog": 20})

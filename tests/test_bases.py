@@ -1,0 +1,86 @@
+"""`headstart bases`: what can be had, at a glance."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CONFIG, Project, write_photos
+
+from stages.bases.available import where
+from stages.bases.catalogue import BASES
+from stages.bases.figures import FIGURES
+from stages.bases.licences import licence_of
+from stages.bases.spec import BaseSpec
+
+
+def test_all_bases_are_listed_with_their_figures(tmp_path: Path) -> None:
+    out = Project(tmp_path).headstart("bases").out
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert lines.keys() >= BASES.keys() == FIGURES.keys()
+    for part in ("224×224", "14.7 M", "7×7×512", "50.2", "30.7", "packaged", "CC BY 4.0"):
+        assert part in lines["VGG16"], part
+
+
+def test_those_of_the_configuration_come_first(tmp_path: Path) -> None:
+    project = Project(tmp_path).create(CONFIG.replace("[base]", "[bases.mine]"))
+    write_photos(project.photos, {"cat": 2, "dog": 2})
+    first, mine = project.headstart("bases").out.splitlines()[:2]
+    assert first.startswith("base ") and mine.startswith("mine: VGG16 ")
+    # At 32 pixels, and not as in the table.
+    assert "32×32" in mine and "1×1×512" in mine and "none: random weights" in mine
+
+
+def test_the_named_ones_are_timed(tmp_path: Path) -> None:
+    project = Project(tmp_path).create()
+    write_photos(project.photos, {"cat": 2, "dog": 2})
+    lines = project.headstart("bases", "--time").out.splitlines()
+    (line,) = (line for line in lines if line.startswith("VGG16"))
+    assert any("images/s" in line for line in lines) and float(line.split("–")[1].split()[0].replace(",", "")) > 0
+
+
+def test_a_base_that_there_is_not(tmp_path: Path) -> None:
+    outcome = Project(tmp_path).headstart("bases", "ResNet5")
+    assert outcome.code == 1 and "no base 'ResNet5' (did you mean 'ResNet50'?)" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "VGG16"),
+        ("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", "MobileNetV2"),
+        ("mobilenet_1_0_224_tf_no_top.h5", "MobileNet"),
+        ("weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5", "MobileNetV3Small"),
+        ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "ResNet50"),
+        ("resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "ResNet50V2"),
+        ("efficientnetv2-b0_notop.h5", "EfficientNetV2B0"),
+        ("convnext_tiny_notop.h5", "ConvNeXtTiny"),
+    ],
+)
+def test_weights_that_keras_fetched_are_here(
+    file: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / file).touch()
+    here = {base for base in BASES if "imagenet" in where(BaseSpec(name=base), tmp_path / "weights")}
+    assert here == {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("dinov3_vit_small", "DINOv3 License: gated, to be accepted before the download"),
+        ("convnextv2_tiny.fcmae", "CC BY-NC 4.0: non-commercial"),
+        ("something", "not known: ask who made the file"),
+    ],
+)
+def test_licences_of_files_are_told_by_their_names_or_by_what_lies_beside(
+    tmp_path: Path, name: str, terms: str
+) -> None:
+    path = tmp_path / f"{name}.onnx"
+    spec = BaseSpec(name=f"file:{path}").model_copy(update={"weights": str(path)})
+    assert licence_of(spec, tmp_path).terms == terms
+    (tmp_path / "README.md").write_text("---\ntags: [a]\nlicense: mit\n---\n# Model\nlicense: other\n")
+    assert licence_of(spec, tmp_path).terms == "mit"
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"license": "apache-2.0"}}))
+    assert licence_of(spec, tmp_path).terms == "apache-2.0"

@@ -8,7 +8,8 @@ where so few images give no interval. Of abstention the percentage is that of ru
 more, and the last number the share of images that is answered.
 
 A sweep's winner is chosen among trials that are all equally good: how much too high its score is, in points, and what is left of that
-after the correction (a twentieth of the runs, as of what twice the images give), of single images and of groups of five that are right or wrong together.
+after the correction (a twentieth of the runs, as of what twice the images give), of single images and of groups of five that are right
+or wrong together.
 """
 
 import argparse

@@ -8,6 +8,7 @@ from test_metrics import CLASSES, drawn
 
 from cache.errors import HeadError
 from stages.heads.abstention import Confident, effective, selective, threshold_for
+from stages.heads.areas import area_under_curve
 from stages.heads.calibration import calibration_error, expected_calibration_error, log_softmax
 from stages.heads.intervals import design_effect, f1_interval, holm, paired_difference, wilson
 from stages.heads.means import mean_interval
@@ -164,6 +165,21 @@ def test_groups_count_as_one_where_their_images_are_alike() -> None:
     wide = scores(y, logs, ("a", "b"), True, groups)["accuracy_interval"]
     narrow = scores(y, logs, ("a", "b"), True)["accuracy_interval"]
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+
+def test_areas_of_groups_that_are_hardly_ever_wrong_hold_the_truth() -> None:
+    """The effect of groups on the accuracy was taken for that on the area: of 200 intervals, 178 held the truth."""
+    rng, held = np.random.default_rng(0), 0
+    many, groups = rng.normal([[0], [3]], size=(2, 4_000)), np.repeat(np.arange(80), 5)
+    truth = (many[0][:, None] < many[1][None]).mean()
+    for _ in range(200):
+        y = np.repeat(rng.integers(0, 2, 80), 5)
+        x = np.repeat(rng.normal(size=80), 5) * np.sqrt(0.9) + rng.normal(size=400) * np.sqrt(0.1) + 3 * y
+        p = 1 / (1 + np.exp(-x))
+        found = area_under_curve(y, np.stack([1 - p, p], axis=1), design_effect((p > 0.82) == y, groups), groups)
+        assert found is not None and found.interval is not None
+        held += found.interval[0] <= truth <= found.interval[1]
+    assert held >= 186, held
 
 
 def test_abstention_reaches_the_accuracy_that_was_asked_for() -> None:

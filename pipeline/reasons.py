@@ -98,11 +98,10 @@ def audit_reasons(result: dict[str, Any], parts: dict[str, Any], images_here: bo
         "rows": "images, labels or splits changed",
         "names": "names of images changed",
         "schema": "run by a headstart with another audit",
-        "counted": "copies and images of one group count as fewer now",
     }
     # A renamed file changes its name alone; other changes of images change names as well, which says nothing more.
-    changed = [part for part in why if result["parts"].get(part) != parts.get(part)]
-    reasons = [why[part] for part in changed if part not in ("names", "counted") or "rows" not in changed]
+    changed = [part for part in why if result["parts"].get(part) != parts[part]]
+    reasons = [why[part] for part in changed if part != "names" or "rows" not in changed]
     if "pixels" in result["left_out"] and images_here:
         reasons.append("the images are here again")
     if (

@@ -5,7 +5,7 @@ from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.targets import BaseTarget
 from stages.bases.licences import licence_of
-from stages.bases.weights import NOTES
+from stages.bases.weights import note
 from stages.heads.looks import test_looks
 from stages.progress import Progress
 from stages.report.data import AuditSummary, BaseSummary, HeadSummary, ReportData
@@ -67,6 +67,6 @@ def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
         seconds=sum(info.seconds for info in infos),
         precisions=sorted({info.precision for info in infos}),
         devices=sorted({info.device for info in infos}),
-        note=NOTES.get(base.spec.weights),
+        note=note(base.spec),
         licence=f"{licence.terms} ({licence.source})",
     )

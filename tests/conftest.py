@@ -176,7 +176,7 @@ class Project:
     def create(self, config: str = CONFIG) -> "Project":
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "Makefile", self.folder)
-        for name in ("requirements.lock", "pyproject.toml"):
+        for name in ("requirements.lock", "requirements-weights.lock", "pyproject.toml"):
             shutil.copy(ROOT / name, self.folder)
         self.config.write_text(config)
         return self

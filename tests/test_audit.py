@@ -16,8 +16,8 @@ from cache.files import sha256_file
 from stages.audit.audit import AuditTask, audit
 from stages.audit.contents import Contents
 from stages.audit.copies import near_copies
-from stages.audit.curve import Point, part, power_law
-from stages.audit.folds import folds
+from stages.audit.curve import Curve, Point, order, part, power_law
+from stages.audit.folds import folds, kin
 from stages.audit.leak import leaks
 from stages.audit.neighbours import nearest
 from stages.audit.outliers import far_off
@@ -138,7 +138,7 @@ def test_identical_files_across_splits_are_a_leak_as_well(tmp_path: Path) -> Non
     data = dataset(tmp_path, np.concatenate([X, X[again]]), labels + ["class1"] * 20, splits, paths, digests)
     contents = contents_of(data)
     found = nearest(contents.unit)
-    leak = leaks(contents, found, near_copies(contents.unit, found).group)
+    leak = leaks(contents, found, kin(contents, near_copies(contents.unit, found).group))
     assert leak["test"].copied == 20 and leak["test"].without is None
     result = audit(task(tmp_path), data)
     assert result["outliers"]["counts"]["conflicting labels"] == 2 * sum(label != "class1" for label in labels[:20])
@@ -148,7 +148,7 @@ def test_folds_keep_copies_together_and_are_alike(tmp_path: Path) -> None:
     data = leaking(tmp_path)
     contents = contents_of(data)
     group = near_copies(contents.unit, nearest(contents.unit)).group
-    fold = folds(contents, group, 5)
+    fold = folds(contents, kin(contents, group), np.arange(len(contents.of)), 5)
     mine = group[contents.of]
     assert all(len(set(fold[mine == each])) == 1 for each in range(group.max() + 1))
     sizes = np.bincount(fold)
@@ -263,11 +263,12 @@ HOSTILE = ['a "b",c.jpg', "line\nbreak.jpg", "\udcff.jpg", "=1+1.jpg", "é 😀.
 def test_proposals_name_files_as_the_manifest_does(tmp_path: Path) -> None:
     import csv
 
-    X, labels = classes_of(300)
+    X, labels = classes_of(300, apart=2.5)
     X = with_copies(X, np.arange(5))
     paths = [f"{i}.jpg" for i in range(300)] + HOSTILE
     labels = labels + [CLASSES[(i + 1) % 3] for i in range(5)]
-    audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(305), paths))
+    splits = [*splits_of(300), *["train"] * 5]
+    audit(task(tmp_path), dataset(tmp_path, X, labels, splits, paths))
 
     def read(path: Path) -> list[list[str]]:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -282,6 +283,9 @@ def test_proposals_name_files_as_the_manifest_does(tmp_path: Path) -> None:
     header, *rows = read(tmp_path / "corrections.csv")
     assert header == ["path", "label"] and len(rows) == count and {row[1] for row in rows} <= set(CLASSES)
     assert {row[0] for row in rows} <= set(paths)
+    true = {name: CLASSES[i % 3] for i, name in enumerate(HOSTILE)}
+    likely = {name: label for name, label in rows if name in true}
+    assert len(likely) >= 3 and likely.items() <= true.items()
 
 
 def test_an_edited_proposal_is_left_alone(tmp_path: Path) -> None:
@@ -296,14 +300,14 @@ def test_an_edited_proposal_is_left_alone(tmp_path: Path) -> None:
     assert "mine.jpg" in path.read_text()
 
 
-def points_of(a: float, b: float, c: float, m: int = 4000) -> list[Point]:
+def points_of(a: float, b: float, c: float, m: int = 4000) -> Curve:
     """Points of a known law, with the chance of m images."""
     rng = np.random.default_rng(0)
     out = []
     for share, draws in ((0.05, 5), (0.1, 5), (0.25, 3), (0.5, 2), (1.0, 1)):
         error = a + b * share**-c
         out += [Point(share, draw, round(10_000 * share), 1.0, rng.random(m) >= error) for draw in range(draws)]
-    return out
+    return Curve(out, np.arange(m))
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(0.02, 0.05, 0.4), (0.0, 0.1, 0.3), (0.1, 0.0, 0.5)])
@@ -318,9 +322,11 @@ def test_a_known_law_is_found_with_an_interval_that_holds_it(a: float, b: float,
 def test_parts_of_train_are_nested_stratified_and_hold_every_class(tmp_path: Path) -> None:
     X, labels = classes_of(300)
     contents = contents_of(dataset(tmp_path, X, labels, splits_of(300)))
-    train = contents.rows("train")
+    train, alone = contents.rows("train"), np.arange(300)
     parts: dict[Any, set[int]] = {
-        (share, draw): set(part(contents, train, share, draw)) for share in (0.05, 0.25, 1.0) for draw in range(3)
+        (share, draw): set(part(contents, order(contents, alone, train, draw), share))
+        for share in (0.05, 0.25, 1.0)
+        for draw in range(3)
     }
     for draw in range(3):
         assert parts[0.05, draw] < parts[0.25, draw] < parts[1.0, draw] == set(train)

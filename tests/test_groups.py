@@ -134,6 +134,54 @@ def test_where_the_labels_are_gone_groups_stay_as_they_were(tmp_path: Path) -> N
         groups_again(data, Manifest("csv", found.classes, found.records))
 
 
+def test_a_group_of_more_than_half_of_the_images_is_named(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p", 20)
+    pattern = r"(animal\d)"  # meant for all digits, it puts animals 1 and 10 to 19 together
+    (note,) = [note for note in look(tmp_path / "p", group=pattern).notes if note.startswith("GROUPS")]
+    assert note == (
+        r"GROUPS: data.group = '(animal\\d)': found 10 groups among 100 images, the largest of which ('animal1') has 55, more than "
+        "half, and goes into one split; mend data.group so that it tells groups apart: what the part in brackets matches is the name "
+        "of the group"
+    )
+    assert not [note for note in look(tmp_path / "p", group=PATTERN).notes if note.startswith("GROUPS")]
+
+
+def test_one_group_of_all_images_is_an_error(tmp_path: Path) -> None:
+    write_animals(tmp_path / "p", 20)
+    with pytest.raises(
+        DataError,
+        match=r"data.group = '\(animal\)': found 1 group among 100 images, the largest of which \('animal'\) has 100: expected groups "
+        "that are much smaller, as each goes into one split; mend data.group so that it tells groups apart: what the part in brackets",
+    ):
+        look(tmp_path / "p", group="(animal)")
+    lines = [f"{path.parent.name}/{path.name},all" for path in (tmp_path / "p").glob("*/*.png")]
+    with pytest.raises(DataError, match="has 100: expected .* its column group has the name of the group"):
+        look(tmp_path / "p", group=write_groups(tmp_path, *lines))
+    write_labels(tmp_path / "p", dict.fromkeys((line.split(",")[0] for line in lines), "all"))
+    with pytest.raises(DataError, match="has 100: expected .* each value of that column is a group"):
+        look(tmp_path / "p", group="animal")
+
+
+def test_names_that_begin_with_a_space_are_found_in_every_table(tmp_path: Path) -> None:
+    """Around names of which there is no such file, spaces are as if not there."""
+    root = tmp_path / "p"
+    names = [f" {i}.png" if i % 2 else f"{i}.png" for i in range(40)] + ["\u00a0x.png", " 0.png"]
+    for i, name in enumerate(names):
+        write_image(root / name, i)
+    rows = [f"{name},{'cat' if i % 3 else 'dog'},{'g' if i < 4 else ''}" for i, name in enumerate(names)]
+    rows[2] = f" {rows[2]}"
+    (root / "labels.csv").write_text("\n".join(["filename,label,animal", *rows]) + "\n")
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("path,label\n 1.png,dog\n 2.png , dog\n")
+    found = look(root, group="animal", corrections=corrections)
+    assert {record.path for record in found.records} == set(names) and found.unlabelled == ()
+    of = {record.path: (record.label, group) for record, group in zip(found.records, found.groups, strict=True)}
+    assert of[" 1.png"] == of["2.png"] == ("dog", "g") and of["0.png"] == ("dog", "g") and of[" 0.png"] == ("cat", "")
+    found = look(root, group=write_groups(tmp_path, " 1.png,x", " 2.png , x", "\u00a0x.png,x"))
+    grouped = {record.path for record, group in zip(found.records, found.groups, strict=True) if group == "x"}
+    assert grouped == {" 1.png", "2.png", "\u00a0x.png"}
+
+
 def test_identical_images_join_their_groups(tmp_path: Path) -> None:
     write_animals(tmp_path / "p")
     for one, other in (("cat/animal0-0", "cat/animal2-0"), ("cat/animal2-1", "cat/animal4-1")):

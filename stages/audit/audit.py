@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from cache.errors import HeadError
 from stages.audit.contents import Contents
-from stages.audit.copies import near_copies
+from stages.audit.copies import near_copies, unless_classes
 from stages.audit.curve import described, learning_curve, power_law
-from stages.audit.labels import MISSING, out_of_fold, suspicions
-from stages.audit.leak import leaks, with_copy_in_train
+from stages.audit.folds import kin
+from stages.audit.labels import FOLDS, MISSING, out_of_fold, suspicions
+from stages.audit.leak import leaks
 from stages.audit.listing import Table, conflict_rows, copy_rows, curve_rows, far_rows, label_rows, map_rows, pixel_rows
 from stages.audit.neighbours import nearest
 from stages.audit.outliers import far_off
@@ -21,7 +22,7 @@ from stages.audit.pixels import looks
 from stages.audit.projection import projection
 from stages.audit.results import COLUMNS, write_audit
 from stages.heads.dataset import Dataset
-from stages.progress import SILENT, Progress
+from stages.progress import SILENT, Progress, counted
 
 # Rows of each list that stand in the result, for the page and for who reads it; the tables have all of them.
 SHOWN = 60
@@ -55,7 +56,8 @@ def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[s
     contents = Contents.read(data, task.layer)
     with progress.task("Near-copies", 1, "searches") as advance:
         found = nearest(contents.unit)
-        copies = near_copies(contents.unit, found)
+        copies = unless_classes(near_copies(contents.unit, found), contents.y[contents.first])
+        together = kin(contents, copies.group)
         advance(1)
     left_out: dict[str, str] = {}
     tables: dict[str, Table] = {
@@ -63,11 +65,11 @@ def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[s
         "outliers.csv": [*conflict_rows(contents), *far_rows(contents, far_off(found))],
         "map.csv": [],
     }
-    if not found.distance.shape[1] or copies.dimension == 0:
-        left_out["near_copies"] = f"too few images: {len(contents.first)} different ones"
+    if copies.unclear:
+        left_out["near_copies"] = f"near-copies: cannot be told from others: {copies.unclear}"
     pixels = _pixels(task, contents, tables, left_out, progress)
-    labels = _labels(contents, copies.group, tables, left_out, progress)
-    curve = _curve(contents, with_copy_in_train(contents, copies.group), tables, left_out, progress)
+    labels = _labels(contents, together, tables, left_out, progress)
+    curve = _curve(contents, together, tables, left_out, progress)
     points = projection(contents)
     tables["map.csv"] = map_rows(contents, points)
     result = {
@@ -79,6 +81,7 @@ def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[s
         "classes": list(contents.classes),
         "images": len(contents.records),
         "contents": len(contents.first),
+        "grouped": contents.groups is not None,
         "copies": {
             **_copies(tables["near_copies.csv"]),
             "pairs": len(copies.pairs),
@@ -87,7 +90,7 @@ def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[s
         },
         "leak": {
             split: _leak(leak) | {"example": _example(split, tables["near_copies.csv"])}
-            for split, leak in leaks(contents, found, copies.group).items()
+            for split, leak in leaks(contents, found, together).items()
         },
         "labels": labels,
         "outliers": _counted(tables["outliers.csv"]),
@@ -114,21 +117,27 @@ def _pixels(
 
 def _labels(
     contents: Contents,
-    group: NDArray[np.int64],
+    together: NDArray[np.int64],
     tables: dict[str, Table],
     left_out: dict[str, str],
     progress: Progress,
 ) -> dict[str, Any] | None:
     tables["labels.csv"] = []
     try:
-        scored = out_of_fold(contents, group, progress)
-        found = suspicions(contents.y, scored.logs)
+        scored = out_of_fold(contents, together, progress)
+        found = suspicions(contents, scored)
     except ModuleNotFoundError as error:
         left_out["labels"] = f"{MISSING} ({error})"
     except HeadError as error:
         left_out["labels"] = f"suspicious labels: {error}"
     else:
         tables["labels.csv"] = label_rows(contents, found)
+        if scored.few:
+            names = ", ".join(scored.few[:5]) + (" …" if len(scored.few) > 5 else "")
+            left_out["few"] = (
+                f"labels of {counted(len(scored.few), 'class', 'classes')} with fewer than {FOLDS} images that are "
+                f"not alike ({names})"
+            )
         return {
             "suspicious": len(found),
             "C": scored.C,
@@ -140,22 +149,19 @@ def _labels(
 
 def _curve(
     contents: Contents,
-    copied: NDArray[np.bool_],
+    together: NDArray[np.int64],
     tables: dict[str, Table],
     left_out: dict[str, str],
     progress: Progress,
 ) -> dict[str, Any] | None:
     tables["learning_curve.csv"] = []
     try:
-        points = learning_curve(contents, copied, progress)
+        curve = learning_curve(contents, together, progress)
     except HeadError as error:
         left_out["curve"] = f"learning curve: {error}"
         return None
-    if not points:
-        left_out["curve"] = "learning curve: too few validation images without a near-copy in train"
-        return None
-    tables["learning_curve.csv"] = curve_rows(points)
-    law = power_law(points)
+    tables["learning_curve.csv"] = curve_rows(curve)
+    law = power_law(curve)
     doubled = law and {
         "images": 2 * law.whole,
         "accuracy": round(law.doubled, 6),
@@ -163,8 +169,8 @@ def _curve(
         "high": round(law.interval[1], 6),
     }
     return {
-        "n": len(points[0].right),
-        "points": [{name: round(value, 6) for name, value in row.items()} for row in described(points)],
+        "n": len(curve.kin),
+        "points": [{name: round(value, 6) for name, value in row.items()} for row in described(curve)],
         "law": law and {name: round(getattr(law, name), 6) for name in ("a", "b", "c", "whole")},
         "doubled": doubled,
     }

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from cache.manifest import ImageRecord
 from stages.heads.dataset import Dataset
-from stages.heads.intervals import design_effect
 
 
 @dataclass(frozen=True)
@@ -18,8 +17,8 @@ class Contents:
 
     ``records`` are the n files, ``y`` (n,) int64 their labels, which index ``classes``, ``split`` (n,) the names of their splits.
     ``of`` (n,) int64 is the position of each file's content, ``first`` (u,) int64 that of the first file of each content.
-    ``X`` (u, d) float32 are averaged features, ``unit`` (u, d) float32 their roots, of length 1. ``groups`` (n,) int64 are those of
-    ``[data] group``, None where they are not used.
+    ``X`` (u, d) float32 are averaged features, ``unit`` (u, d) float32 their roots, of length 1. ``groups`` (u,) int64 are those of
+    ``[data] group``, one of its own for a content in none; None where groups are not used.
     """
 
     records: Sequence[ImageRecord]
@@ -41,7 +40,8 @@ class Contents:
         first = np.flatnonzero(new)
         X = data.X("avg", (layer,))[first]
         split = np.array([record.split for record in records])
-        return cls(records, data.classes, data.y, split, np.cumsum(new) - 1, first, X, unit(X), data.groups)
+        groups = None if data.groups is None else data.groups[first]
+        return cls(records, data.classes, data.y, split, np.cumsum(new) - 1, first, X, unit(X), groups)
 
     def digest(self, content: int) -> str:
         """SHA-256 of a content."""
@@ -52,15 +52,12 @@ class Contents:
         return np.flatnonzero(np.isin(self.split, splits))
 
     def distinct(self, *splits: str) -> NDArray[np.int64]:
-        """The positions of the files of some splits, of copies with one label only the first: they are one image."""
+        """As ``rows``, of copies with one label only the first: they are one image."""
         rows = self.rows(*splits)
-        first = np.unique(self.of[rows] * len(self.classes) + self.y[rows], return_index=True)[1]
-        found: NDArray[np.int64] = rows[np.sort(first)]
-        return found
-
-    def effect(self, rows: NDArray[np.int64], right: NDArray[np.bool_]) -> float:
-        """By how much groups raise the variance of the share of ``rows`` (m,) that are ``right`` (m,)."""
-        return design_effect(right, None if self.groups is None else self.groups[rows])
+        # Copies stand side by side, those with one label too.
+        same = (np.diff(self.of[rows]) == 0) & (np.diff(self.y[rows]) == 0)
+        kept: NDArray[np.int64] = rows[np.concatenate([np.ones(min(len(rows), 1), bool), ~same])]
+        return kept
 
 
 def unit(X: NDArray[np.float32]) -> NDArray[np.float32]:

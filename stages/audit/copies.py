@@ -10,7 +10,7 @@ probability that its nearest neighbour lies so near by chance, and the limit is 
 (1995) 289): of the images that are named, a share of ``FALSE`` is expected to be there by chance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ FAR = 5
 FEWEST = 9
 # Rounding to float16 alone moves features by about this distance.
 ROUNDING = 1e-3
+# Where the tenth neighbour is usually no farther than this, there is no scale.
+SAME = 2 * ROUNDING
+# Nor is there one where neighbours lie as in a space of so many dimensions: they are equally far.
+EVEN = 1e4
 # The scale of a place is no less than this share of the usual one: else a picture with more near-copies than neighbours are
 # looked for would pass for a dense place.
 DENSEST = 0.25
@@ -42,7 +46,8 @@ class Copies:
 
     ``pairs`` (p, 2) int64 are positions, the smaller first; ``distance`` (p,) float64 is that of the two. ``group`` (u,) int64
     numbers the groups from 0 on, -1 for a content that is in none. ``dimension`` and ``limit`` are those of the search: pairs are
-    nearer than ``limit`` times the ``scale`` (u,) float64 of both.
+    nearer than ``limit`` times the ``scale`` (u,) float64 of both. ``unclear`` says why near-copies cannot be told from others, where
+    they cannot.
     """
 
     pairs: NDArray[np.int64]
@@ -51,24 +56,45 @@ class Copies:
     dimension: float
     limit: float
     scale: NDArray[np.float64]
+    unclear: str = ""
 
 
 def near_copies(unit: NDArray[np.float32], found: Neighbours) -> Copies:
     """The near-copies among contents with features ``unit`` (u, d) of length 1 and their nearest neighbours."""
     u = len(unit)
     k = min(SCALE, found.distance.shape[1])
-    nowhere = np.full(u, -1, np.int64)
+    none = Copies(np.empty((0, 2), np.int64), np.empty(0), np.full(u, -1, np.int64), 0.0, 0.0, np.zeros(u))
     if k < FEWEST:
-        return Copies(np.empty((0, 2), np.int64), np.empty(0), nowhere, 0.0, 0.0, np.zeros(u))
+        return replace(none, unclear=f"expected {FEWEST + 1} different images at least, found {u}")
     distance = np.maximum(found.distance, ROUNDING)
+    if np.median(distance[:, k - 1]) <= SAME:
+        return replace(none, unclear="the base gives most images the same features")
     scale = np.maximum(distance[:, k - 1], DENSEST * np.median(distance[:, k - 1]))
     dimension = dimension_of(distance[:, :k])
+    if dimension > EVEN and distance[:, 0].min() > LARGEST * distance[:, k - 1].max():
+        return replace(none, dimension=dimension, unclear="all images are equally unlike one another to the base")
     limit = _limit(distance[:, 0] / scale, dimension, k)
     near = distance <= limit * np.minimum(scale[:, None], scale[found.position])
     one, two = np.nonzero(near)[0], found.position[near]
     pairs, where = np.unique(np.sort(np.stack([one, two], axis=1), axis=1), axis=0, return_index=True)
     apart = found.distance[near][where]
     return Copies(pairs, apart, groups(unit, pairs, scale, limit), dimension, limit, scale)
+
+
+def unless_classes(found: Copies, y: NDArray[np.int64]) -> Copies:
+    """``found``, or none where most contents, with labels (u,), are in a group that is their whole class.
+
+    Where a class has fewer images than neighbours are looked for, the scale of a place is the distance to other classes, and all
+    images of a class may seem to be one picture.
+    """
+    inside = found.group >= 0
+    pairs, counts = np.unique(np.stack([found.group[inside], y[inside]]), axis=1, return_counts=True)
+    whole = counts == np.bincount(y)[pairs[1]]
+    if 2 * counts[whole].sum() <= len(y):
+        return found
+    nothing = Copies(np.empty((0, 2), np.int64), np.empty(0), np.full(len(y), -1), found.dimension, 0.0, found.scale)
+    why = "the images of most classes are all as near as copies, and too few of each to say that they are none"
+    return replace(nothing, unclear=why)
 
 
 def dimension_of(distance: NDArray[np.float64]) -> float:

@@ -11,36 +11,40 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import HeadError
 from stages.audit.contents import Contents
-from stages.audit.linear import STRENGTHS, asked
-from stages.heads.intervals import Interval, design_effect, wilson
+from stages.audit.leak import with_kin_in_train
+from stages.audit.linear import STRENGTHS, asked, best_of, standardised
+from stages.heads.intervals import design_effect, wilson
 from stages.progress import SILENT, Progress
 
 # Shares of train, and how often each is drawn: small parts differ most from draw to draw.
 DRAWS = {0.05: 5, 0.1: 5, 0.25: 3, 0.5: 2, 1.0: 1}
 # Validation images that a curve needs to tell anything.
 FEWEST = 20
+# Where the exponent of the law is looked for first.
+EXPONENTS = tuple(np.geomspace(0.05, 2, 12))
 # Samples of the bootstrap.
 RESAMPLES = 200
 
 
 @dataclass(frozen=True)
 class Point:
-    """A part of train, drawn once: ``images`` in it, ``right`` (m,) bool for each validation image, at the strength ``C``; ``groups``
-    (m,) are those of these images, None where groups are not used.
-    """
+    """A part of train, drawn once: ``images`` in it, ``right`` (m,) bool for each validation image, at the strength ``C``."""
 
     share: float
     draw: int
     images: int
     C: float
     right: NDArray[np.bool_]
-    groups: NDArray[np.int64] | None = None
 
-    @property
-    def interval(self) -> Interval:
-        """Of its accuracy."""
-        return _interval([self])
+
+@dataclass(frozen=True)
+class Curve:
+    """``points`` of parts of train, on the same validation images, whose ``kin`` (m,) int64 tells which of them are alike."""
+
+    points: Sequence[Point]
+    kin: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -54,65 +58,77 @@ class Law:
     doubled: float
     interval: tuple[float, float]
 
-    def accuracy(self, n: float) -> float:
-        """Of a head on n images."""
-        return 1 - float(_error(np.array([n / self.whole]), self.a, self.b, self.c)[0])
 
+def learning_curve(contents: Contents, kin: NDArray[np.int64], progress: Progress = SILENT) -> Curve:
+    """Fit a linear head to parts of train, and score it on validation.
 
-def learning_curve(contents: Contents, copied: NDArray[np.bool_], progress: Progress = SILENT) -> list[Point]:
-    """Fit a linear head to parts of train, and score it on validation; empty where validation has too few images.
-
-    Images (n,) with a near-copy in train are not scored: they would be right as soon as their copy is drawn. The strength is that
-    with the lowest log loss on validation, the same for all draws of a share. Raises HeadError where the features cannot be fitted.
+    Images with kin (u,) in train are not scored: they would be right as soon as theirs are drawn. Copies count once. The strength is
+    that with the lowest log loss on validation in the first draw of a share, and no more than one step from that of the share before.
+    Raises HeadError where validation has too few images, and where the features cannot be fitted.
     """
-    train = contents.rows("train")
-    scored = np.array([row for row in contents.distinct("validation") if not copied[row]], np.int64)
+    train, copied = contents.distinct("train"), with_kin_in_train(contents, kin)
+    scored = contents.distinct("validation")
+    scored = scored[~copied[scored]]
     if len(scored) < FEWEST:
-        return []
-    X, y = contents.X[contents.of], contents.y
-    groups = None if contents.groups is None else contents.groups[scored]
+        raise HeadError(
+            f"expected at least {FEWEST} validation images that are like none in train, found {len(scored)}"
+        )
+    if len(contents.classes) < 2:
+        raise HeadError(f"expected two classes at least, found {len(contents.classes)}")
+    X, y = standardised(contents.X, contents.of[train]), contents.y
+    others = X[contents.of[scored]]
+    orders = [order(contents, kin, train, draw) for draw in range(max(DRAWS.values()))]
     points: list[Point] = []
+    near: Sequence[float] = STRENGTHS
     with progress.task("Learning curve", sum(DRAWS.values()), "heads") as advance:
         for share, draws in DRAWS.items():
-            parts = [part(contents, train, share, draw) for draw in range(draws)]
-            logs = np.empty((draws, len(STRENGTHS), len(scored), len(contents.classes)))
-            for draw, rows in enumerate(parts):
-                logs[draw] = asked(X[rows], y[rows], X[scored], contents.classes)
+            strengths = near
+            for draw in range(draws):
+                rows = part(contents, orders[draw], share)
+                logs = asked(X[contents.of[rows]], y[rows], others, contents.classes, strengths)
+                best = best_of(logs, y[scored])
+                strengths = (strengths[best],)
+                right = logs[best].argmax(axis=1) == y[scored]
+                points.append(Point(share, draw, len(rows), strengths[0], right))
                 advance(1)
-            loss = -logs[:, :, np.arange(len(scored)), y[scored]].mean(axis=(0, 2))
-            best = int(loss.argmin())
-            points += [
-                Point(share, draw, len(rows), STRENGTHS[best], logs[draw, best].argmax(axis=1) == y[scored], groups)
-                for draw, rows in enumerate(parts)
-            ]
-    return points
+            place = STRENGTHS.index(strengths[0])
+            near = STRENGTHS[max(place - 1, 0) : place + 2]
+    return Curve(points, kin[contents.of[scored]])
 
 
-def part(contents: Contents, train: NDArray[np.int64], share: float, draw: int) -> NDArray[np.int64]:
-    """The files of a share of train, at least one of each class; a smaller share of the same draw is within a larger one.
-
-    Drawn by the digests of the contents, of which each draw takes other digits, and class by class.
+def order(contents: Contents, kin: NDArray[np.int64], train: NDArray[np.int64], draw: int) -> NDArray[np.int64]:
+    """The files ``train`` (t,) in the order in which a draw takes them: by the digests of the contents, of which each draw takes other
+    digits. Kin (u,) are taken one after the other, as more photos are seldom of what is there already.
     """
+    turned = np.array([_turned(contents.records[row].sha256, draw) for row in contents.first], np.uint64)
+    of_kin = turned[np.unique(kin, return_index=True)[1]]
+    content = contents.of[train]
+    found: NDArray[np.int64] = train[np.lexsort((train, turned[content], of_kin[kin[content]]))]
+    return found
+
+
+def part(contents: Contents, ordered: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """The first files of each class, at least one; a smaller share of the same draw is within a larger one."""
     chosen = []
     for label in range(len(contents.classes)):
-        rows = map(int, train[contents.y[train] == label])
-        ordered = sorted(rows, key=lambda row: (_order(contents.records[row].sha256, draw), row))
-        chosen += ordered[: int(np.ceil(share * len(ordered)))]
-    return np.array(sorted(chosen), np.int64)
+        rows = ordered[contents.y[ordered] == label]
+        chosen.append(rows[: int(np.ceil(share * len(rows)))])
+    return np.sort(np.concatenate(chosen))
 
 
-def _order(digest: str, draw: int) -> str:
-    """Digits of a digest, turned so that each draw begins at others: as good as drawn anew."""
+def _turned(digest: str, draw: int) -> int:
+    """Sixteen digits of a digest, other ones for each draw: as good as drawn anew."""
     start = 12 * (draw % 5) + 4
-    return digest[start:] + digest[:start]
+    return int((digest + digest)[start : start + 16], 16)
 
 
-def power_law(points: Sequence[Point]) -> Law | None:
+def power_law(curve: Curve) -> Law | None:
     """The law through the points, and how sure it is; None where none can be fitted.
 
     The interval holds which validation images there are, and which images of train were drawn: both are drawn again with
-    replacement, groups of images as a whole, and the law fitted again, 200 times (percentile bootstrap; Efron, Tibshirani, 1993).
+    replacement, kin as a whole, and the law fitted again, 200 times (percentile bootstrap; Efron, Tibshirani, 1993).
     """
+    points = curve.points
     if len({point.images for point in points}) < 4:
         return None
     whole = max(point.images for point in points)
@@ -120,18 +136,17 @@ def power_law(points: Sequence[Point]) -> Law | None:
     if found is None:
         return None
     rng = np.random.default_rng(0)
-    m = len(points[0].right)
-    which = np.arange(m) if points[0].groups is None else np.unique(points[0].groups, return_inverse=True)[1]
-    units = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+    which, sizes = np.unique(curve.kin, return_inverse=True, return_counts=True)[1:]
+    hits = [np.bincount(which, point.right) for point in points]
     draws: dict[float, list[int]] = {}
     for place, point in enumerate(points):
         draws.setdefault(point.share, []).append(place)
     doubled = []
     for _ in range(RESAMPLES):
-        images = np.concatenate([units[i] for i in rng.integers(0, len(units), len(units))])
+        drawn = rng.integers(0, len(sizes), len(sizes))
         chosen = [places[i] for places in draws.values() for i in rng.integers(0, len(places), len(places))]
-        again = [points[place] for place in chosen]
-        law = _fit(again, [point.right[images].mean() for point in again], whole)
+        again = [hits[place][drawn].sum() / sizes[drawn].sum() for place in chosen]
+        law = _fit([points[place] for place in chosen], again, whole)
         if law is not None:
             doubled.append(1 - float(_error(np.array([2.0]), *law)[0]))
     accuracy = 1 - float(_error(np.array([2.0]), *found)[0])
@@ -139,8 +154,8 @@ def power_law(points: Sequence[Point]) -> Law | None:
         return None
     # Where all images are right the bootstrap sees no other case: so at least what so many images would tell of this accuracy.
     low, high = np.percentile(doubled, [2.5, 97.5])
-    effect = max(design_effect(point.right, point.groups) for point in points if point.images == whole)
-    least, most = wilson(accuracy * m / effect, m / effect)
+    images = len(curve.kin) / design_effect(points[-1].right, curve.kin)
+    least, most = wilson(accuracy * images, images)
     return Law(*found, whole, accuracy, (float(min(low, least)), float(max(high, most))))
 
 
@@ -150,38 +165,43 @@ def _error(n: NDArray[np.float64], a: float, b: float, c: float) -> NDArray[np.f
 
 
 def _fit(points: Sequence[Point], accuracy: Sequence[float], whole: int) -> tuple[float, float, float] | None:
-    from scipy.optimize import curve_fit
+    """a and b, not negative, and c, from 0.05 to 2, by weighted least squares.
+
+    For a given c the others follow (variable projection: G. Golub, V. Pereyra, SIAM J. Numer. Anal. 10 (1973) 413), so that c alone is
+    looked for: on a grid, and then around the best of it.
+    """
+    from scipy.optimize import minimize_scalar, nnls
 
     n = np.array([point.images / whole for point in points])
     error = 1 - np.array(accuracy)
     m = len(points[0].right)
     # That of a share of m images; none is taken for certain.
     deviation = np.sqrt(np.maximum(error * (1 - error), 1 / m) / m)
-    least = max(float(error.min()), 1e-6)
-    try:
-        (a, b, c), _ = curve_fit(
-            _error, n, error, p0=(least / 2, least / 2, 0.5), sigma=deviation, bounds=((0, 0, 0.05), (1, 1, 2))
+
+    def solved(c: float) -> tuple[NDArray[np.float64], float]:
+        found: tuple[NDArray[np.float64], float] = nnls(
+            np.stack([1 / deviation, n**-c / deviation], axis=1), error / deviation
         )
-    except (RuntimeError, ValueError):  # no fit within the steps allowed
+        return found
+
+    try:
+        best = int(np.argmin([solved(c)[1] for c in EXPONENTS]))
+        around = EXPONENTS[max(best - 1, 0)], EXPONENTS[min(best + 1, len(EXPONENTS) - 1)]
+        c = float(minimize_scalar(lambda c: solved(c)[1], bounds=around, method="bounded", options={"xatol": 1e-3}).x)
+        (a, b), _ = solved(c)
+    except RuntimeError:  # no fit within the steps allowed
         return None
-    return float(a), float(b), float(c)
+    return float(a), float(b), c
 
 
-def described(points: Sequence[Point]) -> list[dict[str, float | int]]:
-    """For each share the mean accuracy of its draws, and Wilson's interval for as many images as were scored."""
+def described(curve: Curve) -> list[dict[str, float | int]]:
+    """For each share the mean accuracy of its draws, and Wilson's interval for as many images as those that were scored are worth."""
     out: list[dict[str, float | int]] = []
-    for share in dict.fromkeys(point.share for point in points):
-        mine = [point for point in points if point.share == share]
+    for share in dict.fromkeys(point.share for point in curve.points):
+        mine = [point for point in curve.points if point.share == share]
         mean = float(np.mean([point.right.mean() for point in mine]))
-        low, high = _interval(mine)
+        worth = len(curve.kin) / float(np.mean([design_effect(point.right, curve.kin) for point in mine]))
+        low, high = wilson(mean * worth, worth)
         row = {"share": share, "images": mine[0].images, "draws": len(mine), "accuracy": mean, "low": low, "high": high}
         out.append(row)
     return out
-
-
-def _interval(draws: Sequence[Point]) -> Interval:
-    """Of the mean accuracy of heads that were scored on the same images: as of one head, where groups of images tell least."""
-    m = len(draws[0].right)
-    right = round(float(np.mean([point.right.sum() for point in draws])))
-    effect = max(design_effect(point.right, point.groups) for point in draws)
-    return wilson(right / effect, m / effect)

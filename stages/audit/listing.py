@@ -8,8 +8,9 @@ import numpy as np
 
 from stages.audit.contents import Contents
 from stages.audit.copies import Copies
-from stages.audit.curve import Point
+from stages.audit.curve import Curve
 from stages.audit.labels import Suspicion
+from stages.audit.leak import accuracy_interval
 from stages.audit.outliers import Far
 from stages.audit.pixels import Look, problem
 from stages.audit.projection import Map
@@ -49,12 +50,14 @@ def copy_rows(contents: Contents, copies: Copies) -> Table:
 
 def _partners(contents: Contents, copies: Copies) -> dict[int, tuple[float, int]]:
     """For each content in a group the nearest of the others there: their cosine similarity, and its position."""
+    from scipy.spatial.distance import pdist, squareform
+
     found: dict[int, tuple[float, int]] = {}
     inside = np.flatnonzero(copies.group >= 0)
     ordered = inside[np.argsort(copies.group[inside], kind="stable")]
     for members in np.split(ordered, np.flatnonzero(np.diff(copies.group[ordered])) + 1):
-        unit = contents.unit[members].astype(np.float64)
-        cosine = unit @ unit.T
+        # Not by products: of features that are zero everywhere, the cosine of two is none, and their distance 0.
+        cosine = 1 - squareform(pdist(contents.unit[members].astype(np.float64), "sqeuclidean")) / 2
         np.fill_diagonal(cosine, -2)
         for mine, other in zip(range(len(members)), cosine.argmax(axis=1) if len(members) else (), strict=True):
             found[int(members[mine])] = (float(cosine[mine, other]), int(members[other]))
@@ -112,13 +115,12 @@ def _row(contents: Contents, content: int, what: str, detail: str) -> list[Any]:
     return [record.path, record.split, record.label, what, detail]
 
 
-def curve_rows(points: Sequence[Point]) -> Table:
+def curve_rows(curve: Curve) -> Table:
     """A row for each part of train that a head was fitted on."""
     out = []
-    for point in points:
-        m, right = len(point.right), int(point.right.sum())
-        shares = [f"{share:.6f}" for share in (right / m, *point.interval)]
-        out.append([point.share, point.images, point.draw, point.C, m, *shares])
+    for point in curve.points:
+        shares = [f"{share:.6f}" for share in (point.right.mean(), *accuracy_interval(point.right, curve.kin))]
+        out.append([point.share, point.images, point.draw, point.C, len(point.right), *shares])
     return out
 
 

@@ -23,7 +23,7 @@ class Map:
 def projection(contents: Contents) -> Map:
     """Two principal components of the features of length 1, with the signs that scikit-learn fixes; the same each time."""
     shown = np.arange(min(MOST, len(contents.unit)))
-    if min(contents.unit.shape) < 2:
+    if min(contents.unit.shape) < 2 or (contents.unit == contents.unit[0]).all():
         return Map(shown, np.full((len(shown), 2), 0.5), (0.0, 0.0))
     from sklearn.decomposition import PCA
 
@@ -34,5 +34,5 @@ def projection(contents: Contents) -> Map:
     low, high = np.percentile(place, [0.5, 99.5], axis=0)
     size = max(float((high - low).max()), 1e-12)
     centred = 0.5 + (np.clip(place, low, high) - (low + high) / 2) / size
-    one, two = (float(each) for each in np.nan_to_num(pca.explained_variance_ratio_))
+    one, two = (float(each) for each in pca.explained_variance_ratio_)
     return Map(shown, np.round(centred, 4), (one, two))

@@ -10,10 +10,11 @@ PRINTED = 5
 
 def warnings(result: dict[str, Any]) -> list[str]:
     """What spoils scores, by name: near-copies in train of images that heads are scored on, and what they are worth."""
-    return [_told(split, leak) for split, leak in result["leak"].items() if leak["copied"]]
+    what = "a copy, a near-copy or an image of their group" if result["grouped"] else "a copy or near-copy"
+    return [_told(split, leak, what) for split, leak in result["leak"].items() if leak["copied"]]
 
 
-def _told(split: str, leak: dict[str, Any]) -> str:
+def _told(split: str, leak: dict[str, Any], what: str) -> str:
     images = counted(leak["copied"], f"{split} image")
     have = "has" if leak["copied"] == 1 else "have"
     such = " (such as {} of {})".format(*leak["example"]) if leak["example"] else ""
@@ -25,7 +26,7 @@ def _told(split: str, leak: dict[str, Any]) -> str:
         worth = f"{worth}, and {leak['without']:.3f} ({low:.3f} to {high:.3f}) without them"
         certain = leak["accuracy"] > high
     are = "are" if certain else "may be"
-    return f"{images} of {leak['n']:,} {have} a copy or near-copy in train{such}, so that scores on {split} {are} too high: {worth}"
+    return f"{images} of {leak['n']:,} {have} {what} in train{such}, so that scores on {split} {are} too high: {worth}"
 
 
 def doubled(curve: dict[str, Any]) -> str:
@@ -69,4 +70,5 @@ def summary(result: dict[str, Any]) -> list[str]:
         lines += [f"  {each['path']}: {what}, {each['detail']}" for each in rows[:PRINTED]]
     if curve:
         lines.append(f"learning curve: {doubled(curve)}")
-    return lines + [f"left out: {reason}" for reason in result["left_out"].values()]
+    pixels = {"pixels": "pixels: "}
+    return lines + [f"left out: {pixels.get(part, '')}{reason}" for part, reason in result["left_out"].items()]

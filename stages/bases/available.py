@@ -5,11 +5,10 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from stages.bases.packaged import PACKAGED
 from stages.bases.presets import model_path
 from stages.bases.spec import BaseSpec
-from stages.bases.weights import PACKAGE, Weights
-
-PACKAGES = {"VGG16": PACKAGE}
+from stages.bases.weights import Weights
 
 
 def where(spec: BaseSpec, folder: Path) -> str:
@@ -21,7 +20,7 @@ def where(spec: BaseSpec, folder: Path) -> str:
     found = (
         ["imagenet"] if spec.weights == "imagenet" and (Weights(spec, folder).fetched or _in_keras(spec.name)) else []
     )
-    if (package := PACKAGES.get(spec.name)) and find_spec(package):
+    if spec.name in PACKAGED and find_spec(PACKAGED[spec.name].folder):
         found.append("packaged")
     if spec.weights not in ("imagenet", "packaged"):
         return "here" if Path(spec.weights).exists() else "missing"

@@ -12,6 +12,7 @@ from cache.errors import BaseError
 from stages.bases import backend
 from stages.bases.catalogue import BASES
 from stages.bases.cuts import Layer, check_layers
+from stages.bases.packaged import PACKAGED, as_torchvision
 from stages.bases.spec import OUTPUT, SOURCES, BaseSpec
 from stages.bases.weights import Weights
 
@@ -22,19 +23,20 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 def preprocessing(spec: BaseSpec) -> Callable[[Any], Any]:
     """The base's own ``preprocess_input``: float32 RGB (n, height, width, 3) in 0…255 → what its weights expect.
 
-    For a user's own base, that of the style that the spec names; for any base, the numbers that the spec has in its place.
+    For a user's own base, and for packaged weights that want another, that of the spec's style; for any base, the numbers that the
+    spec has in its place.
     """
     if (affine := spec.affine()) is not None:
         times, plus = (np.asarray(each, np.float32) for each in affine)
         reverse = spec.order == "bgr"
         return lambda x: (x[..., ::-1] if reverse else x) * times + plus
     applications = backend.load_keras().applications
-    if not spec.brought:
+    if not spec.brought and spec.style == BASES[spec.name].preprocess:
         module = getattr(applications, BASES[spec.name].module)
         return partial(module.preprocess_input, data_format="channels_last")
-    if spec.preprocess in (None, "none"):
+    if spec.style == "none":
         return lambda x: x
-    return partial(applications.imagenet_utils.preprocess_input, data_format="channels_last", mode=spec.preprocess)
+    return partial(applications.imagenet_utils.preprocess_input, data_format="channels_last", mode=spec.style)
 
 
 def with_preprocessing(model: Any, spec: BaseSpec) -> Any:
@@ -72,13 +74,15 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
                 weights="imagenet" if fetch else None,
                 input_shape=(*spec.input_size, 3),
             )
+            if spec.packaged and spec.packaged.graph:
+                model = as_torchvision(model)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         if fetch and not isinstance(error, ValueError):
             raise BaseError(
                 f'weights "imagenet" of {spec.name} cannot be fetched ({reason}); connect this machine once, or set weights '
                 "to a file that was downloaded elsewhere (path/to/…_notop.h5), "
-                'or to "packaged" (VGG16) or "random" to try things out'
+                f'or to "packaged" ({", ".join(PACKAGED)}) or "random" to try things out'
             ) from error
         height, width = spec.input_size
         raise BaseError(f"{spec.name} at {height}×{width}: cannot be built ({reason}); mend input_size") from error

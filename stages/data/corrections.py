@@ -37,7 +37,7 @@ def corrected(placed: Mapping[str, Placed], path: Path | None, skipped: Collecti
         )
     result, known = dict(placed), {*placed, *skipped}
     relabelled, dropped = 0, dict[str, str]()
-    for where, (name, label) in read_table(path, ("path", "label"), "corrections"):
+    for where, (name, label) in read_table(path, ("path", "label"), "corrections", known):
         if name not in known:
             remedy = "paths are relative to data.root, with their extension"
             raise unknown(where, "the path of an image", name, known, remedy)

@@ -1,6 +1,7 @@
 """Groups: images that belong together, such as frames of one video or photos of one animal, and so in one split."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from stages.data.spec import GROUP, DataSpec
 from stages.data.tables import read_column, read_table, unknown
 from stages.progress import counted
 
+# How groups are told apart, by where they are from.
+_FILE = "its column group has the name of the group of each image"
+_COLUMN = "each value of that column is a group"
+_PATTERN = "what the part in brackets matches is the name of the group"
 # The path and the content (SHA-256) of an image.
 File = tuple[str, str]
 
@@ -31,7 +36,7 @@ def groups_of(
     if data.group_file:
         names = _from_csv(data.group_file, files, others)
     elif data.group_column:
-        names = _from_column(data, layout, data.group_column, files)
+        names = _from_column(data, layout, data.group_column, files, {*(others or ()), *(path for path, _ in files)})
     else:
         names = _from_names(data, files)
     joined = _Union()
@@ -55,12 +60,27 @@ def groups_again(data: DataSpec, stored: Manifest) -> dict[str, str]:
 
 
 def grouped(data: DataSpec, records: Sequence[ImageRecord], groups: Mapping[str, str]) -> list[str]:
-    """A note on how many images are in groups, where groups are used."""
+    """A note on how many images are in groups, where groups are used, and one on a group that is larger than all others together.
+
+    Raises DataError where one group has all images, as nothing is left then that a head could be scored on.
+    """
     if data.group is None:
         return []
-    names = [groups[record.sha256] for record in records if record.sha256 in groups]
-    none = len(records) - len(names)
-    return [f"groups: {counted(len(names), 'image')} in {counted(len(set(names)), 'group')}, {none:,} in none"]
+    sizes = Counter(groups[record.sha256] for record in records if record.sha256 in groups)
+    inside = sizes.total()
+    notes = [f"groups: {counted(inside, 'image')} in {counted(len(sizes), 'group')}, {len(records) - inside:,} in none"]
+    name, largest = max(sizes.items(), key=lambda each: (each[1], each[0]), default=("", 0))
+    if largest > 1 and 2 * largest > len(records):
+        found = (
+            f"data.group = {data.group!r}: found {counted(len(sizes), 'group')} among {len(records):,} images, the largest of which "
+            f"({name!r}) has {largest:,}"
+        )
+        how = _FILE if data.group_file else _COLUMN if data.group_column else _PATTERN
+        remedy = f"mend data.group so that it tells groups apart: {how}"
+        if largest == len(records):
+            raise DataError(f"{found}: expected groups that are much smaller, as each goes into one split; {remedy}")
+        notes.append(f"GROUPS: {found}, more than half, and goes into one split; {remedy}")
+    return notes
 
 
 def drawn_by(groups: Mapping[str, str]) -> dict[str, str]:
@@ -72,7 +92,7 @@ def _from_csv(table: Path, files: Sequence[File], others: Collection[str] | None
     """The group of each path that the CSV names."""
     known = {path for path, _ in files}.union(others or ())
     found = {}
-    for where, (path, name) in read_table(table, ("filename", "group"), "group"):
+    for where, (path, name) in read_table(table, ("filename", "group"), "group", known):
         if path not in known and others is not None:
             remedy = "names are relative to data.root, with their extension"
             raise unknown(where, "the name of an image", path, known, remedy)
@@ -80,7 +100,9 @@ def _from_csv(table: Path, files: Sequence[File], others: Collection[str] | None
     return found
 
 
-def _from_column(data: DataSpec, layout: str, column: str, files: Sequence[File]) -> dict[str, str]:
+def _from_column(
+    data: DataSpec, layout: str, column: str, files: Sequence[File], known: Collection[str]
+) -> dict[str, str]:
     """The group of each path for which the CSV of labels has a value in that column."""
     if layout not in TABLES:
         raise DataError(
@@ -91,9 +113,10 @@ def _from_column(data: DataSpec, layout: str, column: str, files: Sequence[File]
             f"data.group: expected a column of groups, found {column!r}, which has another meaning; name another column"
         )
     if layout == "csv":
-        return read_column(data.labels_file, column)
-    of_id = read_column(data.labels_file, column, "id")
-    return {path: of_id[name] for path, _ in files if (name := id_of(path)) and name in of_id}
+        return read_column(data.labels_file, column, known)
+    ids = {path: name for path, _ in files if (name := id_of(path))}
+    of_id = read_column(data.labels_file, column, set(ids.values()), "id")
+    return {path: of_id[name] for path, name in ids.items() if name in of_id}
 
 
 def _from_names(data: DataSpec, files: Sequence[File]) -> dict[str, str]:

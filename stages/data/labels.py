@@ -1,12 +1,13 @@
 """The CSV of labels: of file names (the layout ``csv``), or of ids, which are file names without folder and extension (``ids``)."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cache.errors import DataError
 from cache.manifest import SPLITS
+from stages.data.tables import name_of
 from stages.fields import nearest
 
 SPLIT_NAMES = {
@@ -36,8 +37,8 @@ def has_ids(labels: Path) -> bool:
 def placed_by_name(labels: Path, paths: Iterable[str], skipped: Iterable[str], root: Path) -> dict[str, Placed]:
     """What a CSV of file names says of each of ``paths``. Raises DataError for a name that is not among them or ``skipped``."""
     paths = list(paths)
-    found = _read(labels, "filename")
     known = {*paths, *skipped}
+    found = _read(labels, "filename", known)
     if missing := [name for name in found if name not in known]:
         raise DataError(
             f"{labels}: names {len(missing)} of {len(found)} files that are not images under {root}: {_first(missing)}; "
@@ -51,8 +52,8 @@ def placed_by_id(labels: Path, paths: Iterable[str], skipped: Iterable[str], roo
 
     Raises DataError for an id that is the name of no image, or of two.
     """
-    paths = list(paths)
-    found = _read(labels, "id")
+    paths, skipped = list(paths), list(skipped)
+    found = _read(labels, "id", {id_of(path) or "" for path in (*paths, *skipped)})
     files: dict[str, str] = {}
     for path in (*paths, *skipped):
         name = id_of(path)
@@ -75,8 +76,8 @@ def id_of(path: str) -> str | None:
     return PurePosixPath(path).stem
 
 
-def _read(labels: Path, key: str) -> dict[str, Placed]:
-    """Label and split by the column ``key``: that of file names, or that of ids."""
+def _read(labels: Path, key: str, known: Collection[str]) -> dict[str, Placed]:
+    """Label and split by the column ``key``: that of file names, or that of ids, of which some are ``known``."""
     try:
         with open(labels, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
@@ -90,8 +91,7 @@ def _read(labels: Path, key: str) -> dict[str, Placed]:
             found: dict[str, Placed] = {}
             for row in reader:
                 where = f"{labels}, line {reader.line_num}"
-                name = (row[key] or "").strip()
-                name = PurePosixPath(name).as_posix() if key == "filename" else name
+                name = name_of(row[key], known)
                 placed = Placed((row[label] or "").strip() or None, _split(where, row))
                 if found.setdefault(name, placed) != placed:
                     raise DataError(f"{where}: {name} is named twice with different labels or splits; keep one line")

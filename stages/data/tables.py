@@ -1,7 +1,7 @@
 """CSV files beside the images that say something about them: read with the line that each row stands in, for errors."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
@@ -9,11 +9,14 @@ from cache.errors import DataError
 from stages.fields import nearest
 
 
-def read_table(path: Path, columns: Sequence[str], option: str) -> Iterator[tuple[str, list[str]]]:
+def read_table(
+    path: Path, columns: Sequence[str], option: str, known: Collection[str]
+) -> Iterator[tuple[str, list[str]]]:
     """Each row of a CSV: where it stands, and its values in the order of ``columns``, without spaces around them.
 
-    The first of the columns is a file name relative to the data root. ``option`` of ``[data]`` names the file. Raises DataError
-    where there is no such file, a column is not there, a value is left out, or a file is named twice with different values.
+    The first of the columns is a file name relative to the data root, one of the ``known``, where spaces may be part of it.
+    ``option`` of ``[data]`` names the file. Raises DataError where there is no such file, a column is not there, a value is left
+    out, or a file is named twice with different values.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -27,11 +30,10 @@ def read_table(path: Path, columns: Sequence[str], option: str) -> Iterator[tupl
             found: dict[str, list[str]] = {}
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
-                values = [(row[name] or "").strip() for name in columns]
+                values = [name_of(row[columns[0]], known), *((row[name] or "").strip() for name in columns[1:])]
                 for name, value in zip(columns, values, strict=True):
                     if not value:
                         raise DataError(f"{where}: expected a {name}, found none; fill it in, or remove the line")
-                values[0] = PurePosixPath(values[0]).as_posix()
                 if found.setdefault(values[0], values) != values:
                     raise DataError(
                         f"{where}: expected each {columns[0]} once, found {values[0]} again with another {columns[1]}; keep one line"
@@ -43,8 +45,15 @@ def read_table(path: Path, columns: Sequence[str], option: str) -> Iterator[tupl
         ) from None
 
 
-def read_column(path: Path, column: str, key: str = "filename") -> dict[str, str]:
-    """A column of the CSV of labels by the file name of each row, or another ``key``, without rows that have no value there.
+def name_of(value: str | None, known: Collection[str]) -> str:
+    """The file name that a CSV means: as it stands there where such a file is ``known``, else without spaces around it."""
+    exact, bare = (PurePosixPath(each).as_posix() if each else "" for each in (value or "", (value or "").strip()))
+    return exact if exact in known else bare
+
+
+def read_column(path: Path, column: str, known: Collection[str], key: str = "filename") -> dict[str, str]:
+    """A column of the CSV of labels by the file name of each row, or another ``key``, one of the ``known``; without rows that have no
+    value there.
 
     Raises DataError where there is no such file or column, or a file is named twice with different values.
     """
@@ -59,11 +68,8 @@ def read_column(path: Path, column: str, key: str = "filename") -> dict[str, str
                     f"{path}: expected a column {column!r}, found {listed}{nearest(column, names)}; mend data.group"
                 )
             for row in reader:
-                name, value = ((row[each] or "").strip() for each in (key, column.lower()))
-                if (
-                    value
-                    and found.setdefault(PurePosixPath(name).as_posix() if key == "filename" else name, value) != value
-                ):
+                name, value = name_of(row[key], known), (row[column.lower()] or "").strip()
+                if value and found.setdefault(name, value) != value:
                     raise DataError(
                         f"{path}, line {reader.line_num}: expected one {column} for each file, found another for {name}; keep one"
                     )

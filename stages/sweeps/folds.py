@@ -38,22 +38,35 @@ def cross_validation(data: Dataset, folds: int, seed: int) -> list[Fold]:
 def _of_groups(
     rows: NDArray[np.int64], y: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int
 ) -> list[Fold]:
-    """Folds of whole groups (n,): the largest first, each to the fold that has the fewest images of its most frequent class."""
-    names, which, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(names) < folds:
+    """Folds of whole groups (n,)."""
+    if (number := len(np.unique(groups))) < folds:
         raise DataError(
-            f"cv = {folds}: expected as many groups in train and validation at least, found {len(names)}; set a lower cv"
+            f"cv = {folds}: expected as many groups in train and validation at least, found {number}; set a lower cv"
         )
+    found = dealt(y, groups, folds, seed)
+    return [(rows[found != fold], rows[found == fold]) for fold in range(folds)]
+
+
+def dealt(y: NDArray[np.int64], groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold (n,) of each image, by labels and groups (n,): groups stay whole. The largest are dealt first, each to the fold that
+    has the fewest images of its most frequent class.
+    """
+    names, which, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     held = np.zeros((len(names), int(y.max()) + 1), np.int64)
     np.add.at(held, (which, y), 1)
-    dealt = np.zeros((folds, held.shape[1]), np.int64)
+    most = held.argmax(axis=1).tolist()
+    # As lists, which are quicker to look into one by one.
+    of_class = [[0] * held.shape[1] for _ in range(folds)]
+    of_all = [0] * folds
     fold_of = np.empty(len(names), np.int64)
     # The order of equally large groups is one of chance.
     chance = np.random.default_rng(seed).permutation(len(names))
-    for group in sorted(range(len(names)), key=lambda i: (-sizes[i], chance[i])):
-        c = held[group].argmax()
-        fold = min(range(folds), key=lambda i: (dealt[i, c], dealt[i].sum(), i))
+    for group in np.lexsort((chance, -sizes)).tolist():
+        c = most[group]
+        fold = min(range(folds), key=lambda i: (of_class[i][c], of_all[i], i))
         fold_of[group] = fold
-        dealt[fold] += held[group]
-    found = fold_of[which]
-    return [(rows[found != fold], rows[found == fold]) for fold in range(folds)]
+        of_all[fold] += int(sizes[group])
+        for label in [c] if sizes[group] == 1 else np.flatnonzero(held[group]).tolist():
+            of_class[fold][label] += int(held[group, label])
+    found: NDArray[np.int64] = fold_of[which]
+    return found

@@ -77,7 +77,9 @@ def test_only_weights_that_are_not_for_results_come_with_a_note() -> None:
     assert "learned nothing" in (note(packaged(weights="random")) or "")
 
 
-@pytest.mark.parametrize(("size", "shape", "mean"), [(32, (1, 1), 0.0822), (33, (2, 2), 0.761002), ([64, 47], (2, 2), 0.550159)])
+@pytest.mark.parametrize(
+    ("size", "shape", "mean"), [(32, (1, 1), 0.0822), (33, (2, 2), 0.761002), ([64, 47], (2, 2), 0.550159)]
+)
 def test_features_are_pinned(tmp_path: Path, size: int | list[int], shape: tuple[int, int], mean: float) -> None:
     """Even and odd sizes, which torchvision pads alike. The mean is that of PyTorch's features."""
     spec = packaged(input_size=size)

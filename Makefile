@@ -100,7 +100,8 @@ GRAPH := artifacts/make/$(shell printf %s $(CONFIG_FILE) | tr -c 'A-Za-z0-9._-' 
 TOLD := $(if $(HEADSTART_ERROR),2>&9)
 include $(GRAPH).mk
 $(GRAPH).mk: FORCE
-	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" $(TOLD) >&2
+	@for lock in requirements.lock requirements-weights.lock; do \
+	  [ "$(SETUP)" -nt $$lock ] || echo "$$lock is newer than $(VENV): run make setup" $(TOLD) >&2; done
 	@$(TOLD) "$(HEADSTART)" graph "$@" --config $(CONFIG_FILE) $(if $(filter sweep,$(GOALS)),--sweeps) $(if $(filter audit,$(GOALS)),--audit)
 
 features: $(GRAPH)/features.stamp

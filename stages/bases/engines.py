@@ -27,13 +27,17 @@ class KerasEngine:
         self.shapes = [tuple(output.shape[1:]) for output in model.outputs]
         if any(None in shape for shape in self.shapes):  # of models whose graph does not say
             one = np.zeros((1, *model.input_shape[1:]), np.uint8)
-            self.shapes = [tuple(values.shape[1:]) for values in model(one, training=False)]
+            self.shapes = [tuple(values.shape[1:]) for values in _as_list(model(one, training=False))]
         self.versions: dict[str, str] = {}
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        found = self._model.predict_on_batch(batch)
-        found = found if isinstance(found, list | tuple) else [found]
+        found = _as_list(self._model.predict_on_batch(batch))
         return [np.asarray(values).astype(np.float32, copy=False) for values in found]
+
+
+def _as_list(found: Any) -> list[Any]:
+    """Keras gives one output in a list or by itself."""
+    return list(found) if isinstance(found, list | tuple) else [found]
 
 
 class OpenVINOEngine:
@@ -90,8 +94,7 @@ def convert(model: Any) -> tuple[Any, list[str]]:
 
     @tf.function  # type: ignore[untyped-decorator]
     def forward(images: Any) -> list[Any]:
-        found = model(images, training=False)
-        return list(found) if isinstance(found, list | tuple) else [found]
+        return _as_list(model(images, training=False))
 
     shape = (None, *model.input_shape[1:])
     with backend.without_chatter():

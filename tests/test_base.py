@@ -125,11 +125,6 @@ def test_weights_that_do_not_fit_are_one_clear_line(tmp_path: Path) -> None:
         base(tmp_path, weights=str(tmp_path / "other.weights.h5"))
 
 
-def test_packaged_weights_are_for_vgg16(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="are of VGG16, found base MobileNetV2"):
-        base(tmp_path, name="MobileNetV2", weights="packaged")
-
-
 def test_an_unknown_layer_lists_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(BaseError, match=r"did you mean 'block5_pool'.*block1_conv1, block1_conv2, block1_pool"):
         base(tmp_path, layer="block5_poool")

@@ -66,13 +66,13 @@ def test_the_shorter_side_is_resized_and_the_middle_cut_out_as_torchvision_does(
 
 @given(
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)), target=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    mode=st.sampled_from(["squash", "shortest", "crop"]), crop=st.sampled_from([1.0, 0.95, 0.875, 0.5]),
+    mode=st.sampled_from(["squash", "shortest", "crop", "stretch"]), crop=st.sampled_from([1.0, 0.95, 0.875, 0.5]),
     kernel=st.sampled_from(["bilinear", "nearest", "bicubic"]), antialias=st.booleans(),
 )  # fmt: skip
 def test_any_image_comes_to_the_input_size(
     size: tuple[int, int], target: tuple[int, int], mode: Any, crop: float, kernel: str, antialias: bool
 ) -> None:
-    how = Resize(mode, 1.0 if mode == "crop" else crop, kernel, antialias)
+    how = Resize(mode, 1.0 if mode in ("crop", "stretch") else crop, kernel, antialias)
     found = np.asarray(resized(Image.new("RGB", size, (200, 100, 50)), target, how))
     assert found.shape == (*target, 3) and (found == [200, 100, 50]).all()  # no border comes in
 
@@ -94,12 +94,12 @@ def test_squash_with_a_crop_resizes_both_sides_and_cuts_the_middle_out() -> None
 def test_resizing_has_words_of_its_own_where_it_does_something_else() -> None:
     ways = [
         Resize(mode, crop, kernel, antialias)
-        for mode in ("squash", "shortest", "crop")
-        for crop in ((1.0,) if mode == "crop" else (1.0, 0.9))
+        for mode in ("squash", "shortest", "crop", "stretch")
+        for crop in ((1.0,) if mode in ("crop", "stretch") else (1.0, 0.9))
         for kernel in ("bilinear", "nearest")
         for antialias in (True, False)
     ]
-    assert len({how.words for how in ways}) == len(ways)
+    assert len({how.words for how in ways}) == len(ways) - 2  # without antialiasing, to stretch is to squash
 
 
 # Numbers

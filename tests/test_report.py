@@ -377,11 +377,28 @@ def test_heads_that_an_earlier_version_scored_get_scores_of_today(data: ReportDa
     folder.mkdir()
     with open(folder / "predictions.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows(raw)
-    found = as_scored_now(replace(now, folder=folder, result={**now.result, "metrics": old_metrics}))
-    assert as_scored_now(now) is now
+    old = {name: value for name, value in now.result.items() if name != "scoring"}
+    found = as_scored_now(replace(now, folder=folder, result={**old, "metrics": old_metrics}), {})
+    assert as_scored_now(now, {}) is now
     for split, expected in now.result["metrics"].items():
         metrics = found.result["metrics"][split]
         assert metrics["per_class"] == expected["per_class"] and metrics["n"] == expected["n"]
         for name in ("macro_f1", "brier", "calibration_error"):
             assert metrics[name] == pytest.approx(expected[name], abs=1e-4)
         assert metrics["calibrated"]["log_loss"] == pytest.approx(expected["calibrated"]["log_loss"], abs=1e-4)
+
+
+def test_heads_of_groups_that_an_earlier_version_scored_get_the_intervals_of_today(data: ReportData) -> None:
+    """Scores stay as they were computed with all digits; intervals, and thresholds for abstention, are for as many images as tell."""
+    now = data.heads[0]
+    group_of = {record.sha256: record.sha256[:1] for record in data.manifest.records}
+    found = as_scored_now(replace(now, result={k: v for k, v in now.result.items() if k != "scoring"}), group_of).result
+    for split, before in now.result["metrics"].items():
+        after = found["metrics"][split]
+        assert after["design_effect"] >= 1 and {k: v for k, v in after.items() if isinstance(v, float) and k != "design_effect"} == {
+            k: v for k, v in before.items() if isinstance(v, float) and k != "design_effect"
+        }  # fmt: skip
+        wide, narrow = after["accuracy_interval"], before["accuracy_interval"]
+        assert (wide == narrow) == (after["design_effect"] == 1) and wide[0] <= narrow[0]
+    assert found["metrics"]["test"]["design_effect"] > 1
+    assert len(found["abstention"]["validation_groups"]) == len(found["abstention"]["thresholds"])

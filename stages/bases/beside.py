@@ -130,7 +130,7 @@ def _of_keras_hub(said: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("pad_to_aspect_ratio"):
         fields["refused"] = "its image converter pads images, which headstart does not"
     fields |= {
-        "resize": "crop" if config.get("crop_to_aspect_ratio", True) else "squash",
+        "resize": "crop" if config.get("crop_to_aspect_ratio", True) else "stretch",
         "filter": {"lanczos3": "lanczos"}.get(name := config.get("interpolation", "bilinear"), name),
         "antialias": bool(config.get("antialias", False)),
     }

@@ -27,13 +27,17 @@ class KerasEngine:
         self.shapes = [tuple(output.shape[1:]) for output in model.outputs]
         if any(None in shape for shape in self.shapes):  # of models whose graph does not say
             one = np.zeros((1, *model.input_shape[1:]), np.uint8)
-            self.shapes = [tuple(values.shape[1:]) for values in model(one, training=False)]
+            self.shapes = [tuple(values.shape[1:]) for values in _as_list(model(one, training=False))]
         self.versions: dict[str, str] = {}
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        found = self._model.predict_on_batch(batch)
-        found = found if isinstance(found, list | tuple) else [found]
+        found = _as_list(self._model.predict_on_batch(batch))
         return [np.asarray(values).astype(np.float32, copy=False) for values in found]
+
+
+def _as_list(found: Any) -> list[Any]:
+    """Keras gives one output in a list or by itself."""
+    return list(found) if isinstance(found, list | tuple) else [found]
 
 
 class OpenVINOEngine:
@@ -41,11 +45,15 @@ class OpenVINOEngine:
 
     def __init__(self, model: Any, precision: str, shape: Sequence[int]) -> None:
         openvino = load_extra("openvino")
-        model.reshape(list(shape))
         # What is not quantised in an int8 model runs in the fastest precision that the processor has.
         asked = backend.precision_for("auto", "openvino") if precision == "int8" else precision
         options = {"INFERENCE_PRECISION_HINT": HINTS[asked], "PERFORMANCE_HINT": "LATENCY"}
-        self._compiled = openvino.Core().compile_model(model, "CPU", options)
+        try:
+            model.reshape(list(shape))
+            self._compiled = openvino.Core().compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BaseError(f'engine "openvino" cannot compute this base ({reason}); take engine = "keras"') from error
         self._request = self._compiled.create_infer_request()
         self.shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         self.versions = {"openvino": version("openvino")}
@@ -54,9 +62,13 @@ class OpenVINOEngine:
     def of_keras(cls, model: Any, precision: str, shape: Sequence[int]) -> "OpenVINOEngine":
         """The same function as a Keras model."""
         openvino = load_extra("openvino")
-        converted, tensors = convert(model)
-        results = [openvino.opset13.result(converted.output(name).get_node().input_value(0)) for name in tensors]
-        return cls(openvino.Model(results, converted.get_parameters(), "base"), precision, shape)
+        try:
+            converted, tensors = convert(model, shape[0])
+            results = [openvino.opset13.result(converted.output(name).get_node().input_value(0)) for name in tensors]
+            return cls(openvino.Model(results, converted.get_parameters(), "base"), precision, shape)
+        except RuntimeError as error:  # of an operation that OpenVINO does not have
+            reason = " ".join(str(error).split())[:200]
+            raise BaseError(f'engine "openvino" cannot compute this base ({reason}); take engine = "keras"') from error
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         self._request.infer([batch], share_inputs=True)
@@ -76,9 +88,9 @@ def load_extra(package: str, extra: str = "openvino", what: str = 'engine "openv
         ) from error
 
 
-def convert(model: Any) -> tuple[Any, list[str]]:
-    """A Keras model of uint8 images as an OpenVINO model of any batch size, and the names of the tensors that are its
-    outputs, in their order (OpenVINO's own order is another).
+def convert(model: Any, batch: int | None = None) -> tuple[Any, list[str]]:
+    """A Keras model of uint8 images as an OpenVINO model, of any batch size where none is given, and the names of the tensors
+    that are its outputs, in their order (OpenVINO's own order is another).
     """
     openvino = load_extra("openvino")
     name = backend.load_keras().backend.backend()
@@ -90,10 +102,9 @@ def convert(model: Any) -> tuple[Any, list[str]]:
 
     @tf.function  # type: ignore[untyped-decorator]
     def forward(images: Any) -> list[Any]:
-        found = model(images, training=False)
-        return list(found) if isinstance(found, list | tuple) else [found]
+        return _as_list(model(images, training=False))
 
-    shape = (None, *model.input_shape[1:])
+    shape = (batch, *model.input_shape[1:])
     with backend.without_chatter():
         function = forward.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
         return openvino.convert_model(function), [output.name for output in function.outputs]

@@ -6,6 +6,7 @@ ONNX is data without code (https://onnx.ai); nothing in the file is run but its 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ class OnnxEngine:
                     f"{spec.weights}: expected images of {wanted[0]}×{wanted[1]}, found input_size = {[height, width]}; "
                     f"set input_size = {wanted}"
                 )
+        self._size = (height, width)
         self._batch = self.model.batch or batch
         self._tables = _tables(spec, self.model.dtype)
         names = self.model.names(layers)
@@ -124,7 +126,9 @@ class OnnxEngine:
                         f"{self.model.path}: expected features with a row for each of {self._batch} images, found {shape}; "
                         "name another layer"
                     )
-            parts.append([_channels_last(values[:rows], self.model.first).astype(np.float32) for values in found])
+            parts.append(
+                [_channels_last(values[:rows], self.model.first, self._size).astype(np.float32) for values in found]
+            )
         return [np.concatenate(each) if len(parts) > 1 else each[0] for each in zip(*parts, strict=True)]
 
     def _prepared(self, images: NDArray[np.uint8]) -> NDArray[Any]:
@@ -138,12 +142,22 @@ class OnnxEngine:
         return out
 
 
-def _channels_last(values: NDArray[Any], first: bool) -> NDArray[Any]:
-    """Feature maps as (n, height, width, channels), as everywhere. Which axis the channels are, is seen where maps are square."""
-    if values.ndim != 4:
-        return values
-    a, b, c = values.shape[1:]
-    first = first if (b == c) == (a == b) else b == c
+def _channels_first(shape: Sequence[int], first: bool, size: tuple[int, int]) -> bool:
+    """Whether the feature maps of an image, (…, …, …), have their channels before their places.
+
+    Models turn them around inside. So places are the two sides that are more nearly in the ratio of those of the image, ``size``;
+    where both are as near, channels are where they are in the input, ``first`` or last.
+    """
+    if len(shape) != 3 or not all(shape):
+        return False
+    a, b, c = shape
+    turned, straight = (abs(log(tall * size[1] / (wide * size[0]))) for tall, wide in ((b, c), (a, b)))
+    return turned < straight if abs(turned - straight) > 1e-9 else first
+
+
+def _channels_last(values: NDArray[Any], first: bool, size: tuple[int, int]) -> NDArray[Any]:
+    """Feature maps as (n, height, width, channels), as everywhere."""
+    first = _channels_first(values.shape[1:], first, size)
     return values.transpose(0, 2, 3, 1) if first else values
 
 
@@ -220,10 +234,6 @@ def _of(model: OnnxModel) -> Iterator[None]:
         ) from error
 
 
-def _last(shape: tuple[int, ...], first: bool) -> tuple[int, ...]:
-    return _channels_last(np.broadcast_to(np.float32(0), (1, *shape)), first).shape[1:]
-
-
 def layers_of(spec: BaseSpec) -> list[Layer]:
     """The tensors at which an ONNX model can be cut, from input to output, whose shapes are known for one image."""
     model = OnnxModel(Path(spec.weights))
@@ -237,14 +247,15 @@ def layers_of(spec: BaseSpec) -> list[Layer]:
     graph = onnx.shape_inference.infer_shapes(model.proto).graph
     shapes = {each.name: _shape(each) for each in (*graph.value_info, *graph.output)}
     sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer if each.data_type in FLOATS}
-    found = [
-        Layer(
-            name, node.op_type, tuple(n for n in shapes[name][1:] if n), sum(sizes.get(each, 0) for each in node.input)
-        )
-        for node in graph.node
-        if node.op_type != "Constant"
-        for name in node.output
-        if len(shapes.get(name, ())) > 1 and all(shapes[name][1:])
-    ]
+    found = []
+    for node in graph.node:
+        for name in node.output:
+            batch, *rest = shapes.get(name) or (0,)
+            shape = [n for n in rest if n]
+            if node.op_type == "Constant" or not shape or len(shape) < len(rest) or batch not in (None, 1, model.batch):
+                continue
+            if _channels_first(shape, model.first, spec.input_size):
+                shape = [*shape[1:], shape[0]]
+            found.append(Layer(name, node.op_type, tuple(shape), sum(sizes.get(each, 0) for each in node.input)))
     # The default last, as for every base.
     return sorted(found, key=lambda layer: layer.name == model.outputs[0])

@@ -34,7 +34,7 @@ class Pixels(Spec):
     ``scale``. ``crop`` is the fraction of the resized image that is kept, as timm's ``crop_pct``.
     """
 
-    resize: Literal["squash", "shortest", "crop"] | None = None
+    resize: Literal["squash", "shortest", "crop", "stretch"] | None = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     filter: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None = None
     antialias: bool | None = None
@@ -48,8 +48,10 @@ class Pixels(Spec):
     def _pixels_fit_together(self) -> "Pixels":
         if self.scale is not None and self.rescale is not None:
             raise ValueError("expected scale or rescale, which are the same, found both; keep one of them")
-        if self.crop is not None and self.resize == "crop":
-            raise ValueError('crop: goes with resize = "shortest" or "squash", found "crop"; leave one of them out')
+        if self.crop is not None and self.resize in ("crop", "stretch"):
+            raise ValueError(
+                f'crop: goes with resize = "shortest" or "squash", found {self.resize!r}; leave one of them out'
+            )
         if self.antialias is False and self.filter not in (None, "nearest", "bilinear", "bicubic"):
             raise ValueError(
                 f'antialias = false goes with filter "nearest", "bilinear" or "bicubic", found {self.filter!r}'

@@ -2,6 +2,7 @@
 
 from PIL import Image
 
+from stages.data.interpolation import resampled
 from stages.data.policy import SQUASH, Resize
 
 MOST_LONG = 8  # times the input size: how long an image is resized whole before its middle is cut out
@@ -11,14 +12,13 @@ def resized(image: Image.Image, size: tuple[int, int], how: Resize = SQUASH) -> 
     """A Pillow image at ``size`` = (height, width)."""
     if how.mode == "shortest" or how.crop < 1:
         return _middle(image, size, how)
-    box = (0, 0, *image.size)
     if how.mode == "crop":
         # The rules of keras.ops.image.resize with crop_to_aspect_ratio.
         wide = max(1, min(image.width, int(image.height * size[1] / size[0])))
         tall = max(1, min(image.height, int(image.width * size[0] / size[1])))
         left, top = (image.width - wide) // 2, (image.height - tall) // 2
-        box = (left, top, left + wide, top + tall)
-    return _scaled(image, (size[1], size[0]), box, how)
+        image = image.crop((left, top, left + wide, top + tall))
+    return _scaled(image, (size[1], size[0]), (0, 0, *image.size), how)
 
 
 def _middle(image: Image.Image, size: tuple[int, int], how: Resize) -> Image.Image:
@@ -44,7 +44,8 @@ def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[float, ...], h
     """The part of an image in ``box`` (left, top, right, bottom) at ``size`` = (width, height)."""
     if image.size == size and box == (0, 0, *size):
         return image
-    resample = Image.Resampling[how.filter.upper()]
-    if how.antialias:
-        return image.resize(size, resample, box)  # type: ignore[arg-type]
-    return image.transform(size, Image.Transform.EXTENT, box, resample)
+    if how.filter == "nearest":
+        return image.transform(size, Image.Transform.EXTENT, box, Image.Resampling.NEAREST)
+    if how.exact:
+        return resampled(image, size, box, how.filter, how.antialias)
+    return image.resize(size, Image.Resampling[how.filter.upper()], box)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""95% confidence intervals, each by a method that stays sane at the edges: few images, all of them right, all of them wrong.
+"""95% confidence intervals, each by a method that stays sane at the edges: few images, all of them right, all of them wrong. Those of
+losses are in ``means``, those of areas under the ROC curve in ``areas``.
 
 ``bench/coverage.py`` simulates how often each holds the truth. Where no method does, there is no interval: None.
 """
@@ -62,8 +63,13 @@ def design_effect(right: NDArray[np.bool_], groups: NDArray[np.int64] | None) ->
     share, hits = right.mean(), np.bincount(which, right)
     if min((hits > 0).sum(), (hits < sizes).sum()) < LEAST_OF_A_CLASS:
         return len(right) / len(sizes)
-    found = _between(right - share, which) / (len(right) * share * (1 - share))
-    return max(1.0, float(found * wider(len(sizes))))
+    return effect_on_sum(right - share, groups)
+
+
+def effect_on_sum(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """By how much groups (n,) raise the variance of a sum of ``values`` (n,) whose mean is 0: 1 or more."""
+    which, alone = np.unique(groups, return_inverse=True)[1], float((values**2).sum())
+    return max(1.0, _between(values, which) / alone * wider(int(which.max()) + 1)) if alone > 0 and which.max() else 1.0
 
 
 def _between(values: NDArray[np.float64], which: NDArray[np.intp]) -> float:
@@ -138,90 +144,6 @@ def _by_delta_method(
     return wilson(value * effective, effective)
 
 
-class AreaUnderCurve(NamedTuple):
-    """The mean area under the ROC curves of each class against the others, and its interval."""
-
-    value: float
-    interval: Interval | None
-
-
-def area_under_curve(y: NDArray[np.int64], p: NDArray[np.float64], effect: float = 1.0) -> AreaUnderCurve | None:
-    """Of labels (n,) and probabilities (n, classes); None where ``y`` has one class alone.
-
-    The variance is that of E. DeLong et al., Biometrics 44 (1988) 837, with a quarter of what J. Hanley and B. McNeil, Radiology
-    143 (1982) 29, expect, as the first is nothing where every pair is in order; the interval is Wilson's at the number of images
-    that would give this variance. For two classes it is R. Newcombe's (Stat. Med. 25 (2006) 559, method 5).
-    """
-    from scipy.stats import rankdata
-
-    classes = [c for c in range(p.shape[1]) if 0 < (y == c).sum() < len(y)]
-    if not classes:
-        return None
-    if p.shape[1] == 2:
-        classes = [1]
-    areas, expected, parts = [], 0.0, np.zeros(len(y))
-    for c in classes:
-        mine = y == c
-        m, k = int(mine.sum()), int((~mine).sum())
-        ranks = rankdata(p[:, c])
-        above = (ranks[mine] - rankdata(p[mine, c])) / k
-        below = 1 - (ranks[~mine] - rankdata(p[~mine, c])) / m
-        area = float(above.mean())
-        areas.append(area)
-        parts[mine] += (above - area) / m
-        parts[~mine] += (below - area) / k
-        expected += _hanley(min(area, 1 - 0.25 / min(m, k)), m, k)
-    value = float(np.mean(areas))
-    if p.shape[1] == 2:
-        return AreaUnderCurve(value, _newcombe(value, m / effect, k / effect))
-    variance = (float((parts**2).sum()) + expected / 4) / len(classes) ** 2
-    share = min(value, 1 - 0.25 / len(y))
-    effective = share * (1 - share) / max(variance, 1e-12) / effect
-    return AreaUnderCurve(value, wilson(value * effective, effective))
-
-
-def _hanley(area: float, m: float, k: float) -> float:
-    mean = (m + k) / 2 - 1
-    return area * (1 - area) / (m * k) * (1 + mean * (1 - area) / (2 - area) + mean * area / (1 + area))
-
-
-def _newcombe(area: float, m: float, k: float) -> Interval:
-    from scipy.optimize import brentq
-
-    def beyond(truth: float) -> float:
-        return float((area - truth) ** 2 - Z95**2 * _hanley(truth, m, k))
-
-    step = 1e-9
-    low = brentq(beyond, 0, area - step) if area > step and beyond(area - step) < 0 else 0.0
-    high = brentq(beyond, area + step, 1) if area < 1 - step and beyond(area + step) < 0 else 1.0
-    return float(low), float(high)
-
-
-def mean_interval(values: NDArray[np.float64], effect: float = 1.0) -> Interval | None:
-    """Of the mean of ``values`` (n,) that are not negative and may have a long tail, such as losses; None for fewer than 100.
-
-    Student's t, corrected for skewness by the cubic of P. Hall, J. R. Stat. Soc. B 54 (1992) 221.
-    """
-    from scipy.stats import skew, t
-
-    n = len(values) / effect
-    if n < LEAST_ROWS or not np.isfinite(values).all():
-        return None
-    mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    if deviation == 0:
-        return mean, mean
-    skewness = float(skew(values, bias=False))
-    slope = skewness / 3 if abs(skewness) > 1e-9 else 1e-9
-    ends = [
-        mean
-        - deviation
-        * (np.cbrt(1 + 3 * slope * (side * t.ppf(0.975, n - 1) / np.sqrt(n) - skewness / (6 * n))) - 1)
-        / slope
-        for side in (1, -1)
-    ]
-    return max(0.0, float(min(ends))), float(max(ends))
-
-
 class Difference(NamedTuple):
     """By how much the first of two heads is more accurate on the same images, with its interval and the p-value of no difference."""
 
@@ -237,7 +159,8 @@ def paired_difference(
 
     The interval is that of D. Bonett and R. Price, J. Educ. Behav. Stat. 37 (2012) 479; the p-value that of McNemar's exact test
     (Psychometrika 12 (1947) 153), the binomial test of the images that one of the two alone has right. With ``groups`` (n,) of like
-    images, the groups change sides as a whole, in the interval and in the test (a permutation test, 10,000 draws).
+    images, the groups change sides as a whole, in the interval and in the test (a permutation test, 10,000 draws); where fewer than
+    ``LEAST_OF_A_CLASS`` groups differ, each counts as one image in the interval.
     """
     from scipy.stats import binomtest
 
@@ -245,15 +168,19 @@ def paired_difference(
     one, other = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
     effect = 1.0
-    if groups is not None and one + other and len(which := np.unique(groups, return_inverse=True)[1]):
+    if groups is not None and n:
+        which = np.unique(groups, return_inverse=True)[1]
         sums = np.bincount(which, first.astype(float) - second)
         mean = (one - other) / n
         by_image = one + other - n * mean**2
-        centred = first.astype(float) - second - mean
-        if len(sums) > 1 and by_image > 0:
-            effect = max(1.0, _between(centred, which) / by_image * wider(len(sums)))
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(sums)))
-        p = float((1 + (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
+        if (sums != 0).sum() < LEAST_OF_A_CLASS or by_image <= 0:
+            effect = n / len(sums)
+        else:
+            effect = effect_on_sum(first.astype(float) - second - mean, groups)
+        if one + other:
+            differ = sums[sums != 0]
+            signs = np.random.default_rng(0).choice((-1.0, 1.0), (FLIPS, len(differ)))
+            p = float((1 + (np.abs(signs @ differ) >= abs(differ.sum()) - 1e-9).sum()) / (1 + FLIPS))
     n_like = n / effect
     more, less = (one / effect + 1) / (n_like + 2), (other / effect + 1) / (n_like + 2)
     spread = Z95 * np.sqrt((more + less - (more - less) ** 2) / (n_like + 2))

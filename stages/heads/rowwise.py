@@ -3,15 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.heads import classwise
+from stages.heads.areas import area_under_curve
 from stages.heads.intervals import (
     Interval,
-    area_under_curve,
     balanced_accuracy_interval,
     macro_f1_interval,
-    mean_interval,
     wilson,
 )
-from stages.heads.metrics import TOP
+from stages.heads.means import expected_largest, mean_interval
 from stages.training.outcomes import Outcomes
 
 
@@ -34,7 +34,7 @@ def score(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) ->
     if metric == "log_loss":
         return float(losses(found).mean())
     if metric == "top5_accuracy":
-        return float((found.rank < TOP).mean()) if n_classes > TOP else None
+        return float(classwise.among_top(found.rank).mean()) if n_classes > classwise.TOP else None
     if metric == "auc":
         if not told(metric, found, n_classes):
             return None
@@ -42,10 +42,9 @@ def score(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) ->
         return area and area.value
     confusion = _confusion(y, found, n_classes)
     hits, spoken, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    each = (
-        hits / np.maximum(support, 1) if metric == "balanced_accuracy" else 2 * hits / np.maximum(support + spoken, 1)
-    )
-    return float(each[support > 0].mean())
+    if metric == "balanced_accuracy":
+        return float(classwise.balanced_accuracy(hits, support))
+    return float(classwise.macro_f1(hits, support, spoken))
 
 
 def interval(
@@ -58,9 +57,9 @@ def interval(
     if metric == "accuracy":
         return wilson(float((found.predicted == y).sum()) / effect, n)
     if metric == "log_loss":
-        return mean_interval(losses(found), effect)
+        return mean_interval(losses(found), _largest_loss(found), effect)
     if metric == "top5_accuracy":
-        return wilson(float((found.rank < TOP).sum()) / effect, n) if n_classes > TOP else None
+        return wilson(float(classwise.among_top(found.rank).sum()) / effect, n) if n_classes > classwise.TOP else None
     if metric == "auc":
         area = area_under_curve(y, probabilities(y, found), effect) if told(metric, found, n_classes) else None
         return area and area.interval
@@ -68,6 +67,16 @@ def interval(
     by_name = {"balanced_accuracy": balanced_accuracy_interval, "macro_f1": macro_f1_interval}
     assert value is not None
     return by_name[metric](_confusion(y, found, n_classes).astype(np.float64), value, effect)
+
+
+def _largest_loss(found: Outcomes) -> float:
+    """The loss that the head may expect of a bad row; where the outcomes do not tell of all classes, all but the true one count as one."""
+    if found.logs is not None:
+        logs = found.logs.astype(np.float64)
+    else:
+        of_true = np.minimum(found.log_p.astype(np.float64), -1e-12)
+        logs = np.stack([of_true, np.log(-np.expm1(of_true))], axis=1)
+    return expected_largest(np.exp(logs), -logs)
 
 
 def probabilities(y: NDArray[np.int64], found: Outcomes) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all
 from stages.heads.head import Head, Rows
 from stages.heads.looks import note_look
-from stages.heads.metrics import CALIBRATED, scores
+from stages.heads.metrics import CALIBRATED, SCORING, scores
 from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, read_result, write_head
 from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
@@ -217,6 +217,7 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
         "warnings": head.warnings_,
         "versions": versions(task.spec),
         "metrics": {split: _metrics(data, logs, split, t) for split in SPLITS if len(data.rows(split))},
+        "scoring": SCORING,
         "temperature": t,
         "abstention": selective({s: _confident(data, logs, s, t) for s in SPLITS[1:] if len(data.rows(s))}),
     }
@@ -240,7 +241,9 @@ def _metrics(data: Dataset, logs: NDArray[np.float64], split: str, t: float) -> 
 def _confident(data: Dataset, logs: NDArray[np.float64], split: str, t: float) -> Confident:
     rows = data.distinct(split)
     p = np.exp(cooled(logs[rows], t))
-    return p.max(axis=1), p.argmax(axis=1) == data.y[rows]
+    return Confident(
+        p.max(axis=1), p.argmax(axis=1) == data.y[rows], None if data.groups is None else data.groups[rows]
+    )
 
 
 def versions(spec: AnyHead) -> dict[str, str]:

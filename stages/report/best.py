@@ -99,6 +99,7 @@ def describe_best(row: Row, manifest: Manifest, root: Path | None) -> Best:
     split = "test" if row.test else "validation"
     classes: list[str] = row.result["classes"]
     outcome = read_outcome(row.head.folder, manifest, classes, split)
+    metrics = row.result["metrics"][split]
     of_class = _class_scores(row, split, outcome.counts)
     many = len(classes) > TABLE_CLASSES
     label = f"confusion matrix of {row.name} on {split}, {len(classes)} classes; a table of confusions follows"
@@ -106,8 +107,8 @@ def describe_best(row: Row, manifest: Manifest, root: Path | None) -> Best:
         row=row,
         split=split,
         outcome=outcome,
-        scores=_scores(row.result["metrics"][split]),
-        reliability=reliability_of(_calibrated(row, classes, split), row.name, split),
+        scores=_scores(metrics),
+        reliability=reliability_of(_calibrated(row, classes, split), row.name, split, metrics["design_effect"]),
         abstention=describe_abstention(row),
         classes=of_class,
         worst=_worst(of_class) if many else [],

@@ -56,28 +56,31 @@ class _Prediction:
 class Probabilities:
     """What a head says of the images of a split, copies with one label counted once: labels (n,) and probabilities (n, classes).
 
-    ``calibrated`` says whether these are after the temperature, as this version writes them, or before it.
+    ``calibrated`` says whether these are after the temperature, as this version writes them, or before it; those ``before`` it are
+    there in any case. ``contents`` are the SHA-256 of the images.
     """
 
     y: NDArray[np.int64]
     p: NDArray[np.float64]
     calibrated: bool
+    before: NDArray[np.float64]
+    contents: list[str]
 
 
 def read_probabilities(folder: Path, classes: Sequence[str], split: str) -> Probabilities:
     """Read ``predictions.csv`` for all probabilities. Raises HeadError for a file that is not as training writes it."""
     ids = {name: i for i, name in enumerate(classes)}
     found: dict[tuple[str, str], list[float]] = {}
-    first = len(PREDICTION_COLUMNS)
+    first, k = len(PREDICTION_COLUMNS), len(classes)
     with _rows(folder / "predictions.csv", "the predictions of a head") as rows:
         header = _checked_header(rows, classes)
         for row in rows:
             _, here, true, _, sha256 = _checked_row(row, header, ids)
             if here == split:
-                found[sha256, true] = [float(value) for value in row[first : first + len(classes)]]
+                found[sha256, true] = [float(value) for value in row[first:]]
     y = np.array([ids[true] for _, true in found], np.int64)
-    p = np.array(list(found.values()), np.float64).reshape(len(y), len(classes))
-    return Probabilities(y, p, len(header) > first + len(classes))
+    p = np.array(list(found.values()), np.float64).reshape(len(y), len(header) - first)
+    return Probabilities(y, p[:, :k], len(header) > first + k, p[:, -k:], [sha256 for sha256, _ in found])
 
 
 def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split: str) -> Outcome:

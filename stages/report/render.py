@@ -33,7 +33,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def _context(data: ReportData) -> dict[str, Any]:
     chosen = {result["sweep"]: too_good(result) for result in data.sweeps}
-    board = leaderboard([as_scored_now(head) for head in data.heads], data.metric, chosen)
+    board = leaderboard([as_scored_now(head, data.manifest.group_of) for head in data.heads], data.metric, chosen)
     split = "test" if board.best is None or board.best.test else "validation"
     bases, joint = describe_bases(data.bases, board), joint_heads(data.bases, board)
     return {

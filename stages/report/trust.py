@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cache.errors import HeadError
-from stages.heads.abstention import threshold_for
+from stages.heads.abstention import effective, threshold_for
 from stages.heads.calibration import reliability
 from stages.heads.intervals import wilson
 from stages.report.board import Board, Row
@@ -48,10 +48,12 @@ def calibrations(board: Board) -> list[Calibration]:
     return found
 
 
-def reliability_of(found: Probabilities, name: str, split: str) -> Markup:
-    """The reliability diagram of the best head: accuracy by confidence, in bins of as many images."""
+def reliability_of(found: Probabilities, name: str, split: str, effect: float) -> Markup:
+    """The reliability diagram of the best head: accuracy by confidence, in bins of as many images, with intervals for the design
+    ``effect`` of groups.
+    """
     bins = reliability(found.p.max(axis=1), found.p.argmax(axis=1) == found.y)
-    intervals = [wilson(each.accuracy * each.n, each.n) for each in bins]
+    intervals = [wilson(each.accuracy * each.n / effect, each.n / effect) for each in bins]
     return reliability_figure(bins, intervals, f"{name}: accuracy by confidence on {split}", split)
 
 
@@ -94,9 +96,10 @@ def describe_abstention(row: Row) -> Abstention | None:
         except HeadError:
             out_of_reach.append(wished)
             continue
-        answered, right = found[split][found["thresholds"].index(threshold)]
-        answers.append(
-            Answer(wished, threshold, answered / n, right / answered if answered else None, *wilson(right, answered))
-        )
+        place = found["thresholds"].index(threshold)
+        answered, right = found[split][place]
+        alone, right_alone = effective(found, split, place)
+        low, high = wilson(right_alone, alone)
+        answers.append(Answer(wished, threshold, answered / n, right / answered if answered else None, low, high))
     label = f"{row.name}: accuracy by the share of images answered on {split}"
     return Abstention(row, split, abstention_figure(found[split], n, label, split), answers, out_of_reach)

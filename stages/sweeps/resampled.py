@@ -6,11 +6,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.heads.metrics import TOP
+from stages.heads.classwise import Floats, among_top, balanced_accuracy, divided, macro_f1, mean_there
 from stages.heads.rowwise import losses, probabilities
 from stages.training.outcomes import Outcomes
 
-Floats = NDArray[np.float64]
 # Of each trial, its outcomes for each seed.
 Trials = Sequence[Sequence[Outcomes]]
 
@@ -30,13 +29,13 @@ def scorer(metric: str, trials: Trials, y: NDArray[np.int64], n_classes: int) ->
     if metric == "log_loss":
         return log_loss(trials)
     if metric == "top5_accuracy":
-        return _Mean(_by_row(trials, lambda each: each.rank < TOP))
+        return _Mean(_by_row(trials, lambda each: among_top(each.rank)))
     if metric == "macro_f1":
         return _MacroF1(trials, y, n_classes)
     if metric == "auc":
         return _Area(trials, y)
     right = _by_row(trials, lambda each: each.predicted == y)
-    return _Mean(right) if metric == "accuracy" else _MeanOfClasses(right, y)
+    return _Mean(right) if metric == "accuracy" else _BalancedAccuracy(right, y)
 
 
 def log_loss(trials: Trials) -> Scorer:
@@ -50,17 +49,6 @@ def _by_row(trials: Trials, value: Callable[[Outcomes], NDArray[Any]]) -> Floats
     return np.stack(columns, axis=1)
 
 
-def _divided(a: Floats, b: Floats) -> Floats:
-    out: Floats = np.full(np.broadcast_shapes(a.shape, b.shape), np.nan)
-    return np.divide(a, b, out=out, where=b > 0)
-
-
-def _mean_there(values: Floats) -> Floats:
-    """The mean over the last axis of what is not NaN."""
-    there = ~np.isnan(values)
-    return _divided(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
-
-
 class _Mean:
     """Of ``values`` (n, T), the weighted mean over rows."""
 
@@ -69,24 +57,28 @@ class _Mean:
 
     def every(self, weights: Floats) -> Floats:
         found: Floats = weights @ self._values
-        return _divided(found, weights.sum(axis=1, keepdims=True))
+        return divided(found, weights.sum(axis=1, keepdims=True))
 
     def one(self, weights: Floats, trial: int) -> Floats:
-        return _divided(weights @ self._values[:, trial], weights.sum(axis=1))
+        return divided(weights @ self._values[:, trial], weights.sum(axis=1))
 
 
-class _MeanOfClasses:
-    """Of ``values`` (n, T), the mean over classes of the weighted means over their rows."""
+class _BalancedAccuracy:
+    """Of ``right`` (n, T), which is 1 where a trial is right."""
 
-    def __init__(self, values: Floats, y: NDArray[np.int64]) -> None:
-        rows = [np.flatnonzero(y == c) for c in np.unique(y)]
-        self._parts = [(each, _Mean(values[each])) for each in rows]
+    def __init__(self, right: Floats, y: NDArray[np.int64]) -> None:
+        self._parts = [(rows, right[rows]) for rows in (np.flatnonzero(y == c) for c in np.unique(y))]
 
     def every(self, weights: Floats) -> Floats:
-        return _mean_there(np.stack([mean.every(weights[:, rows]) for rows, mean in self._parts], axis=-1))
+        hits = np.stack([weights[:, rows] @ right for rows, right in self._parts], axis=-1)
+        return balanced_accuracy(hits, self._support(weights)[:, None])
 
     def one(self, weights: Floats, trial: int) -> Floats:
-        return _mean_there(np.stack([mean.one(weights[:, rows], trial) for rows, mean in self._parts], axis=-1))
+        hits = np.stack([weights[:, rows] @ right[:, trial] for rows, right in self._parts], axis=-1)
+        return balanced_accuracy(hits, self._support(weights))
+
+    def _support(self, weights: Floats) -> Floats:
+        return np.stack([weights[:, rows].sum(axis=1) for rows, _ in self._parts], axis=-1)
 
 
 class _OneByOne:
@@ -122,8 +114,7 @@ class _MacroF1(_OneByOne):
     def _of(self, found: Outcomes, weights: Floats) -> Floats:
         support, spoken = self._counts(self._y, weights), self._counts(found.predicted, weights)
         hits = self._counts(self._y, weights * (found.predicted == self._y))
-        f1 = 2 * hits / np.maximum(support + spoken, 1)
-        return _mean_there(np.where(support > 0, f1, np.nan))
+        return macro_f1(hits, support, spoken)
 
 
 class _Area(_OneByOne):
@@ -134,7 +125,7 @@ class _Area(_OneByOne):
     def _of(self, found: Outcomes, weights: Floats) -> Floats:
         p = probabilities(self._y, found)
         classes = [1] if p.shape[1] == 2 else list(range(p.shape[1]))
-        return _mean_there(np.stack([_area(self._y == c, p[:, c], weights) for c in classes], axis=-1))
+        return mean_there(np.stack([_area(self._y == c, p[:, c], weights) for c in classes], axis=-1))
 
 
 def _area(mine: NDArray[np.bool_], p: Floats, weights: Floats) -> Floats:
@@ -146,4 +137,4 @@ def _area(mine: NDArray[np.bool_], p: Floats, weights: Floats) -> Floats:
     below = others[:, np.searchsorted(ordered, ordered[mine], "left")]
     up_to = others[:, np.searchsorted(ordered, ordered[mine], "right")]
     own = weights[:, mine]
-    return _divided((own * (below + up_to)).sum(axis=1) / 2, own.sum(axis=1) * others[:, -1])
+    return divided((own * (below + up_to)).sum(axis=1) / 2, own.sum(axis=1) * others[:, -1])

@@ -13,6 +13,7 @@ from torch import nn
 
 from stages.bases.frozen import FrozenBase
 from stages.bases.packaged import source
+from stages.bases.quantise import QuantisedBase
 from stages.bases.spec import BaseSpec
 from stages.bases.torchfile import read_tensors
 from stages.bases.weights import Weights
@@ -97,3 +98,22 @@ def test_features_are_those_of_pytorch(
     found = FrozenBase(spec, Weights(spec, tmp_path))(image)["out_relu"]
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
     assert expected.max() > 1  # it sees something
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"precision": "bfloat16"}, 0.15),
+        ({"engine": "openvino", "precision": "bfloat16"}, 0.15),
+        ({"engine": "openvino", "precision": "int8"}, 0.5),
+    ],
+)
+def test_lower_precisions_come_near(tmp_path: Path, options: dict[str, str], most: float) -> None:
+    spec = BaseSpec.model_validate({"name": "MobileNetV2", "weights": "packaged", "input_size": 96, **options})
+    exact = spec.model_copy(update={"engine": "keras", "precision": "float32"})
+    image = photo(100, 100)
+    crops = [np.ascontiguousarray(image[:, i : 96 + i, i : 96 + i]) for i in range(5)]
+    if spec.precision == "int8":
+        QuantisedBase(spec, Weights(spec, tmp_path)).make(iter(crops), print)
+    found, expected = (FrozenBase(each, Weights(each, tmp_path))(crops[4])["out_relu"] for each in (spec, exact))
+    assert 0 < np.linalg.norm(found - expected) < most * np.linalg.norm(expected)

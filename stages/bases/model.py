@@ -86,7 +86,14 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
             ) from error
         height, width = spec.input_size
         raise BaseError(f"{spec.name} at {height}×{width}: cannot be built ({reason}); mend input_size") from error
-    weights.load(model)
+    try:
+        weights.load(model)
+    except ValueError as error:  # dense layers have as many weights as the image has places
+        reason = " ".join(str(error).split())[:200]
+        raise BaseError(
+            f"{spec.name} at {spec.input_size[0]}×{spec.input_size[1]}: its weights do not fit ({reason}); "
+            "with include_top, set input_size to what they were trained with"
+        ) from error
     model.trainable = False
     return model
 

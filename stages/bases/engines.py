@@ -62,7 +62,9 @@ class OpenVINOEngine:
             converted, tensors = convert(model)
             results = [openvino.opset13.result(converted.output(name).get_node().input_value(0)) for name in tensors]
             return cls(openvino.Model(results, converted.get_parameters(), "base"), precision, shape)
-        except RuntimeError as error:  # of an operation that OpenVINO does not have
+        except BaseError:
+            raise
+        except Exception as error:  # of an operation that OpenVINO does not have; it has errors of its own
             reason = " ".join(str(error).split())[:200]
             raise BaseError(f'engine "openvino" cannot compute this base ({reason}); take engine = "keras"') from error
 

@@ -270,6 +270,14 @@ def test_openvino_gives_the_same(every: dict[str, Any], preset: Callable[[str], 
         check(rows, every["features"]["dinov2" if layer == "output" else "vit", "output"])
 
 
+def test_what_openvino_cannot_convert_is_one_line(preset: Callable[[str], Path], tmp_path: Path) -> None:
+    """Swin, as long as OpenVINO lacks one of its operations."""
+    project = Project(tmp_path).create(TOP + RIDGE + base("a", preset("swin"), 'engine = "openvino"'))
+    photos(project)
+    outcome = project.headstart("features")
+    assert outcome.code == 0 or 'take engine = "keras"' in failed(outcome), outcome.out
+
+
 @pytest.mark.parametrize("crop", [True, False], ids=["crop", "stretch"])
 @pytest.mark.parametrize(("interpolation", "antialias"), [("bilinear", False), ("bicubic", False), ("bicubic", True)])
 def test_photos_of_other_sizes_are_what_its_converter_makes_of_them(

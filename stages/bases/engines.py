@@ -48,12 +48,8 @@ class OpenVINOEngine:
         # What is not quantised in an int8 model runs in the fastest precision that the processor has.
         asked = backend.precision_for("auto", "openvino") if precision == "int8" else precision
         options = {"INFERENCE_PRECISION_HINT": HINTS[asked], "PERFORMANCE_HINT": "LATENCY"}
-        try:
-            model.reshape(list(shape))
-            self._compiled = openvino.Core().compile_model(model, "CPU", options)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise BaseError(f'engine "openvino" cannot compute this base ({reason}); take engine = "keras"') from error
+        model.reshape(list(shape))
+        self._compiled = openvino.Core().compile_model(model, "CPU", options)
         self._request = self._compiled.create_infer_request()
         self.shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         self.versions = {"openvino": version("openvino")}
@@ -63,10 +59,12 @@ class OpenVINOEngine:
         """The same function as a Keras model."""
         openvino = load_extra("openvino")
         try:
-            converted, tensors = convert(model, shape[0])
+            converted, tensors = convert(model)
             results = [openvino.opset13.result(converted.output(name).get_node().input_value(0)) for name in tensors]
             return cls(openvino.Model(results, converted.get_parameters(), "base"), precision, shape)
-        except RuntimeError as error:  # of an operation that OpenVINO does not have
+        except BaseError:
+            raise
+        except Exception as error:  # of an operation that OpenVINO does not have; it has errors of its own
             reason = " ".join(str(error).split())[:200]
             raise BaseError(f'engine "openvino" cannot compute this base ({reason}); take engine = "keras"') from error
 
@@ -88,9 +86,9 @@ def load_extra(package: str, extra: str = "openvino", what: str = 'engine "openv
         ) from error
 
 
-def convert(model: Any, batch: int | None = None) -> tuple[Any, list[str]]:
-    """A Keras model of uint8 images as an OpenVINO model, of any batch size where none is given, and the names of the tensors
-    that are its outputs, in their order (OpenVINO's own order is another).
+def convert(model: Any) -> tuple[Any, list[str]]:
+    """A Keras model of uint8 images as an OpenVINO model of any batch size, and the names of the tensors that are its
+    outputs, in their order (OpenVINO's own order is another).
     """
     openvino = load_extra("openvino")
     name = backend.load_keras().backend.backend()
@@ -104,7 +102,8 @@ def convert(model: Any, batch: int | None = None) -> tuple[Any, list[str]]:
     def forward(images: Any) -> list[Any]:
         return _as_list(model(images, training=False))
 
-    shape = (batch, *model.input_shape[1:])
+    shape = (None, *model.input_shape[1:])
     with backend.without_chatter():
         function = forward.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
-        return openvino.convert_model(function), [output.name for output in function.outputs]
+        # Copies: the Keras model goes away, and OpenVINO would read its weights where others write by then.
+        return openvino.convert_model(function, share_weights=False), [output.name for output in function.outputs]

@@ -1,6 +1,7 @@
 """``[heads.NAME]`` → the heads to train: one for each base that the table names."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,23 @@ OWN_LAYERS = {
 class HeadEntry:
     """One head on one base: what is trained, and has a folder of its own. ``name`` is ``head`` or ``head@base``.
 
-    ``layers`` are those of the base whose features it is trained on.
+    ``layers`` are those of the base whose features it is trained on; ``needs`` names the heads that it is made of, which are trained
+    before it; the name of a sweep is its winner.
     """
 
     name: str
     base: str
     layers: tuple[str, ...]
     spec: AnyHead
+    needs: tuple[str, ...] = ()
 
 
-def head_entries(tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Path) -> dict[str, HeadEntry]:
-    """Every head of the file in ``folder``, by name. Raises ConfigError."""
+def head_entries(
+    tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Path, sweeps: Collection[str]
+) -> dict[str, HeadEntry]:
+    """Every head of the file in ``folder``, by name; ``sweeps`` are the names of those whose winners they may be made of. Raises
+    ConfigError.
+    """
     entries = {}
     for name, table in tables.items():
         with place(f"[heads.{name}] "):
@@ -44,6 +51,9 @@ def head_entries(tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Pat
                     if field in table and (found := getattr(entry.spec, other, None)) != value:
                         raise ConfigError(f'{field}: only {other} "{value}" takes it, found "{found}"; leave it out')
                 entries[entry.name] = entry
+    for name, entry in entries.items():
+        with place(f"[heads.{name.partition('@')[0]}] "):
+            entries[name] = with_needs(entry, entries, sweeps)
     return entries
 
 
@@ -84,3 +94,17 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
         full = f"{name}@{base}" if len(asked) > 1 else name
         entries.append(HeadEntry(full, base, tuple(spec.layers or cuts[-1:]), spec))
     return entries
+
+
+def with_needs(entry: HeadEntry, heads: Collection[str], sweeps: Collection[str]) -> HeadEntry:
+    """The head, with the heads and the winners of sweeps that its spec names. ConfigError for a name that is none of them.
+
+    A head that is on several bases is named with one of them, ``head@base``; left out, it is that of the head that needs it.
+    """
+    found = []
+    for name, field in entry.spec.needs().items():
+        here = f"{name}@{entry.base}"
+        if name not in heads and name not in sweeps and here not in heads:
+            raise ConfigError(f"{field}: {no_such('head', name, [*heads, *sweeps])}")
+        found.append(name if name in heads or name in sweeps else here)
+    return replace(entry, needs=tuple(found)) if found else entry

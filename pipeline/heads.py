@@ -1,7 +1,8 @@
 """``headstart heads``: stage two, the heads that are stale."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from cache.errors import HeadError
 from cache.files import lock
@@ -14,6 +15,9 @@ from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.heads.spec import trained_with
 from stages.progress import Progress
+
+if TYPE_CHECKING:
+    from stages.heads.train import HeadTask
 
 
 def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> None:
@@ -39,6 +43,10 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
         if not stale:
             progress.say("heads: up to date")
             return
+        if names and (before := [head.entry.name for head in stale if head.entry.name not in names]):
+            progress.say(
+                f"heads: {', '.join(before)} first, as what is named needs {'it' if not before[1:] else 'them'}"
+            )
         for base in dict.fromkeys(head.entry.base for head in stale):
             graph.bases[base].require()
         for line in first([f"data: {note}" for note in notes_of(graph.manifest)], 5):
@@ -54,32 +62,40 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
 
 
 def _wanted(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
-    return [head for name, head in graph.heads.items() if head.stale and name in (names or graph.heads)]
+    """The stale heads among those named, among all where none is, and the stale ones that these need."""
+    wanted, ahead = set[str](), list(names or graph.heads)
+    while ahead:
+        if (name := ahead.pop()) in graph.heads and graph.heads[name].stale:
+            wanted.add(name)
+            ahead += graph.heads[name].entry.needs
+    return [head for name, head in graph.heads.items() if name in wanted]
 
 
 def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> None:
     from stages.bases.backend import LOADING
     from stages.heads.dataset import Dataset
-    from stages.heads.train import HeadTask, train_heads
+    from stages.heads.train import train_heads
 
     start, before = perf_counter(), len(LOADING)
-    failures: list[HeadError] = []
+    failures: dict[str, HeadError] = {}
     looks = 0
-    rows, home = graph.manifest.rows_digest, graph.config.path.parent
-    for name in dict.fromkeys(head.entry.base for head in stale):
-        base = graph.bases[name]
-        data = Dataset(graph.manifest, base.stores, graph.config.cache.memory)
+    for name, heads in _rounds(stale):
         tasks = []
-        for head in stale:
-            entry = head.entry
-            if entry.base == name and (key := base.key(entry.layers)) and head.key:
-                tasks.append(
-                    HeadTask(entry.name, entry.spec, head.key, name, entry.layers, key, rows, head.folder, home)
-                )
+        for head in heads:
+            if (
+                (key := graph.bases[name].key(head.entry.layers))
+                and head.key
+                and not failures.keys() & head.entry.needs
+            ):
+                tasks.append(_task(graph, head, head.key, key))
+                continue
+            failures[head.entry.name] = HeadError(_lacking(graph, head, failures))
+            progress.say(f"failed: {failures[head.entry.name]}")
+        data = Dataset(graph.manifest, graph.bases[name].stores, graph.config.cache.memory)
         for task, outcome in train_heads(tasks, data, progress):
             if isinstance(outcome, HeadError):
                 progress.say(f"failed: {outcome}")
-                failures.append(outcome)
+                failures[task.name] = outcome
                 continue
             score = score_words(outcome, graph.config.report.metric, interval=True)
             progress.say(f"trained: {task.name} in {outcome['seconds']:.1f} s, {score}")
@@ -92,8 +108,37 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
     loading = f", of which loading TensorFlow took {LOADING[0]:.1f} s" if len(LOADING) > before else ""
     progress.say(f"heads: {trained} trained of {len(graph.heads)} in {perf_counter() - start:.1f} s{loading}")
     if failures:
-        more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
-        raise HeadError(f"{failures[0]}{more}; mend or remove it in {graph.config.path.name}")
+        first_of_all, *others = failures.values()
+        more = f" (and {len(others)} more)" if others else ""
+        raise HeadError(f"{first_of_all}{more}; mend or remove it in {graph.config.path.name}")
+
+
+def _rounds(stale: Sequence[HeadTarget]) -> Iterator[tuple[str, list[HeadTarget]]]:
+    """Heads to train one after another: those on one base together, and each after those that it needs."""
+    left = {head.entry.name: head for head in stale}
+    while left:
+        ready = [head for head in left.values() if not left.keys() & head.entry.needs]
+        for base in dict.fromkeys(head.entry.base for head in ready):
+            yield base, [head for head in ready if head.entry.base == base]
+        left = {name: head for name, head in left.items() if head not in ready}
+
+
+def _task(graph: Graph, head: HeadTarget, key: str, base_key: str) -> "HeadTask":
+    from stages.heads.train import HeadTask
+
+    entry, rows, home = head.entry, graph.manifest.rows_digest, graph.config.path.parent
+    needs = {name: graph.heads[name].folder for name in entry.needs}
+    return HeadTask(entry.name, entry.spec, key, entry.base, entry.layers, base_key, rows, head.folder, home, needs)
+
+
+def _lacking(graph: Graph, head: HeadTarget, failures: Collection[str]) -> str:
+    """Why a head cannot be trained, of whose needs one failed or is not known."""
+    for name in head.entry.needs:
+        if name in failures:
+            return f"head {head.entry.name!r}: needs the head {name!r}, which could not be trained"
+        if name not in graph.heads:
+            return f"head {head.entry.name!r}: {graph.sweeps[name].unknown}; run `make sweep`"
+    return f"head {head.entry.name!r}: {'; '.join(head.reasons)}"
 
 
 def check_heads(graph: Graph) -> None:
@@ -137,4 +182,6 @@ def _as_configured(graph: Graph, head: HeadTarget) -> bool:
     result, base = head.result, graph.bases[head.entry.base]
     key = base.key(head.entry.layers)
     spec = head.entry.spec
-    return bool(result and result["base_key"] == key and trained_with(spec, result["spec"]) == spec.parameters())
+    if result is None or result["base_key"] != key or trained_with(spec, result["spec"]) != spec.parameters():
+        return False
+    return all(name in graph.heads and _as_configured(graph, graph.heads[name]) for name in head.entry.needs)

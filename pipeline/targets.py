@@ -3,7 +3,7 @@
 Everything here looks at small files only: the stores' indices, the results of the others. Nothing heavy is imported.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from stages.bases.brought import completed
 from stages.bases.quantise import base_digest
 from stages.bases.spec import BaseSpec, joint_key
 from stages.bases.weights import Weights
-from stages.heads.results import read_result, read_sweep
+from stages.heads.results import as_trained, read_result, read_sweep
 from stages.heads.spec import HEAD_SCHEMA, head_key
 from stages.sweeps.protocol import of_sweep
 
@@ -121,8 +121,17 @@ class SweepTarget:
         return self.result if self.result and self.result["parts"] == self.parts else None
 
     @property
+    def unknown(self) -> str:
+        """Why what needs its winner cannot be trained."""
+        return f"the winner of sweep {self.entry.name} is not known ({'; '.join(self.reasons)})"
+
+    @property
     def stale(self) -> bool:
         return bool(self.reasons)
+
+
+# What a head is made of; a sweep stands for its winner where that is not known.
+Need = HeadTarget | SweepTarget
 
 
 @dataclass(frozen=True)
@@ -189,22 +198,47 @@ def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -
     return BaseTarget(name, spec, weights, tuple(layers))
 
 
-def head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest) -> HeadTarget:
-    """A head, its result, and why that is not the one that the configuration asks for."""
+def head_target(
+    config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest, known: Mapping[str, Need]
+) -> HeadTarget:
+    """A head, its result, and why that is not the one that the configuration asks for. Of the heads that it needs, the targets are
+    ``known``, or that of a sweep whose winner is not.
+    """
     folder = config.cache.dir / "heads" / entry.name
     result = read_result(folder)
+    needs = {name: known[name] for name in entry.needs}
+    keys = [need.key for need in needs.values() if isinstance(need, HeadTarget) and need.key]
+    of_needs = tuple(_need_reasons(result, needs))
     base_key = base.key(entry.layers)
-    if base_key is None:
-        return HeadTarget(entry, folder, None, result, base.reasons if result else ("never trained",))
-    key = head_key(entry.spec, base_key, manifest.rows_digest)
+    if base_key is None or len(keys) < len(needs):
+        reasons = (*(base.reasons if base_key is None else ()), *of_needs) if result else ("never trained",)
+        return HeadTarget(entry, folder, None, result, reasons)
+    key = head_key(entry.spec, base_key, manifest.rows_digest, keys)
     where = f"{base.spec.name}, {' + '.join(entry.layers)}"
-    reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest)
+    reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest, of_needs)
     if result and not reasons and config.report.metric not in result["metrics"]["validation"]:
         reasons = (f"its {config.report.metric} is not known, as an earlier version scored it",)
     return HeadTarget(entry, folder, key, result, reasons)
 
 
-def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarget], manifest: Manifest) -> SweepTarget:
+def _need_reasons(result: dict[str, Any] | None, needs: Mapping[str, Need]) -> Iterator[str]:
+    """What is stale among the heads that a head needs, or was trained again since it was made with this ``result``."""
+    for name, need in needs.items():
+        if isinstance(need, SweepTarget):
+            yield need.unknown
+        elif need.stale:
+            yield f"head {name} is stale"
+        elif result and need.result and result.get("needs", {}).get(name) != as_trained(need.result):
+            yield f"head {name} was trained anew"
+
+
+def sweep_target(
+    config: Config,
+    entry: SweepEntry,
+    bases: Mapping[str, BaseTarget],
+    manifest: Manifest,
+    known: Mapping[str, Need],
+) -> SweepTarget:
     """As ``head_target``, for a sweep."""
     folder = config.cache.dir / "sweeps" / entry.name
     named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
@@ -223,16 +257,24 @@ def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarg
     }
     # Only where it is another than the default, so that older sweeps stay up to date.
     parts |= {} if config.report.metric == "accuracy" else {"metric": config.report.metric}
+    needs = {name: known[name] for name in entry.needs}
+    parts |= {"needs": {name: need.key for name, need in needs.items()}} if needs else {}
     result = read_sweep(folder)
     if not all(keys.values()):
         reasons = tuple(reason for name in keys for reason in bases[name].reasons)
+    elif unknown := tuple(need.unknown for need in needs.values() if isinstance(need, SweepTarget)):
+        reasons = unknown
     else:
         reasons = sweep_reasons(folder, result, parts, entry.spec.head)
     return SweepTarget(entry, folder, parts, result, reasons)
 
 
 def winner_target(
-    config: Config, sweep: SweepTarget, bases: Mapping[str, BaseTarget], manifest: Manifest
+    config: Config,
+    sweep: SweepTarget,
+    bases: Mapping[str, BaseTarget],
+    manifest: Manifest,
+    known: Mapping[str, Need],
 ) -> HeadTarget:
     """The winner of a sweep that is done, as a head under the sweep's name."""
     assert sweep.done is not None
@@ -240,7 +282,7 @@ def winner_target(
     entry = config.variant(sweep.entry, params)
     if sweep.entry.spec.refit:
         entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
-    return head_target(config, entry, bases[entry.base], manifest)
+    return head_target(config, entry, bases[entry.base], manifest, known)
 
 
 def audit_target(config: Config, base: BaseTarget, manifest: Manifest, images_here: bool) -> AuditTarget:

@@ -91,6 +91,13 @@ def test_momentum_is_in_the_key_where_the_optimizer_takes_it_and_gamma_where_the
     assert key(loss="cross_entropy", mixup=0.0, l2=0.0, max_norm=0.0, monitor="loss") == key()
 
 
+def test_the_keys_of_the_heads_that_a_head_needs_are_in_its_key_in_their_order() -> None:
+    dense = DenseSpec.model_validate({"kind": "dense"})
+    found = {head_key(dense, "b", "r", needs) for needs in ([], ["k"], ["l"], ["k", "l"], ["l", "k"])}
+    assert len(found) == 5 and head_key(dense, "b", "r", ()) == head_key(dense, "b", "r")
+    assert head_key(dense, "b", "r", ["k"]) == "1c3d6e73c17521a9640c09f53e6a25d9f3d0b50684d053d6fec7ae8d7444a7c9"
+
+
 SHA = "0" * 64
 # What versions before these fields were written hashed, byte for byte, and what this one first did.
 ef7ce7aa6c5611641435323efb7d35b7e98f341c3a35320d156c09c204b914b9: list[tuple[dict[str, Any], str]] = [

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import CacheError
+from cache.errors import CacheError, HeadError
 from cache.files import atomic_path, read_sealed, seal, sha256_file, write_csv, write_text
 from cache.manifest import ImageRecord
 from stages.heads.scored import METRICS
@@ -70,6 +70,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     except (CacheError, OSError):
         return None
     return result if all((folder / name).exists() for name in result["files"]) else None
+
+
+def as_trained(result: dict[str, Any]) -> dict[str, str]:
+    """What a head that is made of this one notes of it. What was trained again with the same key may still be another head."""
+    return {"key": result["key"], "predictions": result["files"]["predictions.csv"]}
+
+
+def whole_result(folder: Path) -> dict[str, Any]:
+    """As ``read_result``; raises HeadError where there is none."""
+    if (result := read_result(folder)) is None:
+        raise HeadError(f"{folder}: expected a trained head, found none or a damaged result.json; run `make heads`")
+    return result
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@
 by logits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -48,6 +48,10 @@ def trained_with(spec: AnyHead, told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fields[name].default for name in spec.parameters() if name not in told} | dict(told)
 
 
-def head_key(spec: AnyHead, base_key: str, rows_digest: str) -> str:
-    """SHA-256 of the head's own slice of the configuration, its features, and the labels and splits it is trained on."""
-    return digest_json({"schema": HEAD_SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest})
+def head_key(spec: AnyHead, base_key: str, rows_digest: str, needs: Sequence[str] = ()) -> str:
+    """SHA-256 of the head's own slice of the configuration, its features, the labels and splits it is trained on, and the keys of the
+    heads that it ``needs``.
+    """
+    # Only where there are some, so that the keys of other heads stay as they are.
+    of_needs = {"needs": list(needs)} if needs else {}
+    return digest_json({"schema": HEAD_SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest} | of_needs)

@@ -1,7 +1,7 @@
 """Stage two: heads are trained, scored on every split, and written, those on the same features together."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ from stages.heads.head import Head, Rows
 from stages.heads.looks import note_look
 from stages.heads.metrics import CALIBRATED, SCORING, scores
 from stages.heads.own import KerasHead
-from stages.heads.results import MODEL_SUFFIX, read_result, write_head
+from stages.heads.results import MODEL_SUFFIX, as_trained, whole_result, write_head
 from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
 from stages.heads.strengths import Shared
 from stages.progress import SILENT, Progress, in_bytes
@@ -38,7 +38,8 @@ from stages.training.together import train_all
 class HeadTask:
     """One head to train: its name and spec, its key, its base's name, layers and key, and the folder it goes to.
 
-    ``home`` is where the configuration lies, to which a user's own code is relative.
+    ``home`` is where the configuration lies, to which a user's own code is relative; ``needs`` are the folders of the trained heads that
+    it is made of, by name.
     """
 
     name: str
@@ -50,6 +51,7 @@ class HeadTask:
     rows_digest: str
     folder: Path
     home: Path = Path()
+    needs: Mapping[str, Path] = field(default_factory=dict)
 
 
 def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
@@ -63,8 +65,7 @@ def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
 
 def load_head(folder: Path) -> Head:
     """The trained head of a folder. Raises HeadError where there is none, or where it is damaged."""
-    if (result := read_result(folder)) is None:
-        raise HeadError(f"{folder}: expected a trained head, found none or a damaged result.json; run `make heads`")
+    result = whole_result(folder)
     spec: AnyHead = TypeAdapter(HeadSpec).validate_python(result["spec"])
     kinds: dict[str, type[Head]] = {"dense": DenseHead, "keras": KerasHead, "sklearn": SklearnHead}
     return kinds[spec.kind].load(folder / f"model{MODEL_SUFFIX[spec.kind]}", spec, result["classes"])
@@ -191,6 +192,7 @@ def _for_epochs(spec: Any, epochs: int | None) -> Any:
 def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dict[str, Any] | HeadError:
     """Score a head and write its folder; what went wrong, where it cannot be trained."""
     try:
+        needs = {name: as_trained(whole_result(folder)) for name, folder in task.needs.items()}
         trained = train()
         logs = trained.log_probabilities(data, task.layers)
     except HeadstartError as error:
@@ -221,6 +223,8 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
         "temperature": t,
         "abstention": selective({s: _confident(data, logs, s, t) for s in SPLITS[1:] if len(data.rows(s))}),
     }
+    if needs:
+        result["needs"] = needs
     result["test_looks"] = note_look(task.folder.parent, data.manifest, task.key)
     write_head(task.folder, head, data.records, logs, result)
     return result

@@ -14,13 +14,12 @@ from cache.manifest import Manifest
 from cache.skipped import SkippedImages
 from pipeline.config import Config
 from pipeline.reasons import report_reasons
+from pipeline.target_features import BaseTarget, base_target
 from pipeline.targets import (
     AuditTarget,
-    BaseTarget,
     HeadTarget,
     SweepTarget,
     audit_target,
-    base_target,
     head_target,
     sweep_target,
     winner_target,

@@ -68,11 +68,11 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
     rows, home = graph.manifest.rows_digest, graph.config.path.parent
     for name in dict.fromkeys(head.entry.base for head in stale):
         base = graph.bases[name]
-        data = Dataset(graph.manifest, base.stores, graph.config.cache.memory)
+        data = Dataset(graph.manifest, base.stores, graph.config.cache.memory, base.view_stores)
         tasks = []
         for head in stale:
             entry = head.entry
-            if entry.base == name and (key := base.key(entry.layers)) and head.key:
+            if entry.base == name and (key := base.key(entry.layers, entry.spec.views)) and head.key:
                 tasks.append(
                     HeadTask(entry.name, entry.spec, head.key, name, entry.layers, key, rows, head.folder, home)
                 )
@@ -135,6 +135,6 @@ def trained_head(graph: Graph, name: str | None) -> HeadTarget:
 def _as_configured(graph: Graph, head: HeadTarget) -> bool:
     """Whether a trained head is of the base and the parameters that the configuration has now."""
     result, base = head.result, graph.bases[head.entry.base]
-    key = base.key(head.entry.layers)
     spec = head.entry.spec
+    key = base.key(head.entry.layers, spec.views)
     return bool(result and result["base_key"] == key and trained_with(spec, result["spec"]) == spec.parameters())

@@ -20,7 +20,7 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bo
     Where ``sweeps`` or the ``audit`` are asked for, too, they are run before the report, which shows what came of them.
     """
     folder = fragment.with_suffix("")
-    features = " ".join(str(base.key()) for base in graph.bases.values())
+    features = " ".join(str(base.key(views=True)) for base in graph.bases.values())
     to_sweep = sweeps and any(sweep.stale for sweep in graph.sweeps.values())
     # For each stamp the stamps before it, and its targets, each with its key and whether it is stale.
     stamps: dict[str, tuple[list[str], dict[str, tuple[str, bool]]]] = {

@@ -5,7 +5,7 @@ It is the authority for labels and splits; shards and heads follow it.
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +80,11 @@ class Manifest:
         for record in self.records:
             found.setdefault(record.sha256, record)
         return found
+
+    @cached_property
+    def train(self) -> "Manifest":
+        """The training images alone."""
+        return replace(self, records=tuple(r for r in self.records if r.split == "train"), groups=())
 
     @cached_property
     def group_of(self) -> dict[str, str]:

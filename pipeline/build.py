@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import DataError
 from pipeline.graph import Graph
-from pipeline.targets import BaseTarget, base_target
+from pipeline.target_features import BaseTarget, base_target
 from stages.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Se
         target = base_target(graph.config, target.name, target.spec, graph.manifest)
     if target.spec.precision == "int8":
         _quantise(graph, target, progress)
-    cuts = layers or [layer.layer for layer in target.layers if layer.missing]
+    cuts = layers or list(dict.fromkeys(layer.layer for layer in target.every if layer.missing))
     records = [graph.manifest.by_digest[digest] for digest in target.missing]
     root = graph.config.data.root
     _say_note(target, progress)

@@ -223,12 +223,13 @@ def predict(
         float | None,
         typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
     ] = None,
+    views: Annotated[int, typer.Option(help="Average over so many augmented views of each image, too.", min=0)] = 0,
     config: ConfigOption = CONFIG,
 ) -> None:
     """Label images, with the probability of each class."""
     from pipeline.predict import predict_lines
 
-    lines, complete = predict_lines(*_open(config), paths or [], head, min_accuracy, csv)
+    lines, complete = predict_lines(*_open(config), paths or [], head, min_accuracy, csv, views)
     _print(lines)
     if not complete:
         raise typer.Exit(1)

@@ -13,11 +13,12 @@ from pipeline.config_tables import check_keys, check_name, place, validated
 from stages.bases.presets import is_preset_folder
 from stages.bases.spec import FILE, HUB, SOURCES, BaseSpec
 from stages.data.spec import DataSpec
+from stages.data.views import ViewsSpec
 from stages.extract.cost import CostSpec
 from stages.extract.spec import CacheSpec
 from stages.report.spec import ReportSpec
 
-SECTIONS = ("data", "base", "bases", "cache", "heads", "sweeps", "report", "cost")
+SECTIONS = ("data", "base", "bases", "views", "cache", "heads", "sweeps", "report", "cost")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Config:
     root_name: str
     data: DataSpec
     bases: dict[str, BaseSpec]
+    views: ViewsSpec
     cache: CacheSpec
     heads: dict[str, HeadEntry]
     sweeps: dict[str, SweepEntry]
@@ -70,6 +72,8 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
         if isinstance(group := table.get("group"), str) and group.lower().endswith(".csv"):
             table["group"] = str(folder / Path(group).expanduser())  # else it is a pattern or a column
         data = validated(DataSpec, table)
+    with place("[views] "):
+        views = validated(ViewsSpec, tables["views"])
     with place("[cache] "):
         cache = validated(CacheSpec, _with_paths({"dir": "artifacts"} | tables["cache"], folder, "dir"))
     with place("[report] "):
@@ -85,7 +89,7 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
     heads = head_entries(tables["heads"], bases, folder, tables["sweeps"])
     sweeps = sweep_entries(tables, heads, bases, folder)
     in_order(heads, sweeps)  # an error, where there is none
-    return Config(path, str(tables["data"].get("root")), data, bases, cache, heads, sweeps, report, cost)
+    return Config(path, str(tables["data"].get("root")), data, bases, views, cache, heads, sweeps, report, cost)
 
 
 def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:

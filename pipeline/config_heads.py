@@ -91,6 +91,10 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
                     f"layers: the base extracts no layer {layer!r}{nearest(layer, cuts)}; "
                     f"it extracts {', '.join(cuts)}; add it to the base's layers"
                 )
+        if spec.views and not bases[base].views:
+            raise ConfigError(
+                f"views: expected augmented views of the base {base!r}, found none; set views = 4 in it, or leave views out"
+            )
         full = f"{name}@{base}" if len(asked) > 1 else name
         entries.append(HeadEntry(full, base, tuple(spec.layers or cuts[-1:]), spec))
     return entries

@@ -1,6 +1,7 @@
 """``headstart features``: stage one, what the cache lacks; with ``--dry-run``, what that would take."""
 
 import gc
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from pipeline.build import frozen_base
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.heads import check_heads
-from pipeline.targets import BaseTarget, base_target
+from pipeline.target_features import BaseTarget, LayerTarget, ViewTarget, base_target
 from pipeline.words import data_lines
 from stages.progress import Progress
 
@@ -47,36 +48,52 @@ def extract_missing(
 def _bring_up_to_date(
     graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool, on: str | None
 ) -> None:
-    from stages.extract.features import LayerStore, Stage, compare
+    from stages.extract.features import LayerStore, Stage
 
     if not target.key():  # the weights have just been fetched or quantised
         target = base_target(graph.config, target.name, target.spec, graph.manifest)
-    layers = {
-        layer.layer: LayerStore(layer.store, layer.key, layer.identity)
-        for layer in target.layers
-        if layer.store is not None and layer.key is not None
-    }
-    stage = Stage(graph.config.data, graph.manifest, layers, graph.skipped, graph.config.cache, progress, allow_drift)
+    told = (graph.skipped, graph.config.cache, progress, allow_drift)
+    for each in (ViewTarget(None, target.layers), *target.views):
+        if not any(layer.reasons for layer in each.layers):
+            continue
+        layers = {
+            layer.layer: LayerStore(layer.store, layer.key, layer.identity)
+            for layer in each.layers
+            if layer.store is not None and layer.key is not None
+        }
+        manifest = graph.manifest.train if each.view else graph.manifest
+        stage = Stage(graph.config.data, manifest, layers, *told, each.view)
+        base = _one_pass(graph, target, stage, base, on)
+
+
+def _one_pass(
+    graph: Graph, target: BaseTarget, stage: "Stage", base: "FrozenBase | None", on: str | None
+) -> "FrozenBase | None":
+    """Bring the stores of the images, or of one view of them, up to date; the base, where it was built."""
+    from stages.extract.features import compare
+
+    progress = stage.progress
     with ExitStack() as held:
         # Each process takes the locks in the same order, so that two of them never wait for one another.
-        for each in sorted(layers.values(), key=lambda each: each.store.folder):
+        for each in sorted(stage.layers.values(), key=lambda each: each.store.folder):
             held.enter_context(each.store.writing(progress.say))
         graph.skipped.refresh()
         rewritten = 0
-        for each in layers.values():
+        for each in stage.layers.values():
             each.store.create(each.identity)
             each.store.discard_damaged()
-            rewritten += each.store.relabel(graph.manifest)
+            rewritten += each.store.relabel(stage.manifest)
             each.store.discard_damaged()  # what relabelling found
         if rewritten:
             progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
         # Another process may have worked on the stores since the graph was made, so look again under the lock.
-        stage.layers = {layer: each for layer, each in layers.items() if stage.lacks(layer)}
+        stage.layers = {layer: each for layer, each in stage.layers.items() if stage.lacks(layer)}
         if not stage.layers:
-            return
+            return base
         if base is None or not set(stage.layers) <= set(base.layers):
             base = frozen_base(graph, target, progress, list(stage.layers))
         _extract(stage, base, compare(stage, base), on)
+    return base
 
 
 def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, Any]], on: str | None) -> None:
@@ -84,19 +101,20 @@ def _extract(stage: "Stage", base: "FrozenBase", compared: dict[str, dict[str, A
     from stages.extract.features import extract
 
     progress, wanted = stage.progress, stage.wanted()
+    title = f"features, view {stage.view.number}" if stage.view else "features"
     before = stage.least_rows()
     try:
         done = extract_on(on, stage, base.spec, wanted) if on else extract(stage, base, wanted, compared)
     except KeyboardInterrupt:
         kept = stage.least_rows() - before
-        progress.say(f"features: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")
+        progress.say(f"{title}: interrupted; {kept} of {len(wanted)} images are kept, the next run goes on from there")
         raise
     for sha, reason in done.rejected.skipped.items():
         progress.say(f"skipped: {stage.manifest.by_digest[sha].path}: {reason}")
     rate = done.extracted / done.seconds if done.seconds else 0.0
     folders = ", ".join(str(each.store.folder) for each in stage.layers.values())
     progress.say(
-        f"features: {done.extracted} images extracted in {done.seconds:.1f} s ({rate:.0f} images/s), "
+        f"{title}: {done.extracted} images extracted in {done.seconds:.1f} s ({rate:.0f} images/s), "
         f"{len(done.rejected.skipped)} skipped → {folders}"
     )
     if changed := done.rejected.changed:
@@ -111,12 +129,22 @@ def plan(config: Config, progress: Progress) -> list[str]:
     lines = data_lines(graph)[:1]
     copies = len(graph.manifest.records) - len(graph.manifest.by_digest)
     for target in graph.bases.values():
-        wanted = [sha for sha in target.missing if sha not in graph.skipped.reasons]
+        images, of_views = (
+            [sha for layers in passes for sha in _missing(layers) if sha not in graph.skipped.reasons]
+            for passes in ([target.layers], [each.layers for each in target.views])
+        )
+        wanted = list(dict.fromkeys([*images, *of_views]))
         if not wanted:
             lines.append(f"{target.name}: nothing to extract")
             continue
         base = frozen_base(graph, target, progress)
         records = [graph.manifest.by_digest[sha] for sha in wanted]
-        found = measure(base, records, config.data.root, config.cache)
-        lines += plan_lines(target.name, found, len(wanted), copies, config.cache.dir, config.cost)
+        found = measure(base, records, config.data.root, config.cache, target.views[0].view if of_views else None)
+        counts = (len(images), copies if images else 0)
+        lines += plan_lines(target.name, found, *counts, config.cache.dir, config.cost, len(of_views))
     return lines
+
+
+def _missing(layers: Sequence[LayerTarget]) -> list[str]:
+    """The contents that one of the layers lacks."""
+    return list(dict.fromkeys(digest for layer in layers for digest in layer.missing))

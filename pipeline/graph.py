@@ -15,14 +15,13 @@ from cache.skipped import SkippedImages
 from pipeline.config import Config
 from pipeline.config_order import in_order
 from pipeline.reasons import report_reasons
+from pipeline.target_features import BaseTarget, base_target
 from pipeline.targets import (
     AuditTarget,
-    BaseTarget,
     HeadTarget,
     Need,
     SweepTarget,
     audit_target,
-    base_target,
     head_target,
     sweep_target,
     winner_target,

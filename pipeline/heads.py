@@ -80,18 +80,15 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
     failures: dict[str, HeadError] = {}
     looks = 0
     for name, heads in _rounds(stale):
-        tasks = []
+        base, tasks = graph.bases[name], []
         for head in heads:
-            if (
-                (key := graph.bases[name].key(head.entry.layers))
-                and head.key
-                and not failures.keys() & head.entry.needs
-            ):
+            key = base.key(head.entry.layers, head.entry.spec.views)
+            if key and head.key and not failures.keys() & head.entry.needs:
                 tasks.append(_task(graph, head, head.key, key))
                 continue
             failures[head.entry.name] = HeadError(_lacking(graph, head, failures))
             progress.say(f"failed: {failures[head.entry.name]}")
-        data = Dataset(graph.manifest, graph.bases[name].stores, graph.config.cache.memory)
+        data = Dataset(graph.manifest, base.stores, graph.config.cache.memory, base.view_stores)
         for task, outcome in train_heads(tasks, data, progress):
             if isinstance(outcome, HeadError):
                 progress.say(f"failed: {outcome}")
@@ -180,8 +177,8 @@ def trained_head(graph: Graph, name: str | None) -> HeadTarget:
 def _as_configured(graph: Graph, head: HeadTarget) -> bool:
     """Whether a trained head is of the base and the parameters that the configuration has now."""
     result, base = head.result, graph.bases[head.entry.base]
-    key = base.key(head.entry.layers)
     spec = head.entry.spec
+    key = base.key(head.entry.layers, spec.views)
     if result is None or result["base_key"] != key or trained_with(spec, result["spec"]) != spec.parameters():
         return False
     return all(name in graph.heads and _as_configured(graph, graph.heads[name]) for name in head.entry.needs)

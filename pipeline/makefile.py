@@ -20,7 +20,7 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bo
     Where ``sweeps`` or the ``audit`` are asked for, too, they are run before the report, which shows what came of them.
     """
     folder = fragment.with_suffix("")
-    features = " ".join(str(base.key()) for base in graph.bases.values())
+    features = " ".join(str(base.key(views=True)) for base in graph.bases.values())
     # Heads that the winner of a sweep is needed for come after it.
     before_heads = (
         ["sweeps"] if sweeps and any(graph.sweeps.keys() & head.entry.needs for head in graph.heads.values()) else []

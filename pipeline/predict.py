@@ -11,7 +11,8 @@ from pipeline.config import Config
 from pipeline.graph import load_graph
 from pipeline.heads import trained_head
 from pipeline.words import score_words
-from stages.progress import Progress
+from stages.data.views import View
+from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
     from stages.predict.predict import Prediction
@@ -24,11 +25,12 @@ def predict_lines(
     head: str | None,
     min_accuracy: float | None = None,
     csv: Path | None = None,
+    views: int = 0,
 ) -> tuple[list[str], bool]:
     """Label image files by the head named or the best on validation: what is to be printed, and whether all could be read.
 
     With ``min_accuracy`` the head answers only from the confidence on that gave this accuracy on validation. With ``csv`` predictions
-    are written there, and the lines tell how many.
+    are written there, and the lines tell how many. Probabilities are means over the image and so many ``views`` of it.
     """
     from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
@@ -66,7 +68,13 @@ def predict_lines(
     stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
     temperature = result.get("temperature", 1.0)
     make_base = partial(base_as_stored, target, progress, list(stores))
-    predictions = predict_images(files, model, stores, make_base, progress, temperature, threshold)
+    recipe, seed = config.views.whole, config.views.seed
+    every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
+    if views:
+        progress.say(
+            f"predict: means over each image and {counted(views, 'view')} of it, so the base computes {views + 1} times as much"
+        )
+    predictions = predict_images(files, model, stores, make_base, progress, temperature, threshold, every)
     complete = not any(each.reason for each in predictions)
     if csv is None or form is None:
         return _lines(predictions), complete

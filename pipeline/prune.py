@@ -32,7 +32,7 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     """
     graphs = [load_graph(each) for each in _configurations(config)]
     folder = config.cache.dir
-    layers = [layer for graph in graphs for base in graph.bases.values() for layer in base.layers]
+    layers = [layer for graph in graphs for base in graph.bases.values() for layer in base.every]
     stores = {layer.store.folder.name for layer in layers if layer.store}
     sweeps = {name for graph in graphs for name in graph.sweeps}
     heads = {name for graph in graphs for name in graph.heads} | sweeps  # a stale sweep's winner is not among the heads

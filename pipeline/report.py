@@ -3,7 +3,7 @@
 from cache.errors import HeadError
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
-from pipeline.targets import BaseTarget
+from pipeline.target_features import BaseTarget
 from stages.bases.licences import licence_of
 from stages.bases.weights import note
 from stages.heads.looks import test_looks

@@ -4,6 +4,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
+from pipeline.target_features import BaseTarget
 from pipeline.words import bytes_in, data_lines, score_words, scored_on
 from stages.progress import Progress, counted
 
@@ -20,6 +21,8 @@ def status_lines(config: Config, progress: Progress) -> list[str]:
             if store is not None:
                 what = f"{len(store):,} images, {store.size() / 1e6:,.1f} MB in {store.folder}"
             rows.append((" ".join(words), layer.reasons, what))
+        if base.views:
+            rows.append(_views_row(base, len(graph.bases) > 1))
     for name, head in graph.heads.items():
         what = score_words(head.result, graph.config.report.metric) if head.result else ""
         rows.append((f"head {name}", head.reasons, what))
@@ -35,6 +38,14 @@ def status_lines(config: Config, progress: Progress) -> list[str]:
         f"{name:{width}}  {'stale: ' + '; '.join(why) if why else 'up to date  ' + what}" for name, why, what in rows
     ]
     return lines
+
+
+def _views_row(base: BaseTarget, several: bool) -> tuple[str, tuple[str, ...], str]:
+    """All views of a base in one row: what it is called, why it is stale, and what there is."""
+    stores = [store for each in base.view_stores.values() for store in each]
+    title = f"features {base.name} views" if several else "features views"
+    what = f"{counted(len(base.views), 'view')}, {sum(map(len, stores)):,} rows, {sum(each.size() for each in stores) / 1e6:,.1f} MB"
+    return title, base.reasons_of_views, what
 
 
 def _report_reasons(graph: Graph) -> tuple[str, ...]:
@@ -65,7 +76,8 @@ def _size_line(graph: Graph) -> str:
     """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
     folder = graph.config.cache.dir
     sizes = {name: bytes_in(folder / name) for name in ("features", "heads", "sweeps", "audit", "weights", "report")}
-    used = sum(bytes_in(store.folder) for base in graph.bases.values() for store in base.stores.values())
+    stores = [layer.store for base in graph.bases.values() for layer in base.every if layer.store]
+    used = sum(bytes_in(store.folder) for store in stores)
     used += sum(bytes_in(head.folder) for head in graph.heads.values())
     other = sizes["features"] + sizes["heads"] - used
     words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items() if size)

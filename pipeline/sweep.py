@@ -78,7 +78,8 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         for base in bases:
             graph.bases[base].require()
         memory = graph.config.cache.memory
-        data = {base: Dataset(graph.manifest, graph.bases[base].stores, memory) for base in bases}
+        of = {base: graph.bases[base] for base in bases}
+        data = {name: Dataset(graph.manifest, base.stores, memory, base.view_stores) for name, base in of.items()}
         metric = config.report.metric
         ledger = Ledger(target.folder / "trials.jsonl", metric, every_epoch=spec.strategy == "halving")
         work = Sweep(spec, data, ledger, progress, name, config.path.parent)
@@ -139,7 +140,7 @@ def _corrected_lines(trials: int, corrected: Corrected | None) -> list[str]:
 def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     entry = graph.config.variant(target.entry, params)
     check_spec(target.entry.name, entry.spec, "sweeps")
-    base_key = graph.bases[entry.base].key(entry.layers) or ""
+    base_key = graph.bases[entry.base].key(entry.layers, entry.spec.views) or ""
     for field, (other, value) in ONLY_WITH.items():
         if field in params and getattr(entry.spec, other, None) != value:
             params = params | {field: None}  # it has none, whatever was drawn

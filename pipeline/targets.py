@@ -3,87 +3,23 @@
 Everything here looks at small files only: the stores' indices, the results of the others. Nothing heavy is imported.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CacheError
 from cache.files import digest_json
 from cache.manifest import Manifest
-from cache.store import FeatureStore
 from pipeline.config import Config
 from pipeline.config_heads import HeadEntry
 from pipeline.config_sweeps import SweepEntry
-from pipeline.reasons import audit_reasons, feature_reasons, head_reasons, sweep_reasons
+from pipeline.reasons import audit_reasons, head_reasons, sweep_reasons
+from pipeline.target_features import BaseTarget, LayerTarget
 from stages.audit.results import audit_parts, read_audit
-from stages.bases.brought import completed
-from stages.bases.quantise import base_digest
-from stages.bases.spec import BaseSpec, joint_key
-from stages.bases.weights import Weights
 from stages.heads.results import as_trained, read_result, read_sweep
 from stages.heads.spec import HEAD_SCHEMA, head_key
 from stages.sweeps.protocol import of_sweep
-
-
-@dataclass(frozen=True)
-class LayerTarget:
-    """The features of one layer of a base: their key and store, and why they are stale.
-
-    Key and store are None while the weights were not fetched or quantised, as the key is not known then.
-    """
-
-    layer: str
-    key: str | None
-    identity: dict[str, Any]
-    store: FeatureStore | None
-    missing: tuple[str, ...]
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class BaseTarget:
-    """One base, and the features of each of its layers."""
-
-    name: str
-    spec: BaseSpec
-    weights: Weights
-    layers: tuple[LayerTarget, ...]
-
-    @property
-    def stale(self) -> bool:
-        """Whether a store lacks something or has something otherwise."""
-        return any(layer.reasons for layer in self.layers)
-
-    def require(self) -> None:
-        """Raise CacheError where the features are stale, as heads cannot be trained on them."""
-        if self.stale:
-            what = f"features of {self.spec.name} are not up to date" if self.key() else "features"
-            raise CacheError(f"{what}: {'; '.join(self.reasons)}; run `make features`")
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why it is stale; layers are named where they differ."""
-        if len({layer.reasons for layer in self.layers}) == 1:
-            return self.layers[0].reasons
-        return tuple(f"{layer.layer}: {reason}" for layer in self.layers for reason in layer.reasons)
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The contents that one of the layers lacks."""
-        return tuple(dict.fromkeys(digest for layer in self.layers for digest in layer.missing))
-
-    @property
-    def stores(self) -> dict[str, FeatureStore]:
-        """The stores that are known, by layer."""
-        return {layer.layer: layer.store for layer in self.layers if layer.store is not None}
-
-    def key(self, layers: Sequence[str] = ()) -> str | None:
-        """The key of the features of some of the layers together, of all of them where none is named."""
-        keys = {layer.layer: layer.key for layer in self.layers}
-        found = [keys[layer] for layer in layers or keys]
-        return joint_key([key for key in found if key]) if all(found) else None
 
 
 @dataclass(frozen=True)
@@ -175,29 +111,6 @@ class AuditTarget:
         return bool(self.reasons)
 
 
-def base_target(config: Config, name: str, spec: BaseSpec, manifest: Manifest) -> BaseTarget:
-    """A base, what its stores hold, and what they lack."""
-    folder = config.cache.dir / "weights"
-    spec = completed(spec, folder)
-    weights = Weights(spec, folder)
-    digest = base_digest(spec, weights)
-    if digest is None:
-        what = "is not quantised" if spec.precision == "int8" else f"has its {spec.weights} weights not fetched"
-        what = "was not fetched" if spec.hub else what
-        all_images, why = tuple(manifest.by_digest), (f"{spec.name} {what} yet",)
-        unknown = tuple(LayerTarget(layer, None, {}, None, all_images, why) for layer in spec.cuts)
-        return BaseTarget(name, spec, weights, unknown)
-    layers = []
-    for layer in spec.cuts:
-        identity = spec.identity(digest, config.cache.dtype, layer)
-        key = digest_json(identity)
-        store = FeatureStore(config.cache.dir / "features" / spec.folder_name(key, layer))
-        missing = tuple(store.missing(manifest.by_digest))
-        reasons = feature_reasons(store, manifest, missing)
-        layers.append(LayerTarget(layer, key, identity, store, missing, reasons))
-    return BaseTarget(name, spec, weights, tuple(layers))
-
-
 def head_target(
     config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest, known: Mapping[str, Need]
 ) -> HeadTarget:
@@ -209,7 +122,7 @@ def head_target(
     needs = {name: known[name] for name in entry.needs}
     keys = [need.key for need in needs.values() if isinstance(need, HeadTarget) and need.key]
     of_needs = tuple(_need_reasons(result, needs))
-    base_key = base.key(entry.layers)
+    base_key = base.key(entry.layers, entry.spec.views)
     if base_key is None or len(keys) < len(needs):
         reasons = (*(base.reasons if base_key is None else ()), *of_needs) if result else ("never trained",)
         return HeadTarget(entry, folder, None, result, reasons)
@@ -242,8 +155,9 @@ def sweep_target(
     """As ``head_target``, for a sweep."""
     folder = config.cache.dir / "sweeps" / entry.name
     named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
-    keys = {name: bases[name].key() for name in named if name in bases} if isinstance(named, list) else {}
     plain = config.variant(entry, {}).spec
+    views = plain.views or "views" in entry.spec.grid
+    keys = {name: bases[name].key(views=views) for name in named if name in bases} if isinstance(named, list) else {}
     head = plain.whole()
     if isinstance(builds := entry.spec.grid.get("build"), list):
         head["code"] = [getattr(config.variant(entry, {"build": build}).spec, "code", "") for build in builds]

@@ -17,6 +17,7 @@ from stages.bases.catalogue import BASES
 from stages.bases.packaged import PACKAGED, Packaged
 from stages.bases.pixels import Pixels
 from stages.data.policy import DECODE
+from stages.data.views import View
 from stages.fields import Layers, PositiveInt, Seed, nearest
 
 SCHEMA = 1
@@ -53,7 +54,8 @@ class BaseSpec(Pixels):
 
     ``name`` is a constructor of ``keras.applications``, ``file:model.keras`` or ``file:model.onnx`` for a model of the user's own,
     or ``hub:PRESET`` for one of KerasHub. ``output`` is what is kept of the tokens of a transformer, of which the first
-    ``prefix_tokens`` stand for no place in the image: the class token, and then registers.
+    ``prefix_tokens`` stand for no place in the image: the class token, and then registers. So many augmented ``views`` of each
+    training image are extracted beside the image itself.
     """
 
     name: Annotated[str, BeforeValidator(_base_name)] = "VGG16"
@@ -72,6 +74,7 @@ class BaseSpec(Pixels):
     calibration_images: PositiveInt = 300
     seed: Seed = 0
     batch_size: PositiveInt | None = None
+    views: Annotated[int, Field(ge=0, le=1000)] = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> "BaseSpec":
@@ -177,10 +180,11 @@ class BaseSpec(Pixels):
             return self.preprocess or "none"
         return (self.packaged and self.packaged.preprocess) or BASES[self.name].preprocess
 
-    def identity(self, weights_sha256: str, dtype: str, layer: str) -> dict[str, Any]:
+    def identity(self, weights_sha256: str, dtype: str, layer: str, view: View | None = None) -> dict[str, Any]:
         """Everything that determines the features of ``layer``, as it is written to ``spec.json`` and into each shard.
 
-        ``weights_sha256`` is that of the quantised model where the base is quantised.
+        ``weights_sha256`` is that of the quantised model where the base is quantised; without a ``view`` it is the image itself that
+        goes through the base.
         """
         found = {
             "schema": SCHEMA,
@@ -193,7 +197,7 @@ class BaseSpec(Pixels):
             "preprocess": self.numbers or self.style,
             "precision": self.precision,
             "dtype": dtype,
-            "view": "identity",
+            "view": view.identity() if view else "identity",
         }
         # What later versions added is in the key only where it is used, so that older stores keep theirs.
         added = {

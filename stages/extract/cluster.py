@@ -28,6 +28,7 @@ from stages.bases.frozen import FrozenBase
 from stages.bases.quantise import base_digest
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
+from stages.data.views import View
 from stages.extract import drift, precision
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.extract.features import Extraction, Stage, check_finite
@@ -64,6 +65,7 @@ class ShardJob:
     lease: Path
     # Where the precision is to be measured: the same images for every worker, so that like machines decide alike.
     sample: tuple[ImageRecord, ...]
+    view: View | None
 
 
 @contextmanager
@@ -161,6 +163,7 @@ def _jobs(stage: Stage, spec: BaseSpec, wanted: Sequence[str]) -> list[ShardJob]
             allow_drift=stage.allow_drift,
             lease=lease,
             sample=sample,
+            view=stage.view,
         )
         for i, chunk in enumerate(chunks)
     ]
@@ -200,7 +203,7 @@ def extract_shard(job: ShardJob) -> tuple[int, Rejected, list[str]]:
         rows: list[Rows] = []
         records: list[ImageRecord] = []
         start = perf_counter()
-        for batch in decoded_batches(job.root, job.records, base.spec, base.batch_size, rejected):
+        for batch in decoded_batches(job.root, job.records, base.spec, base.batch_size, rejected, job.view):
             features = base(batch.images)
             check_finite(features, batch.records, base)
             rows.append(features)
@@ -238,6 +241,7 @@ def _load(job: ShardJob, said: _Lines) -> tuple[FrozenBase, dict[str, dict[str, 
         compared: dict[str, dict[str, Any]] = {}
         for layer, store in stores.items():
             known = {digest: ImageRecord(path, digest, "", "") for digest, path in store.paths().items()}
-            compared[layer] = drift.compare(store, known, job.root, base, layer, job.allow_drift, SILENT)
+            told = (job.allow_drift, SILENT, job.view)
+            compared[layer] = drift.compare(store, known, job.root, base, layer, *told)
         _LOADED[name] = base, compared
     return _LOADED[name]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from cache.manifest import ImageRecord
 from stages.bases.spec import BaseSpec
 from stages.data.images import BadImageError, decode
+from stages.data.views import View
+from stages.data.warp import viewed
 
 # Batches that are decoded ahead of the base: enough that it never waits, few enough that memory stays bounded.
 BATCHES_AHEAD = 4
@@ -45,9 +48,17 @@ class Batch:
 
 
 def decoded_batches(
-    root: Path, records: Sequence[ImageRecord], spec: BaseSpec, batch_size: int, rejected: Rejected
+    root: Path,
+    records: Sequence[ImageRecord],
+    spec: BaseSpec,
+    batch_size: int,
+    rejected: Rejected,
+    view: View | None = None,
 ) -> Iterator[Batch]:
-    """Batches of ``batch_size`` images in the order of ``records``, the last one smaller; bad ones go to ``rejected``."""
+    """Batches of ``batch_size`` images in the order of ``records``, the last one smaller; bad ones go to ``rejected``.
+
+    With a ``view``, that view of each image.
+    """
     waiting: deque[tuple[ImageRecord, Future[NDArray[np.uint8]]]] = deque()
     upcoming = iter(records)
     # Pillow releases the GIL while it decodes and resizes, so threads serve, and share their images with the base for free.
@@ -58,7 +69,7 @@ def decoded_batches(
         seen = 0
         while True:
             for record in islice(upcoming, BATCHES_AHEAD * batch_size - len(waiting)):
-                waiting.append((record, pool.submit(load, root / record.path, record.sha256, spec)))
+                waiting.append((record, pool.submit(load, root / record.path, record.sha256, spec, view)))
             if not waiting:
                 break
             record, future = waiting.popleft()
@@ -79,10 +90,12 @@ def decoded_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def sample(root: Path, records: Sequence[ImageRecord], spec: BaseSpec, most: int) -> Batch | None:
-    """A few images, drawn by their contents; None where none of those looked at can be decoded."""
+def sample(
+    root: Path, records: Sequence[ImageRecord], spec: BaseSpec, most: int, view: View | None = None
+) -> Batch | None:
+    """A few images, drawn by their contents; None where none of those looked at can be decoded. With a ``view``, that of each."""
     # Twice as many are looked at as are wanted, as some may not be readable here.
-    return next(decoded_batches(root, sampled(records, 2 * most), spec, most, Rejected()), None)
+    return next(decoded_batches(root, sampled(records, 2 * most), spec, most, Rejected(), view), None)
 
 
 def sampled(records: Sequence[ImageRecord], most: int) -> Sequence[ImageRecord]:
@@ -101,9 +114,10 @@ def step_back() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
-def load(path: Path, digest: str, spec: BaseSpec) -> NDArray[np.uint8]:
-    """One image (height, width, 3) as the spec wants it. Raises ChangedError, BadImageError or OSError."""
+def load(path: Path, digest: str, spec: BaseSpec, view: View | None = None) -> NDArray[np.uint8]:
+    """One image (height, width, 3) as the spec wants it, or a ``view`` of it. Raises ChangedError, BadImageError or OSError."""
     data = path.read_bytes()
     if sha256(data).hexdigest() != digest:
         raise ChangedError
-    return decode(data, spec.input_size, scaled=spec.decode == "scaled", how=spec.resizing)
+    at = partial(decode, data, scaled=spec.decode == "scaled", how=spec.resizing)
+    return viewed(at, spec.input_size, view, digest) if view else at(spec.input_size)

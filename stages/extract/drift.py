@@ -15,6 +15,7 @@ from cache.manifest import ImageRecord
 from cache.shard import ShardInfo
 from cache.store import FeatureStore
 from stages.bases.frozen import FrozenBase
+from stages.data.views import View
 from stages.extract.decoding import sample
 from stages.progress import Progress
 
@@ -31,13 +32,15 @@ def compare(
     layer: str,
     allowed: bool,
     progress: Progress,
+    view: View | None = None,
 ) -> dict[str, Any]:
     """Recompute a few of the stored rows of ``layer``; returns what shards that are written now record of it.
 
-    ``known`` says by SHA-256 where the images are, below ``root``. Where none of those stored is there, nothing is compared.
-    Raises CacheError for drift beyond the tolerance that is not ``allowed``, DamageError for a damaged shard.
+    Rows are of the images, or of a ``view`` of them. ``known`` says by SHA-256 where the images are, below ``root``. Where none of
+    those stored is there, nothing is compared. Raises CacheError for drift beyond the tolerance that is not ``allowed``, DamageError
+    for a damaged shard.
     """
-    found = sample(root, [known[digest] for digest in store.digests() if digest in known], base.spec, ROWS)
+    found = sample(root, [known[digest] for digest in store.digests() if digest in known], base.spec, ROWS, view)
     if not found:
         if len(store):
             progress.say("features: none of the images that are stored is here, so nothing can be compared")

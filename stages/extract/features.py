@@ -15,6 +15,7 @@ from cache.store import FeatureStore
 from stages.bases.frozen import FrozenBase
 from stages.data.scan import bad_image
 from stages.data.spec import DataSpec
+from stages.data.views import View
 from stages.extract import drift
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.extract.spec import CacheSpec
@@ -44,7 +45,8 @@ class LayerStore:
 class Stage:
     """Everything that one extraction needs: where images are, where features of each layer go, and what to tell.
 
-    ``allow_drift`` adds to a store even where features computed here differ from those it has.
+    With a ``view``, that view of each image goes through the base. ``allow_drift`` adds to a store even where features computed
+    here differ from those it has.
     """
 
     data: DataSpec
@@ -54,6 +56,7 @@ class Stage:
     cache: CacheSpec
     progress: Progress = SILENT
     allow_drift: bool = False
+    view: View | None = None
 
     def wanted(self) -> list[str]:
         """The contents (SHA-256) that one of the stores lacks, and that can be decoded as far as is known."""
@@ -98,7 +101,9 @@ def extract(
     records = [stage.manifest.by_digest[digest] for digest in wanted]
     try:
         with stage.progress.task("Extracting features", len(records)) as advance:
-            for batch in decoded_batches(stage.data.root, records, base.spec, base.batch_size, done.rejected):
+            for batch in decoded_batches(
+                stage.data.root, records, base.spec, base.batch_size, done.rejected, stage.view
+            ):
                 writer.make_room(len(batch.records))
                 features = base(batch.images)
                 check_finite(features, batch.records, base)
@@ -130,7 +135,8 @@ def compare(stage: Stage, base: FrozenBase) -> dict[str, dict[str, Any]]:
     for layer, each in stage.layers.items():
         while layer not in found:
             try:
-                found[layer] = drift.compare(each.store, known, root, base, layer, stage.allow_drift, stage.progress)
+                told = (stage.allow_drift, stage.progress, stage.view)
+                found[layer] = drift.compare(each.store, known, root, base, layer, *told)
             except DamageError:
                 each.store.discard_damaged()
     return found

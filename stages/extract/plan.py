@@ -17,6 +17,7 @@ from cache.shard import ShardInfo, write_shard
 from cache.table import ShardTable
 from stages.bases.frozen import FrozenBase
 from stages.data.images import BadImageError
+from stages.data.views import View
 from stages.extract.cost import CostSpec
 from stages.extract.decoding import ChangedError, Rejected, decoded_batches, load, sampled
 from stages.extract.spec import CacheSpec
@@ -42,9 +43,12 @@ class Measured:
     decoding: float
 
 
-def measure(base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache: CacheSpec) -> Measured:
+def measure(
+    base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache: CacheSpec, view: View | None = None
+) -> Measured:
     """Decode, extract and compress a few batches of ``records``, drawn by their contents; nothing is kept.
 
+    With a ``view``, that view of each image is extracted.
     Raises DataError where none of them can be decoded.
     """
     sample = list(sampled(records, BATCHES * base.batch_size))
@@ -53,7 +57,7 @@ def measure(base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache:
     rows: list[dict[str, np.ndarray]] = []
     images = 0
     start = perf_counter()
-    for batch in decoded_batches(root, sample, base.spec, base.batch_size, rejected := Rejected()):
+    for batch in decoded_batches(root, sample, base.spec, base.batch_size, rejected := Rejected(), view):
         features = base(batch.images)
         if rows:
             images += len(batch.records)
@@ -65,16 +69,16 @@ def measure(base: FrozenBase, records: Sequence[ImageRecord], root: Path, cache:
         reason = next(iter(rejected.skipped.values()), "it went away")
         raise DataError(f"{root / sample[0].path}: {reason}; too few images can be decoded to time a batch")
     size = sum(_size(np.concatenate([each[layer] for each in rows]), cache) for layer in base.layers)
-    return Measured(seconds / images, size, images, _decoding(base, sample, root) * images / seconds)
+    return Measured(seconds / images, size, images, _decoding(base, sample, root, view) * images / seconds)
 
 
-def _decoding(base: FrozenBase, sample: Sequence[ImageRecord], root: Path) -> float:
+def _decoding(base: FrozenBase, sample: Sequence[ImageRecord], root: Path, view: View | None) -> float:
     """Seconds that decoding takes for one image, on all cores."""
     start = perf_counter()
     few = sample[: 2 * (os.cpu_count() or 1)]
     for record in few:
         with suppress(BadImageError, ChangedError, OSError):
-            load(root / record.path, record.sha256, base.spec)
+            load(root / record.path, record.sha256, base.spec, view)
     return (perf_counter() - start) / len(few) / (os.cpu_count() or 1)
 
 
@@ -89,19 +93,21 @@ def _size(features: np.ndarray, cache: CacheSpec) -> float:
 
 
 def plan_lines(
-    name: str, found: Measured, images: int, copies: int, folder: Path, cost: CostSpec | None = None
+    name: str, found: Measured, images: int, copies: int, folder: Path, cost: CostSpec | None = None, views: int = 0
 ) -> list[str]:
-    """The plan of one base, in words."""
+    """The plan of one base, in words: of so many images, and so many ``views`` of images."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    size = images * found.bytes
+    passes = images + views
+    size = passes * found.bytes
     lines = [
         f"{name}: {images:,} images to extract"
+        + (f", and {views:,} augmented views of training images" if views else "")
         + (f" ({copies:,} copies of others are not extracted again)" if copies else ""),
-        f"{name}: about {_duration(images * found.seconds)} at {1 / found.seconds:,.1f} images/s, "
+        f"{name}: about {_duration(passes * found.seconds)} at {1 / found.seconds:,.1f} images/s, "
         f"as {found.images} timed images went",
-        *_money(name, images * found.seconds, cost),
+        *_money(name, passes * found.seconds, cost),
         f"{name}: about {in_bytes(size)} on disk ({found.bytes / 1e3:,.1f} kB an image), {in_bytes(free)} are free"
         + ("" if size < free else ": NOT ENOUGH"),
     ]

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.heads.dataset import Dataset
 from stages.heads.estimators import classifier
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import STRENGTH, Shared, fit_path, on_path
 
 # Starting processes and importing scikit-learn in them takes about as long.
 SECONDS_WORTH_A_PROCESS = 2.0
+FOLDS = 5  # of an estimator that has its own, and is not told how many
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class Fit:
     warnings: list[str]
     seconds: float
     problem: str = ""
+
+
+def shared(data: Dataset, X: NDArray[np.float32], rows: NDArray[np.int64], views: bool) -> Shared:
+    """Some rows of the data, whose features are ``X``, to fit baselines on; and where ``X`` has ``views``, those of these rows."""
+    if not views:
+        return Shared(X[rows], data.y[rows])
+    places, images = data.with_views(rows)
+    return Shared(X[places], data.y[images], images)
 
 
 def fit_all(specs: Sequence[SklearnSpec], shared: Shared) -> list[Fit]:
@@ -67,24 +77,50 @@ def _fit_others(specs: Sequence[SklearnSpec], shared: Shared, found: dict[int, F
     todo = [i for i in range(len(specs)) if i not in found]
     while todo:
         i = todo.pop(0)
-        found[i] = _fit_one(specs[i], shared.rows(specs[i]), shared.y)
+        found[i] = _fit_one(specs[i], shared.rows(specs[i]), shared.y, shared.images)
         if found[i].seconds > SECONDS_WORTH_A_PROCESS and len(todo) > 1:
-            jobs = [joblib.delayed(_fit_one)(specs[j], shared.rows(specs[j]), shared.y, 1) for j in todo]
+            jobs = [joblib.delayed(_fit_one)(specs[j], shared.rows(specs[j]), shared.y, shared.images, 1) for j in todo]
             found |= zip(todo, joblib.Parallel(n_jobs=-1)(jobs), strict=True)
             break
 
 
-def _fit_one(spec: SklearnSpec, rows: NDArray[np.float32], y: NDArray[np.int64], n_jobs: int = -1) -> Fit:
+def _fit_one(
+    spec: SklearnSpec,
+    rows: NDArray[np.float32],
+    y: NDArray[np.int64],
+    images: NDArray[np.int64] | None,
+    n_jobs: int = -1,
+) -> Fit:
     import joblib
 
     start = perf_counter()
     with joblib.parallel_config(n_jobs=n_jobs), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fitted = classifier(spec).fit(rows, y)
+            estimator = classifier(spec)
+            fitted = estimator.fit(rows, y) if images is None else _fit_views(estimator, rows, y, images)
         except (ValueError, TypeError) as error:  # InvalidParameterError is a ValueError
             return _failed(spec, error)
     return Fit(fitted, told(caught), perf_counter() - start)
+
+
+def _fit_views(estimator: Any, rows: NDArray[np.float32], y: NDArray[np.int64], images: NDArray[np.int64]) -> Any:
+    """Fit on rows of which those with one number in ``images`` (n,) are views of one image, and count as one.
+
+    Where an estimator takes no weights, all images have as many rows, and count alike. Its own folds keep an image's views together.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.utils.validation import has_fit_parameter
+
+    weighted = {}
+    if has_fit_parameter(estimator, "sample_weight"):
+        weighted["sample_weight"] = np.full(len(y), len(np.unique(images)) / len(images))
+    params = estimator.get_params(deep=False)
+    if "cv" not in params:
+        return estimator.fit(rows, y, **weighted)
+    folds = params["cv"] if isinstance(params["cv"], int) else FOLDS
+    estimator.set_params(cv=list(StratifiedGroupKFold(folds).split(rows, y, images)))
+    return estimator.fit(rows, y, **weighted).set_params(cv=params["cv"])
 
 
 def _failed(spec: SklearnSpec, error: Exception) -> Fit:

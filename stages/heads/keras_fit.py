@@ -1,4 +1,4 @@
-"""What ``keras.Model.fit`` is given for a head that is trained in epochs: optimizer, loss, what it tells, and mixed batches."""
+"""What ``keras.Model.fit`` is given for a head that is trained in epochs: optimizer, loss, what it tells, and its batches."""
 
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -69,19 +69,24 @@ def best_kept(spec: TrainedSpec) -> Any:
     return Best(mode="min", patience=spec.patience or spec.epochs, restore_best_weights=True)
 
 
-def mixed(
-    rows: Rows, class_weights: NDArray[np.float32], spec: TrainedSpec, single: bool
+def drawn(
+    rows: Rows, views: NDArray[np.int32] | None, class_weights: NDArray[np.float32], spec: TrainedSpec, single: bool
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
-    """Batches without end, epoch after epoch, of features that are mixed by twos, their labels and weights.
+    """Batches without end, epoch after epoch, of features, of which a view is drawn for each row or which are mixed by twos, their
+    labels and weights.
 
-    In the order and in the pairs of a dense head with the same seed. A row weighs what its two classes do, by their shares.
+    In the order, views and pairs of a dense head with the same seed. A row weighs what its two classes do, by their shares. ``views``
+    (m, v) are the places in ``rows`` of m images and of their views; without them all rows are images.
     """
-    places = np.arange(len(rows.y), dtype=np.int32)
+    places = np.arange(len(rows.y if views is None else views), dtype=np.int32)
     hot = np.diag(class_weights)[rows.y]
     for epoch in count():
         draw = Draw(spec.seed, epoch, 0)
         orders = draw.order(places, spec.batch_size, -(-len(places) // spec.batch_size))
-        for order, partners, shares in zip(orders, *draw.mixup(orders, spec.mixup), strict=True):
+        if views is not None:
+            orders = draw.views(orders, views)
+        mixed = draw.mixup(orders, spec.mixup) if spec.mixup else (orders, np.ones(orders.shape, np.float32))
+        for order, partners, shares in zip(orders, *mixed, strict=True):
             n = int((order != NOTHING).sum())
             one, other, share = order[:n], partners[:n], shares[:n, None]
             along = shares[:n].reshape(n, *[1] * (rows.X.ndim - 1))

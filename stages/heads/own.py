@@ -17,7 +17,7 @@ from cache.errors import DivergedError, HeadError
 from stages.bases.backend import load_keras
 from stages.heads.calibration import log_probabilities, log_softmax
 from stages.heads.head import PREDICT_BATCH, KerasModelHead, Rows
-from stages.heads.keras_fit import best_kept, loss, metrics, mixed, optimizer, told
+from stages.heads.keras_fit import best_kept, drawn, loss, metrics, optimizer, told
 from stages.heads.spec import KerasSpec
 from stages.progress import Progress
 from stages.training.member import class_weights, criterion
@@ -31,7 +31,8 @@ SHOWN = 4  # probabilities
 class KerasHead(KerasModelHead):
     """A head that somebody else's function builds. ``home`` is the folder that ``build`` is relative to.
 
-    The weights of the best epoch are kept, or those of the ``last``. ``each_epoch`` is given the head as it is after each epoch.
+    ``views`` (m, v) int32 are the places of m images, the first rows that it is fitted on, and of their views, which are among these rows
+    too. The weights of the best epoch are kept, or those of the ``last``. ``each_epoch`` is given the head as it is after each epoch.
     """
 
     spec: KerasSpec
@@ -43,8 +44,10 @@ class KerasHead(KerasModelHead):
         home: Path = Path(),
         last: bool = False,
         each_epoch: Callable[["KerasHead"], None] = lambda head: None,
+        views: NDArray[np.int32] | None = None,
     ) -> None:
         super().__init__(spec, classes)
+        self._views = views
         self.home, self.last, self._each_epoch = home, last, each_epoch
 
     def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
@@ -90,10 +93,12 @@ class KerasHead(KerasModelHead):
 
     def _trained_on(self, rows: Rows) -> dict[str, Any]:
         """What ``keras.Model.fit`` is given of the rows to train on."""
-        spec, weights = self.spec, class_weights(self.spec, rows.y, len(self.classes_))
-        if spec.mixup:
-            steps = -(-len(rows.y) // spec.batch_size)
-            return {"x": mixed(rows, weights, spec, self._single), "steps_per_epoch": steps, "shuffle": False}
+        spec, images = self.spec, rows.y if self._views is None else rows.y[: len(self._views)]
+        weights = class_weights(spec, images, len(self.classes_))
+        if spec.mixup or self._views is not None:
+            steps = -(-len(images) // spec.batch_size)
+            batches = drawn(rows, self._views, weights, spec, self._single)
+            return {"x": batches, "steps_per_epoch": steps, "shuffle": False}
         X, y = self._targets(rows)
         return {"x": X, "y": y, "batch_size": spec.batch_size, "class_weight": dict(enumerate(map(float, weights)))}
 

@@ -18,7 +18,7 @@ from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.bases.backend import load_keras
 from stages.heads.pooling import joined, pool_features
-from stages.training.source import Block
+from stages.training.source import Block, of_places
 from stages.training.spec import Pool
 
 # Fewer rows than this at once would read each shard many times over, and split batches.
@@ -34,8 +34,9 @@ PARTS = 8
 class Streamed:
     """Features of some layers, pooled, in blocks of a bounded size. See ``stages.training.source.Source``.
 
-    A block has ``LEAST_ROWS`` at least. Blocks are float16 where the shards are and nothing is pooled. All have the same number of
-    rows, the last ones of them zeros where there are fewer, so that one compiled function serves them all.
+    Where there are ``views``, the stores of each layer's views, a block to train on holds those of its rows, too. A block has
+    ``LEAST_ROWS`` at least. Blocks are float16 where the shards are and nothing is pooled. All have the same number of rows, the last
+    ones of them zeros where there are fewer, so that one compiled function serves them all.
     """
 
     whole = False
@@ -47,34 +48,40 @@ class Streamed:
         stores: Mapping[str, FeatureStore],
         pool: Pool,
         memory: int,
+        views: Mapping[str, Sequence[FeatureStore]] | None = None,
     ) -> None:
         self.y = y
         self._records, self._stores, self._pool = records, stores, pool
+        # Of each view its store for each layer.
+        self._views = (
+            [dict(zip(views, each, strict=True)) for each in zip(*views.values(), strict=True)] if views else []
+        )
         # What the shards say, and not the configuration: some may be float32, as float16 does not hold their values.
-        self._halves = all(store.dtypes() == {"float16"} for store in stores.values())
-        example = self._read(np.arange(1))
+        every = [store for each in (stores, *self._views) for store in each.values()]
+        self._halves = all(store.dtypes() == {"float16"} for store in every)
+        example = self._read(np.arange(1), stores)
         self.inputs = example.shape[1]
-        self.rows_at_once = max(LEAST_ROWS, memory // (BLOCKS_AT_ONCE * example.nbytes))
+        self.rows_at_once = max(LEAST_ROWS, memory // (BLOCKS_AT_ONCE * example.nbytes * (1 + len(self._views))))
         first = next(iter(stores.values()))
         self._shard_of = [first.shard_of(record.sha256) for record in records]
 
     def blocks(self, rows: NDArray[np.int64], epoch: int | None) -> Iterator[Block]:
         """Blocks of ``rows``, shard by shard, in an order of this epoch, or in that of the shards where it is None."""
         parts = self._parts(rows, epoch)
-        size = max(map(len, parts))
+        views = self._views if epoch is not None else []
+        size = max(map(len, parts)) * (1 + len(views))
         tensor = load_keras().ops.convert_to_tensor
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as reader:
-            ahead = reader.submit(self._read, parts[0])
+            ahead = reader.submit(self._read_all, parts[0], views)
             for number, part in enumerate(parts):
-                found = ahead.result()
+                found, places = ahead.result()
                 if number + 1 < len(parts):
-                    ahead = reader.submit(self._read, parts[number + 1])
+                    ahead = reader.submit(self._read_all, parts[number + 1], views)
                 X = np.zeros((size, self.inputs), found.dtype)
-                X[: len(part)] = found
-                y = np.zeros(size, np.int32)
-                y[: len(part)] = self.y[part]
+                X[: len(found)] = found
+                y = of_places(self.y[part], places, size).astype(np.int32)
                 del found
-                yield Block(number, part, tensor(X), tensor(y))
+                yield Block(number, part, tensor(X), tensor(y), places if views else None)
 
     def _parts(self, rows: NDArray[np.int64], epoch: int | None) -> list[NDArray[np.int64]]:
         """Positions of each block. Shards are dealt out so that all blocks come to about as many rows."""
@@ -115,13 +122,30 @@ class Streamed:
             met[c] += 1
         return [parts[i] for i in np.argsort(at, kind="stable")]
 
-    def _read(self, part: NDArray[np.int64]) -> NDArray[Any]:
+    def _read_all(
+        self, part: NDArray[np.int64], views: Sequence[Mapping[str, FeatureStore]]
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """The rows of a part and behind them their views, and the places (m, views + 1) of each row and of its views."""
+        found = [self._read(part, self._stores)]
+        places = np.repeat(np.arange(len(part), dtype=np.int32)[:, None], 1 + len(views), axis=1)
+        end = len(part)
+        for number, stores in enumerate(views, 1):
+            first = next(iter(stores.values()))
+            there = np.flatnonzero(
+                [(r := self._records[int(row)]).split == "train" and r.sha256 in first for row in part]
+            )
+            found.append(self._read(part[there], stores))
+            places[there, number] = end + np.arange(len(there))
+            end += len(there)
+        return np.concatenate(found) if views else found[0], places
+
+    def _read(self, part: NDArray[np.int64], stores: Mapping[str, FeatureStore]) -> NDArray[Any]:
         digests = [self._records[int(row)].sha256 for row in part]
-        (store, *others) = self._stores.values()
+        (store, *others) = stores.values()
         if not others and self._pool == "flatten" and self._halves:
             return store.read(digests, dtype="float16").reshape(len(part), -1)
         # Pooled shard by shard: maps of a whole block may be many times what is kept of them.
-        pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in self._stores.values()]
+        pooled = [each.read(digests, lambda rows: pool_features(rows, self._pool)) for each in stores.values()]
         return joined(pooled, self._pool)
 
 

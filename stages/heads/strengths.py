@@ -32,10 +32,15 @@ COLUMNS_OF_TWO, COLUMNS = 8, 16
 
 
 class Shared:
-    """Training rows ``X`` (n, d) and labels ``y`` (n,) of several baselines, standardised once."""
+    """Training rows ``X`` (n, d) and labels ``y`` (n,) of several baselines, standardised once.
 
-    def __init__(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> None:
-        self.X, self.y = X, y
+    Where an image has several rows, which are its views, ``images`` (n,) say which rows are of one image. All images have as many, and
+    count as one each.
+    """
+
+    def __init__(self, X: NDArray[np.float32], y: NDArray[np.int64], images: NDArray[np.int64] | None = None) -> None:
+        self.X, self.y, self.images = X, y, images
+        self.weight = 1.0 if images is None else len(np.unique(images)) / len(images)  # of a row
 
     @cached_property
     def _scaled(self) -> tuple[Any, NDArray[np.float32]]:
@@ -70,10 +75,12 @@ def fit_path(specs: Sequence[SklearnSpec], shared: Shared) -> list[tuple[Any, li
     if not np.isfinite(rows).all():
         raise ValueError("expected finite features")
     solve = _ridge if specs[0].estimator == "RidgeClassifier" else _logistic
-    return solve([classifier(spec) for spec in specs], rows, shared.y)
+    return solve([classifier(spec) for spec in specs], rows, shared.y, shared.weight)
 
 
-def _ridge(estimators: Sequence[Any], X: NDArray[np.float32], y: NDArray[np.int64]) -> list[tuple[Any, list[str]]]:
+def _ridge(
+    estimators: Sequence[Any], X: NDArray[np.float32], y: NDArray[np.int64], weight: float
+) -> list[tuple[Any, list[str]]]:
     from sklearn.preprocessing import LabelBinarizer
 
     rows = X.astype(np.float64)
@@ -90,7 +97,9 @@ def _ridge(estimators: Sequence[Any], X: NDArray[np.float32], y: NDArray[np.int6
     # Directions that the rows do not have get no coefficient, whatever the strength, as by the pseudo-inverse.
     there = (values > values.max() * max(rows.shape) * np.finfo(np.float64).eps)[:, None]
     for ridge in estimators:
-        shrunk = np.divide(projected, values[:, None] + float(ridge.alpha), out=np.zeros_like(projected), where=there)
+        shrunk = np.divide(
+            projected, values[:, None] + float(ridge.alpha) / weight, out=np.zeros_like(projected), where=there
+        )
         inner = vectors @ shrunk
         coefficient = (rows.T @ inner if wide else inner).T
         ridge._label_binarizer, ridge.classes_ = binarizer, binarizer.classes_
@@ -101,7 +110,7 @@ def _ridge(estimators: Sequence[Any], X: NDArray[np.float32], y: NDArray[np.int6
 
 
 def _logistic(
-    estimators: Sequence[Any], rows: NDArray[np.float32], y: NDArray[np.int64]
+    estimators: Sequence[Any], rows: NDArray[np.float32], y: NDArray[np.int64], weight: float
 ) -> list[tuple[Any, list[str]]]:
     """All strengths at once: each pass over the rows serves every one of them."""
     from scipy.special import expit, log_softmax
@@ -112,12 +121,12 @@ def _logistic(
     if len(classes) < 2:
         raise ValueError("expected rows of two classes at least")
     weights = compute_sample_weight(estimators[0].class_weight, labels)
-    total = weights.sum()
+    total = weights.sum() * weight
     n, d = rows.shape
     outputs = 1 if len(classes) == 2 else len(classes)
     columns = COLUMNS_OF_TWO if outputs == 1 else COLUMNS
     hot = (labels[:, None] == (1 if outputs == 1 else np.arange(outputs))).astype(np.float64)
-    share = (weights / total)[:, None]
+    share = (weights / weights.sum())[:, None]
 
     def objective(at: NDArray[np.float64], which: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean cross-entropy and penalty, as scikit-learn scales them, and gradients, of some of the strengths (a, …)."""

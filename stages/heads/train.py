@@ -20,14 +20,13 @@ from stages.heads.calibration import cooled, temperature
 from stages.heads.dataset import Dataset
 from stages.heads.dense import DenseHead
 from stages.heads.estimators import classifier
-from stages.heads.fitting import fit_all
+from stages.heads.fitting import fit_all, shared
 from stages.heads.head import Head, Rows
 from stages.heads.looks import note_look
 from stages.heads.metrics import CALIBRATED, SCORING, scores
 from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, as_trained, whole_result, write_head
 from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
-from stages.heads.strengths import Shared
 from stages.progress import SILENT, Progress, in_bytes
 from stages.training.member import Member
 from stages.training.spec import DenseSpec, Pool
@@ -110,11 +109,11 @@ def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = S
     Heads are trained on train, their epoch is chosen on validation, and every split is scored. Dense heads on the same features
     are trained together, and baselines share what they have in common.
     """
-    groups: dict[tuple[str, Pool, tuple[str, ...]], list[HeadTask]] = {}
+    groups: dict[tuple[str, Pool, tuple[str, ...], bool], list[HeadTask]] = {}
     for task in tasks:
-        groups.setdefault((task.spec.kind, task.spec.pool, task.layers), []).append(task)
+        groups.setdefault((task.spec.kind, task.spec.pool, task.layers, task.spec.views), []).append(task)
     trainers = {"dense": _train_dense, "keras": _train_own, "sklearn": _fit_baselines}
-    for (kind, _, _), group in groups.items():
+    for (kind, *_), group in groups.items():
         try:
             for task, train in trainers[kind](group, data, progress):
                 yield task, _outcome(task, data, train)
@@ -125,7 +124,7 @@ def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = S
 def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
     specs = [task.spec for task in tasks if isinstance(task.spec, DenseSpec)]
     train, validation, both = data.rows("train"), data.rows("validation"), data.rows("train", "validation")
-    source = data.source(tasks[0].spec.pool, tasks[0].layers)
+    source = data.source(tasks[0].spec.pool, tasks[0].layers, tasks[0].spec.views)
     if not source.whole:
         progress.say(f"heads: {len(data.records):,} rows do not fit into {in_bytes(data.limit)}; they are streamed")
     what = tasks[0].name if len(tasks) == 1 else f"{len(tasks)} heads"
@@ -147,12 +146,14 @@ def _train_dense(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -
 
 
 def _train_own(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
-    X = data.X(tasks[0].spec.pool, tasks[0].layers)
+    views = tasks[0].spec.views
+    X = data.X(tasks[0].spec.pool, tasks[0].layers, views)
     validation = data.rows("validation")
 
     def fitted(task: HeadTask, spec: KerasSpec, *splits: str, last: bool = False) -> KerasHead:
-        head, rows = KerasHead(spec, data.classes, task.home, last), data.rows(*splits)
-        return head.fit(X[rows], data.y[rows], X[validation], data.y[validation], progress, task.name)
+        rows = data.to_train(X, data.rows(*splits), views)
+        head = KerasHead(spec, data.classes, task.home, last, views=rows.views)
+        return head.fit(rows.X, rows.y, X[validation], data.y[validation], progress, task.name)
 
     def trained(task: HeadTask, spec: KerasSpec) -> Trained:
         head = fitted(task, spec, "train")
@@ -166,12 +167,13 @@ def _train_own(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> 
 
 
 def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
-    X = data.X(tasks[0].spec.pool, tasks[0].layers)
+    views = tasks[0].spec.views
+    X = data.X(tasks[0].spec.pool, tasks[0].layers, views)
     specs = [task.spec for task in tasks if isinstance(task.spec, SklearnSpec)]
     train, validation, both = data.rows("train"), data.rows("validation"), data.rows("train", "validation")
-    found = fit_all(specs, Shared(X[train], data.y[train]))
+    found = fit_all(specs, shared(data, X, train, views))
     again = [i for i, spec in enumerate(specs) if spec.refit]
-    more = fit_all([specs[i] for i in again], Shared(X[both], data.y[both])) if again else []
+    more = fit_all([specs[i] for i in again], shared(data, X, both, views)) if again else []
     refitted = dict(zip(again, more, strict=True))
 
     def taken(i: int) -> Trained:

@@ -13,6 +13,7 @@ from cache.errors import DataError
 from cache.files import sha256_file
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
+from stages.data.views import View
 from stages.data.walk import EXTENSIONS, walk
 from stages.heads.calibration import cooled
 from stages.heads.head import Head
@@ -71,10 +72,12 @@ def predict_images(
     progress: Progress,
     temperature: float = 1.0,
     threshold: float = 0.0,
+    views: Sequence[View | None] = (None,),
 ) -> list[Prediction]:
     """Predictions in the order of ``files``. Features that the stores have are read, the rest are extracted and not kept.
 
-    Probabilities are calibrated by ``temperature``, which leaves labels as they are. Below ``threshold`` a prediction is not sure.
+    Probabilities are means over ``views``, of which None is the image itself. They are calibrated by ``temperature``, which leaves the
+    labels of single views as they are. Below ``threshold`` a prediction is not sure.
     ``stores`` are those of the layers that the head was trained on, in its order.
     """
     base: FrozenBase | None = None
@@ -84,17 +87,21 @@ def predict_images(
     with progress.task("Predicting", len(files)) as advance:
         while chunk := list(islice(remaining, CHUNK)):
             digests, reasons = _digests(chunk)
-            features: dict[str, NDArray[np.float32]] = {}  # by digest
-            if cached := [digest for digest in digests.values() if all(digest in each for each in stores.values())]:
-                rows = [store.read(cached) for store in stores.values()]
-                features |= zip(cached, pool_layers(rows, head.spec.pool), strict=True)
-            if new := {path: digest for path, digest in digests.items() if digest not in features}:
-                base = base or make_base()
-                features |= _extract(new, base, head.spec.pool, reasons)
-            readable = {path: features[digests[path]] for path in chunk if path not in reasons}
-            found = _probabilities(readable, head, temperature)
+            by_view = []
+            for view in views:
+                features: dict[str, NDArray[np.float32]] = {}  # by digest
+                cached = [digest for digest in digests.values() if all(digest in each for each in stores.values())]
+                if cached and view is None:
+                    rows = [store.read(cached) for store in stores.values()]
+                    features |= zip(cached, pool_layers(rows, head.spec.pool), strict=True)
+                if new := {path: digest for path, digest in digests.items() if digest not in features}:
+                    base = base or make_base()
+                    features |= _extract(new, base, head.spec.pool, reasons, view)
+                readable = {path: features[digests[path]] for path in chunk if path not in reasons}
+                by_view.append(_probabilities(readable, head, temperature))
             for path in chunk:
-                p = found.get(path, ())
+                each = [found[path] for found in by_view if path in found]
+                p = tuple(map(float, np.mean(each, axis=0))) if path not in reasons else ()
                 out.append(Prediction(path, classes, p, reasons.get(path), max(p, default=0.0) >= threshold))
             advance(len(chunk))
     return out
@@ -114,14 +121,14 @@ def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
 
 
 def _extract(
-    digests: dict[Path, str], base: "FrozenBase", pool: Pool, reasons: dict[Path, str]
+    digests: dict[Path, str], base: "FrozenBase", pool: Pool, reasons: dict[Path, str], view: View | None
 ) -> dict[str, NDArray[np.float32]]:
     from stages.extract.decoding import Rejected, decoded_batches
 
     records = [ImageRecord(str(path.absolute()), digest, "", "") for path, digest in digests.items()]
     rejected = Rejected()
     found: dict[str, NDArray[np.float32]] = {}
-    for batch in decoded_batches(Path("/"), records, base.spec, base.batch_size, rejected):
+    for batch in decoded_batches(Path("/"), records, base.spec, base.batch_size, rejected, view):
         rows = pool_layers(list(base(batch.images).values()), pool)
         found |= zip([record.sha256 for record in batch.records], rows, strict=True)
     for path, digest in digests.items():

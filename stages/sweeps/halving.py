@@ -24,7 +24,7 @@ def halve(sweep: Sweep, trials: Sequence[Trial]) -> None:
     longest = max(trial.spec.epochs for trial in trials if isinstance(trial.spec, DenseSpec))
     held: list[Group] = []
     # Two groups at once: one compiles, which takes one core, while the other trains. Each stream takes all the memory there is.
-    whole = all(sweep.data[trial.base].fits(trial.spec.pool, trial.layers) for trial in trials)
+    whole = all(sweep.data[trial.base].fits(trial.spec.pool, trial.layers, trial.spec.views) for trial in trials)
     ends = rungs(sweep.spec, longest)
     for rung, epochs in enumerate(ends, 1):
         under_way = {trial.key for group in held for trial in group.trials}

@@ -1,6 +1,6 @@
 """Trials of baselines and of the user's own heads, on each fold and with each seed: their records, and what they say of each row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from cache.errors import DivergedError, HeadError
 from stages.heads.baselines import SklearnHead
 from stages.heads.dataset import Dataset
 from stages.heads.estimators import classifier
-from stages.heads.fitting import fit_all
+from stages.heads.fitting import fit_all, shared
 from stages.heads.own import KerasHead
 from stages.heads.spec import KerasSpec, SklearnSpec
 from stages.heads.strengths import Shared, on_path
@@ -32,7 +32,7 @@ def score_own(
     trial: Trial, data: Dataset, measure: Measure, repeats: int, home: Path, progress: Progress, name: str
 ) -> Done:
     """Train a head of the user's own on each fold with each seed, one after another."""
-    spec, X = trial.spec, data.X(trial.spec.pool, trial.layers)
+    spec, X = trial.spec, data.X(trial.spec.pool, trial.layers, trial.spec.views)
     assert isinstance(spec, KerasSpec)
     by_seed, seconds = [], 0.0
     for number in range(repeats):
@@ -42,9 +42,10 @@ def score_own(
         for (train, held), scored in zip(measure.folds, measure.scored, strict=True):
             told: list[Outcomes] = []
             note = partial(_note, told, data.y[scored], X[scored], measure.whole)
-            head = KerasHead(seeded, data.classes, home, each_epoch=note)
+            rows = data.to_train(X, train, spec.views)
+            head = KerasHead(seeded, data.classes, home, each_epoch=note, views=rows.views)
             try:
-                head.fit(X[train], data.y[train], X[held], data.y[held], progress, name)
+                head.fit(rows.X, rows.y, X[held], data.y[held], progress, name)
             except HeadError as error:
                 # One that diverged was trained, and would diverge again.
                 return Record(trial.key, (), isinstance(error, DivergedError), seconds, str(error)), []
@@ -78,10 +79,11 @@ def best_epoch(histories: Sequence[Sequence[Mapping[str, float]]], rows: Sequenc
 
 def score_baselines(trials: Sequence[Trial], data: Dataset, measure: Measure, repeats: int) -> list[Done]:
     """Fit the baselines of trials on the same features, together, on each fold with each seed."""
-    X = data.X(trials[0].spec.pool, trials[0].layers)
+    views = trials[0].spec.views
+    X = data.X(trials[0].spec.pool, trials[0].layers, views)
     specs = [trial.spec for trial in trials if isinstance(trial.spec, SklearnSpec)]
     jobs = [spec.model_copy(update={"seed": spec.seed + number}) for spec in specs for number in range(repeats)]
-    found = score_all(jobs, X, measure, data.classes)
+    found = score_all(jobs, X, measure, data.classes, partial(shared, data, X, views=views))
     done = []
     for i, trial in enumerate(trials):
         mine = found[i * repeats : (i + 1) * repeats]
@@ -104,9 +106,13 @@ class Scored:
 
 
 def score_all(
-    specs: Sequence[SklearnSpec], X: NDArray[np.float32], measure: Measure, classes: Sequence[str]
+    specs: Sequence[SklearnSpec],
+    X: NDArray[np.float32],
+    measure: Measure,
+    classes: Sequence[str],
+    to_fit: Callable[[NDArray[np.int64]], Shared],
 ) -> list[list[Scored]]:
-    """Fit each baseline on the first rows of each fold and score it on the others: for each baseline its folds.
+    """Fit each baseline on the first rows of each fold, as ``to_fit`` gives them, and score it on the others: for each its folds.
 
     Those that differ in a seed that changes nothing are fitted once; the seconds are the first one's.
     """
@@ -114,7 +120,7 @@ def score_all(
     once = {key: specs[keys.index(key)] for key in keys}
     scored: dict[str, list[Scored]] = {key: [] for key in once}
     for (train, _), rows in zip(measure.folds, measure.scored, strict=True):
-        fits = fit_all(list(once.values()), Shared(X[train], measure.y[train]))
+        fits = fit_all(list(once.values()), to_fit(train))
         for (key, spec), fit in zip(once.items(), fits, strict=True):
             try:
                 logs = SklearnHead(spec, classes).take(fit).tried(X[rows])

@@ -51,7 +51,7 @@ class Sweep:
         self.checkpoints = Checkpoints(self.ledger.path.parent / "under_way", self.metric)
         self.outcomes = OutcomeFiles(self.ledger.path.parent / "outcomes")
         self._measures: dict[Dataset, Measure] = {}
-        self._sources: dict[tuple[str, tuple[str, ...], Pool], Source] = {}
+        self._sources: dict[tuple[str, tuple[str, ...], Pool, bool], Source] = {}
         self._making = Lock()
 
     def announce(self, trials: Sequence[Trial]) -> None:
@@ -117,9 +117,9 @@ class Sweep:
 
     def groups(self, trials: Sequence[Trial]) -> list[list[Trial]]:
         """Trials that are trained together: dense ones of one shape that have come as far, baselines on the same features."""
-        by_features: dict[tuple[str, tuple[str, ...], Pool, str, int], list[Trial]] = {}
+        by_features: dict[tuple[str, tuple[str, ...], Pool, bool, str, int], list[Trial]] = {}
         for trial in trials:
-            features = (trial.base, trial.layers, trial.spec.pool)
+            features = (trial.base, trial.layers, trial.spec.pool, trial.spec.views)
             by_features.setdefault((*features, trial.spec.kind, self.checkpoints.epochs(trial.key)), []).append(trial)
         found = []
         for group in by_features.values():
@@ -214,10 +214,10 @@ class Sweep:
 
     def _source(self, trial: Trial) -> Source:
         """Rows of the features of a trial, which all trials on them share."""
-        features = (trial.base, trial.layers, trial.spec.pool)
+        features = (trial.base, trial.layers, trial.spec.pool, trial.spec.views)
         with self._making:
             if features not in self._sources:
-                self._sources[features] = self.data[trial.base].source(trial.spec.pool, trial.layers)
+                self._sources[features] = self.data[trial.base].source(trial.spec.pool, trial.layers, trial.spec.views)
             return self._sources[features]
 
 

@@ -17,19 +17,20 @@ ADAMW_DECAY = 0.004  # Keras's
 # Fields that only one value of another field takes.
 ONLY_WITH = {"momentum": ("optimizer", "sgd"), "focal_gamma": ("loss", "focal")}
 # Fields that the first version did not have, nor its keys.
-NEWER = {"loss", "focal_gamma", "mixup", "monitor", "l2", "max_norm"}
+NEWER = {"views", "loss", "focal_gamma", "mixup", "monitor", "l2", "max_norm"}
 # Wide enough for any head; one of a thousand million would end where memory does.
 Units = Annotated[int, Field(gt=0, le=65_536)]
 
 
 class CommonSpec(Spec):
-    """What every head has: the features it is trained on, how they are pooled, its seed."""
+    """What every head has: the features it is trained on, how they are pooled, whether on augmented ``views`` as well, its seed."""
 
     base: str | list[str] | None = None
     layers: Layers | None = None
     pool: Pool
     seed: Seed = 0
     refit: bool = False
+    views: bool = False
 
     def needs(self) -> dict[str, str]:
         """The names of the heads that this one is made of, each with the field that names it; none for most kinds."""

@@ -19,7 +19,7 @@ from stages.training.spec import DenseSpec
 SLOTS = {"rmsprop": 1, "adam": 2, "adamw": 2, "sgd": 1}
 
 # What a head's seed is divided into, so that none of these draws depends on how many the others make.
-WEIGHTS, ORDER, DROPOUT, MIXUP = 0, 1, 2, 3
+WEIGHTS, ORDER, DROPOUT, MIXUP, VIEWS = 0, 1, 2, 3, 4
 
 # No row: fills the last batch of an epoch.
 NOTHING = -1
@@ -207,6 +207,12 @@ class Draw(NamedTuple):
         out = np.full(steps * batch_size, NOTHING, np.int32)
         out[: len(rows)] = np.random.default_rng([self.seed, ORDER, self.epoch, self.block]).permutation(rows)
         return out.reshape(steps, batch_size)
+
+    def views(self, order: NDArray[np.int32], views: NDArray[np.int32]) -> NDArray[np.int32]:
+        """An ``order`` (steps, batch size) in which each row is itself or one of its ``views`` (m, v), each as probable."""
+        rng = np.random.default_rng([self.seed, VIEWS, self.epoch, self.block])
+        drawn = views[np.maximum(order, 0), rng.integers(0, views.shape[1], order.shape)]
+        return np.where(order == NOTHING, NOTHING, drawn)
 
     def dropout(self, layers: int) -> NDArray[np.int32]:
         """A seed for each layer (layers,) that drops units."""

@@ -128,6 +128,8 @@ class Training:
         here = [self._places(i, block.positions) for i in heads]
         steps = -(-max(map(len, here)) // size)
         orders = [draw.order(rows, size, steps) for draw, rows in zip(draws, here, strict=True)]
+        if (views := block.views) is not None:
+            orders = [draw.views(order, views) for draw, order in zip(draws, orders, strict=True)]
         mixup = [spec.mixup for spec in specs] if self._uses.mixes else []
         return stack.Draws.of(draws, mixup, np.stack(orders, axis=1), max(1, len(self.shape.units)))
 

@@ -10,7 +10,9 @@ from pipeline.config_sweeps import SweepEntry
 
 def in_order(heads: Mapping[str, HeadEntry], sweeps: Mapping[str, SweepEntry]) -> list[str]:
     """The names of heads and sweeps, each after those that it needs. Raises ConfigError for a circle."""
-    needs = {name: entry.needs for name, entry in heads.items()} | {name: each.needs for name, each in sweeps.items()}
+    needs = {name: (*entry.needs, *entry.sweeps) for name, entry in heads.items()} | {
+        name: each.needs for name, each in sweeps.items()
+    }
     try:
         return list(TopologicalSorter(needs).static_order())
     except CycleError as error:

@@ -72,6 +72,10 @@ def _check_fit(spec: SweepSpec, head: dict[str, Any]) -> None:
         raise ConfigError(
             f"the head {spec.head!r} is on several bases; name one of them, or sweep over them: grid.base = {base}"
         )
+    if kind == "ensemble":
+        raise ConfigError(
+            f"head: {spec.head!r} is an ensemble, found no fields to vary; sweep over one of its heads, or write several ensembles"
+        )
     if spec.strategy == "halving" and kind != "dense":
         raise ConfigError(
             'strategy: "halving" needs a head of kind "dense", whose epochs it divides, found '

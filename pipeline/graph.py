@@ -22,6 +22,7 @@ from pipeline.targets import (
     Need,
     SweepTarget,
     audit_target,
+    best_target,
     head_target,
     sweep_target,
     winner_target,
@@ -103,7 +104,12 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     for name in in_order(config.heads, config.sweeps):
         if name in config.heads:
             entry = config.heads[name]
-            known[name] = heads[name] = head_target(config, entry, bases[entry.base], manifest, known)
+            of_sweep = [sweeps[each] for each in entry.sweeps]
+            known[name] = heads[name] = (
+                best_target(config, entry, of_sweep[0], bases, manifest, known)
+                if of_sweep
+                else head_target(config, entry, bases, manifest, known)
+            )
             continue
         known[name] = sweep = sweeps[name] = sweep_target(config, config.sweeps[name], bases, manifest, known)
         if sweep.done:

@@ -21,10 +21,9 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bo
     """
     folder = fragment.with_suffix("")
     features = " ".join(str(base.key(views=True)) for base in graph.bases.values())
-    # Heads that the winner of a sweep is needed for come after it.
-    before_heads = (
-        ["sweeps"] if sweeps and any(graph.sweeps.keys() & head.entry.needs for head in graph.heads.values()) else []
-    )
+    # Heads that need the winner of a sweep, or its best trials, come after it.
+    of_sweeps = any(graph.sweeps.keys() & {*head.entry.needs, *head.entry.sweeps} for head in graph.heads.values())
+    before_heads = ["sweeps"] if sweeps and of_sweeps else []
     to_sweep = sweeps and any(sweep.stale for sweep in graph.sweeps.values())
     # For each stamp the stamps before it, and its targets, each with its key and whether it is stale.
     stamps: dict[str, tuple[list[str], dict[str, tuple[str, bool]]]] = {

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from stages.heads.head import Head
 
-MODEL_SUFFIX = {"dense": ".keras", "keras": ".keras", "sklearn": ".skops"}
+MODEL_SUFFIX = {"dense": ".keras", "keras": ".keras", "sklearn": ".skops", "ensemble": ".json"}
 FILES = ("history.csv", "predictions.csv", *dict.fromkeys(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
+# In the folder of an ensemble: a folder for each of its heads.
+HEADS = "heads"
 PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
 
 
@@ -53,7 +55,8 @@ def write_head(
         told = [record.path, record.split, record.label, names[int(predicted)], record.sha256]
         rows.append([*told, *(f"{value:.6f}" for value in p)])
     write_csv(folder / "predictions.csv", prediction_header(names), sorted(rows))
-    result["files"] = {name: sha256_file(folder / name) for name in FILES if (folder / name).exists()}
+    there = [name for name in (*FILES, *head.files_) if (folder / name).exists()]
+    result["files"] = {name: sha256_file(folder / name) for name in there}
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
 

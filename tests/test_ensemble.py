@@ -177,6 +177,8 @@ def test_predict_gives_what_its_table_says_and_reads_new_images(mixed: Project, 
         assert f"{expected['predicted']} (" in line
         assert all(f"{each} {float(expected[f'p_{each}']):.3f}" in line for each in ("cat", "dog", "owl"))
         assert any(line.startswith(str(new)) for line in outcome.out.splitlines())
+    with_views = mixed.headstart("predict", "--head", "mix", "--views", "1", str(new))
+    assert with_views.code == 0 and "means over each image and 1 view of it" in with_views.out, with_views.out
 
 
 def test_a_head_that_changes_makes_its_ensembles_stale_and_is_trained_before_them(mine: Project) -> None:

@@ -8,7 +8,7 @@ Features are read without TensorFlow; it is loaded with a head that needs it. Er
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cache import CacheError, DataError, FeatureStore, HeadstartError, ImageRecord, Manifest
 from cache.errors import ConfigError, HeadError
@@ -32,6 +32,7 @@ __all__ = [
     "Manifest",
     "load_features",
     "load_head",
+    "load_image_model",
 ]
 
 
@@ -76,6 +77,23 @@ def load_head(source: "Config | Path | str", name: str | None = None) -> "Head":
     from pipeline.heads import trained_head
 
     return load(trained_head(load_graph(_config(source)), name).folder)
+
+
+def load_image_model(source: "Config | Path | str", name: str | None = None) -> Any:
+    """A trained head and its base as one Keras model, from RGB images (n, height, width, 3), float32 from 0 to 255 and of the base's
+    input size, to probabilities (n, classes), or (n, 1) for the second of two classes. They are those before the temperature.
+
+    ``source`` is a configuration (its path, or as loaded), ``name`` that of one of its heads (left out: the best on validation), which is
+    of kind dense, keras or finetune and on one layer, or of kind end_to_end or cnn. Raises HeadError where it is not, or is not trained.
+    """
+    from pipeline.graph import load_graph
+    from pipeline.heads import trained_head
+    from stages.heads.whole import image_model
+
+    graph = load_graph(_config(source))
+    chosen = trained_head(graph, name)
+    base = graph.bases.get(chosen.entry.base)
+    return image_model(chosen.folder, base.spec if base else None, base.weights if base else None)
 
 
 def _opened(source: "Config | Path | str", base: str | None, layer: str | None) -> tuple[Manifest, FeatureStore]:

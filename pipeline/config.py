@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import ConfigError
-from pipeline.config_heads import HeadEntry, head_entries, with_needs
+from pipeline.config_heads import HeadEntry, head_entries, made_of
 from pipeline.config_order import in_order
 from pipeline.config_sweeps import SweepEntry, sweep_entries, variant
 from pipeline.config_tables import check_keys, check_name, place, validated
@@ -40,7 +40,7 @@ class Config:
         """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
         with place(f"{self.path}: [sweeps.{sweep.name}] "):
             entry = variant(sweep.name, sweep.head, params, self.bases, self.path.parent)
-            return with_needs(entry, self.heads, self.sweeps)
+            return made_of(entry, self.heads, self.sweeps)
 
 
 def load_config(path: Path | str) -> Config:

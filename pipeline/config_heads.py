@@ -11,6 +11,7 @@ from pipeline.config_tables import check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import nearest
 from stages.heads.spec import AnyHead, EnsembleSpec, KerasSpec, SklearnSpec
+from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
 from stages.training.spec import ONLY_WITH, DenseSpec
 
 KINDS: dict[str, type[AnyHead]] = {
@@ -18,6 +19,9 @@ KINDS: dict[str, type[AnyHead]] = {
     "keras": KerasSpec,
     "sklearn": SklearnSpec,
     "ensemble": EnsembleSpec,
+    "finetune": FinetuneSpec,
+    "end_to_end": EndToEndSpec,
+    "cnn": CnnSpec,
 }
 # What a dense head has fields for, and layers of one's own are built with.
 OWN_LAYERS = {
@@ -52,14 +56,14 @@ def head_entries(
     for name, table in tables.items():
         with place(f"[heads.{name}] "):
             check_name(name)
-            for entry in on_each_base(name, table, bases, folder):
+            for entry in on_each_base(name, on_bases_of_its_head(table, tables), bases, folder):
                 for field, (other, value) in ONLY_WITH.items():
                     if field in table and (found := getattr(entry.spec, other, None)) != value:
                         raise ConfigError(f'{field}: only {other} "{value}" takes it, found "{found}"; leave it out')
                 entries[entry.name] = entry
     for name, entry in entries.items():
         with place(f"[heads.{name.partition('@')[0]}] "):
-            entries[name] = with_needs(entry, entries, sweeps)
+            entries[name] = made_of(entry, entries, sweeps)
             for need in entries[name].needs if isinstance(entry.spec, EnsembleSpec) else ():
                 if need in entries and isinstance(entries[need].spec, EnsembleSpec):
                     raise ConfigError(f"heads: {need!r} is an ensemble itself; name its heads")
@@ -88,7 +92,7 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
             spec = spec.model_copy(update={"code": sha256_file(folder / file)})
         except OSError as error:
             raise ConfigError(f"build: {file}: cannot be read ({error.strerror}); name a Python file") from None
-    if isinstance(spec, EnsembleSpec):
+    if isinstance(spec, EnsembleSpec | CnnSpec):
         return [HeadEntry(name, "", (), spec)]
     asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
     entries = []
@@ -102,13 +106,52 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
                     f"layers: the base extracts no layer {layer!r}{nearest(layer, cuts)}; "
                     f"it extracts {', '.join(cuts)}; add it to the base's layers"
                 )
-        if spec.views and not bases[base].views:
+        if spec.views and not bases[base].views and not isinstance(spec, EndToEndSpec):
             raise ConfigError(
                 f"views: expected augmented views of the base {base!r}, found none; set views = 4 in it, or leave views out"
             )
+        if isinstance(spec, EndToEndSpec) and spec.layers and len(spec.layers) > 1:
+            raise ConfigError(f"layers: expected one, found {', '.join(spec.layers)}; name the last that is to be used")
         full = f"{name}@{base}" if len(asked) > 1 else name
         entries.append(HeadEntry(full, base, tuple(spec.layers or cuts[-1:]), spec))
     return entries
+
+
+def on_bases_of_its_head(table: Any, tables: dict[str, Any]) -> Any:
+    """The table of a head that is fine-tuned, with the bases of the head that it begins with, where it names none."""
+    if not isinstance(table, dict) or table.get("kind") != "finetune" or "base" in table:
+        return table
+    head = tables.get(table["head"]) if isinstance(table.get("head"), str) else None
+    return table | ({"base": head["base"]} if isinstance(head, dict) and "base" in head else {})
+
+
+def made_of(entry: HeadEntry, heads: dict[str, HeadEntry], sweeps: Collection[str]) -> HeadEntry:
+    """The head with those that it is made of, and on the layer of the one that it goes on with. Raises ConfigError."""
+    return on_its_head(with_needs(entry, heads, sweeps), heads)
+
+
+def on_its_head(entry: HeadEntry, heads: dict[str, HeadEntry]) -> HeadEntry:
+    """A head that is fine-tuned is on the layer of the dense head that it begins with. Raises ConfigError where that is none, or where
+    it is on several layers.
+    """
+    if not isinstance(entry.spec, FinetuneSpec):
+        return entry
+    (name,) = entry.needs
+    begun = heads.get(name)
+    if begun is None or not isinstance(begun.spec, DenseSpec):
+        found = "a sweep" if begun is None else f'one of kind "{begun.spec.kind}"'
+        raise ConfigError(f'head: expected a head of kind "dense", found {name!r}, which is {found}; name a dense head')
+    if begun.base != entry.base:
+        raise ConfigError(f"head: {name!r} is on the base {begun.base!r}, found base = {entry.base!r}; leave base out")
+    if len(begun.layers) > 1:
+        raise ConfigError(
+            f"head: expected a head on one layer, found {name!r}, which is on {', '.join(begun.layers)}; name another head"
+        )
+    if begun.spec.refit:
+        raise ConfigError(
+            f"head: {name!r} has refit = true, so that it knows the validation images, which are to choose the epoch; name one without"
+        )
+    return replace(entry, layers=begun.layers)
 
 
 def with_needs(entry: HeadEntry, heads: Collection[str], sweeps: Collection[str]) -> HeadEntry:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import ConfigError
-from pipeline.config_heads import KINDS, HeadEntry, on_each_base, with_needs
+from pipeline.config_heads import KINDS, HeadEntry, made_of, on_bases_of_its_head, on_each_base
 from pipeline.config_tables import check_keys, check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import Range
@@ -37,15 +37,15 @@ def sweep_entries(
             spec = validated(SweepSpec, _flat(table))
             if spec.head not in heads:
                 raise ConfigError(f"head: {no_such('head', spec.head, heads)}")
-            head = heads[spec.head]
+            head = on_bases_of_its_head(heads[spec.head], heads)
             _check_fit(spec, head)
             fields = KINDS[head["kind"]].model_fields
             grid = dict(spec.grid)
-            needs = list(with_needs(variant(name, head, {}, bases, folder), entries, raw["sweeps"]).needs)
+            needs = list(made_of(variant(name, head, {}, bases, folder), entries, raw["sweeps"]).needs)
             for field, values in spec.grid.items():
                 for value in [values.low, values.high] if isinstance(values, Range) else values:
                     tried = variant(name, head, {field: value}, bases, folder)
-                    needs += with_needs(tried, entries, raw["sweeps"]).needs
+                    needs += made_of(tried, entries, raw["sweeps"]).needs
                 if isinstance(values, Range) and field in fields and fields[field].annotation is float:
                     grid[field] = values.of_floats()
         found[name] = SweepEntry(name, spec.model_copy(update={"grid": grid}), head, tuple(dict.fromkeys(needs)))
@@ -75,6 +75,14 @@ def _check_fit(spec: SweepSpec, head: dict[str, Any]) -> None:
     if kind == "ensemble":
         raise ConfigError(
             f"head: {spec.head!r} is an ensemble, found no fields to vary; sweep over one of its heads, or write several ensembles"
+        )
+    if kind == "finetune" and spec.cv:
+        raise ConfigError(
+            f"cv: the head that {spec.head!r} begins with has seen all training images, so that no fold of them is new to it; leave it out"
+        )
+    if kind in ("end_to_end", "cnn"):
+        raise ConfigError(
+            f'head: {spec.head!r} is of kind "{kind}", which a sweep cannot vary; write a head for each variant, or sweep over a dense one'
         )
     if spec.strategy == "halving" and kind != "dense":
         raise ConfigError(

@@ -126,6 +126,7 @@ def plan(config: Config, progress: Progress) -> list[str]:
     from stages.extract.plan import measure, plan_lines
 
     graph = load_graph(config, progress=progress)
+    check_heads(graph)
     lines = data_lines(graph)[:1]
     copies = len(graph.manifest.records) - len(graph.manifest.by_digest)
     for target in graph.bases.values():

@@ -4,21 +4,23 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import HeadError
+from cache.errors import BaseError, HeadError
 from cache.files import lock
 from pipeline.config import Config
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
+from pipeline.target_origin import base_key_of, origin_of
 from pipeline.targets import HeadTarget
 from pipeline.words import first, score_words
 from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.heads.spec import trained_with
+from stages.heads.tuned_spec import ON_IMAGES
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
     from stages.heads.dataset import Dataset
-    from stages.heads.train import HeadTask
+    from stages.heads.task import HeadTask
 
 
 def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> None:
@@ -48,7 +50,8 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
             progress.say(
                 f"heads: {', '.join(before)} first, as what is named needs {'it' if not before[1:] else 'them'}"
             )
-        of_all = [each.entry.base for head in stale for each in (head, *head.inside)]
+        every = [each.entry for head in stale for each in (head, *head.inside)]
+        of_all = [each.base for each in every if not isinstance(each.spec, ON_IMAGES)]
         for base in dict.fromkeys(name for name in of_all if name):
             graph.bases[base].require()
         for line in first([f"data: {note}" for note in notes_of(graph.manifest)], 5):
@@ -142,7 +145,7 @@ def _ready(graph: Graph, head: HeadTarget, failures: Collection[str], progress: 
         raise HeadError(f"head {name!r}: {head.reasons[-1]}")
     if stale := [each for each in head.inside if each.stale]:
         _train_inside(graph, head, stale, progress)
-    return _task(graph, head)
+    return task_of(graph, head)
 
 
 def _train_inside(graph: Graph, head: HeadTarget, stale: Sequence[HeadTarget], progress: Progress) -> None:
@@ -151,7 +154,7 @@ def _train_inside(graph: Graph, head: HeadTarget, stale: Sequence[HeadTarget], p
 
     start = perf_counter()
     for base, heads in _rounds(stale):
-        tasks = [_task(graph, each) for each in heads]
+        tasks = [task_of(graph, each) for each in heads]
         for task, outcome in train_heads(tasks, _dataset(graph, base), progress):
             if isinstance(outcome, HeadError):
                 raise HeadError(f"head {head.entry.name!r}: {task.name}: {outcome}")
@@ -161,10 +164,10 @@ def _train_inside(graph: Graph, head: HeadTarget, stale: Sequence[HeadTarget], p
     )
 
 
-def _task(graph: Graph, head: HeadTarget) -> "HeadTask":
-    from stages.heads.train import HeadTask
+def task_of(graph: Graph, head: HeadTarget) -> "HeadTask":
+    from stages.heads.task import HeadTask
 
-    entry, base = head.entry, graph.bases.get(head.entry.base)
+    entry = head.entry
     needs = {name: graph.heads[name] for name in entry.needs} | {each.entry.name: each for each in head.inside}
     return HeadTask(
         name=entry.name,
@@ -172,22 +175,33 @@ def _task(graph: Graph, head: HeadTarget) -> "HeadTask":
         key=head.key or "",
         base=entry.base or " + ".join(dict.fromkeys(each.entry.base for each in needs.values())),
         layers=entry.layers,
-        base_key=(base.key(entry.layers, entry.spec.views) if base else None) or "",
+        base_key=base_key_of(graph.config, entry, graph.bases) or "",
         rows_digest=graph.manifest.rows_digest,
         folder=head.folder,
         home=graph.config.path.parent,
         needs={name: each.folder for name, each in needs.items()},
         board=graph.config.cache.dir / "heads",
+        origin=origin_of(graph.config, entry, graph.bases, graph.images_here),
     )
 
 
 def check_heads(graph: Graph) -> None:
-    """Find a misspelt estimator now, and not after an hour of extraction."""
+    """Find a misspelt estimator, or a layer that is to be extracted too, now, and not after an hour of extraction."""
     from stages.heads.train import check_spec
 
     for name, head in graph.heads.items():
-        if head.stale:
-            check_spec(name, head.entry.spec)
+        if not head.stale:
+            continue
+        check_spec(name, head.entry.spec)
+        if getattr(head.entry.spec, "start", None) is None:
+            continue
+        from stages.heads.tuning import check_start
+
+        base = graph.bases[head.entry.base]
+        try:
+            check_start(head.entry.spec, head.entry.layers, base.spec, base.weights)
+        except (BaseError, HeadError) as error:
+            raise HeadError(f"[heads.{name.split('@')[0]}] {error}") from error
 
 
 def known_head(graph: Graph, name: str) -> HeadTarget:
@@ -220,8 +234,7 @@ def trained_head(graph: Graph, name: str | None) -> HeadTarget:
 def _as_configured(graph: Graph, head: HeadTarget) -> bool:
     """Whether a trained head is of the base and the parameters that the configuration has now."""
     result, spec = head.result, head.entry.spec
-    base = graph.bases.get(head.entry.base)
-    key = base.key(head.entry.layers, spec.views) if base else ""
+    key = base_key_of(graph.config, head.entry, graph.bases)
     if result is None or result["base_key"] != key or trained_with(spec, result["spec"]) != spec.parameters():
         return False
     if result["kind"] == "ensemble":  # what it holds of its heads, and not what these are by now
@@ -234,7 +247,7 @@ def _held_as_configured(graph: Graph, told: Mapping[str, Any]) -> bool:
     base, layers, views = told["base"], told["layers"], bool(told["spec"].get("views"))
     if told["head"] in graph.heads:
         entry = graph.heads[told["head"]].entry
-        base, layers, views = entry.base, entry.layers, entry.spec.views
         if trained_with(entry.spec, told["spec"]) != entry.spec.parameters():
             return False
+        return bool(base_key_of(graph.config, entry, graph.bases) == told["base_key"])
     return base in graph.bases and graph.bases[base].key(layers, views) == told["base_key"]

@@ -64,7 +64,7 @@ def predict_lines(
     model = load_head(chosen.folder)
     # Before hours of predicting, as it may be an error.
     form = form_of(graph.manifest.layout, config.data.root, [str(name) for name in model.classes_]) if csv else None
-    takes = taken_by(model, chosen.entry.base, chosen.entry.layers)
+    takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
     sources = {name: _source(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
     temperature = result.get("temperature", 1.0)
     recipe, seed = config.views.whole, config.views.seed
@@ -82,8 +82,11 @@ def predict_lines(
 
 
 def _source(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress) -> "Source":
+    from stages.predict.pixels import images_named
     from stages.predict.predict import Source
 
+    if images := images_named(name, {base: each.spec for base, each in graph.bases.items()}):
+        return Source({}, lambda: images)
     layers = dict.fromkeys(layer for each in takes if each.base == name for layer in each.layers)
     target = graph.bases[name]
     make_base = partial(base_as_stored, target, progress, list(layers))

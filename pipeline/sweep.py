@@ -10,10 +10,11 @@ from pipeline.config import Config
 from pipeline.config_order import in_order
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
-from pipeline.heads import train_stale
-from pipeline.targets import SweepTarget
+from pipeline.heads import task_of, train_stale
+from pipeline.targets import HeadTarget, SweepTarget
 from pipeline.words import scored_on
 from stages.heads.spec import head_key
+from stages.heads.task import HeadTask
 from stages.heads.train import check_spec
 from stages.progress import Progress, counted
 from stages.sweeps.halving import halve
@@ -82,7 +83,7 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         data = {name: Dataset(graph.manifest, base.stores, memory, base.view_stores) for name, base in of.items()}
         metric = config.report.metric
         ledger = Ledger(target.folder / "trials.jsonl", metric, every_epoch=spec.strategy == "halving")
-        work = Sweep(spec, data, ledger, progress, name, config.path.parent)
+        work = Sweep(spec, data, ledger, progress, name, config.path.parent, partial(_task, graph, target))
         variant = partial(_trial, graph, target)
         if spec.strategy == "tpe":
             trials = search(work, variant)
@@ -135,6 +136,11 @@ def _corrected_lines(trials: int, corrected: Corrected | None) -> list[str]:
     interval = " ({:.3f} to {:.3f})".format(*corrected.interval) if corrected.interval else ""
     by = "hardly" if corrected.optimism < HARDLY else f"about {corrected.optimism:.3f}"
     return [f"{among} {by} too good; corrected {corrected.value:.3f}{interval}"]
+
+
+def _task(graph: Graph, target: SweepTarget, trial: Trial) -> HeadTask:
+    entry = graph.config.variant(target.entry, {name: each for name, each in trial.params.items() if each is not None})
+    return task_of(graph, HeadTarget(entry, target.folder, trial.key, None, ()))
 
 
 def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:

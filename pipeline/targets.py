@@ -16,6 +16,7 @@ from pipeline.config_heads import HeadEntry
 from pipeline.config_sweeps import SweepEntry
 from pipeline.reasons import audit_reasons, head_reasons, sweep_reasons
 from pipeline.target_features import BaseTarget, LayerTarget
+from pipeline.target_origin import base_key_of
 from stages.audit.results import audit_parts, read_audit
 from stages.heads.results import HEADS, as_trained, read_result, read_sweep
 from stages.heads.spec import HEAD_SCHEMA, EnsembleSpec, head_key
@@ -133,7 +134,7 @@ def head_target(
     keys = [need.key for need in (*needs.values(), *inside) if isinstance(need, HeadTarget) and need.key]
     of_needs = tuple(_need_reasons(result, needs))
     base = bases.get(entry.base)  # an ensemble has none
-    base_key = base.key(entry.layers, entry.spec.views) if base else ""
+    base_key = base_key_of(config, entry, bases)
     if base_key is None or len(keys) < len(needs) + len(inside):
         reasons = (*(base.reasons if base and base_key is None else ()), *of_needs) if result else ("never trained",)
         return HeadTarget(entry, folder, None, result, reasons, inside)

@@ -228,3 +228,43 @@ def test_dry_run_names_the_stale_head_alone(project: Project) -> None:
     assert line.endswith("ridge") and "logreg" not in line
     assert " features " not in dry.out
     assert table(project) == (0, ["ridge"], True)
+
+
+FINETUNE = """
+[heads.small]
+kind = "dense"
+units = [4]
+epochs = 2
+
+[heads.tuned]
+kind = "finetune"
+head = "small"
+from = 1
+epochs = 2
+
+[heads.scratch]
+kind = "cnn"
+input_size = 32
+filters = [4]
+units = []
+epochs = 1
+"""
+
+
+def test_heads_beyond_frozen_features(project: Project) -> None:
+    """A layer that is added is extracted alone; what is trained on it is stale with the head that it begins with, and on its own."""
+    project.config.write_text(project.config.read_text() + FINETUNE)
+    project.edit('name = "VGG16"', 'name = "VGG16"\nlayers = ["block4_pool", "block5_pool"]')
+    assert table(project) == (40, ["scratch", "small", "tuned"], True)
+    assert up_to_date(project)
+    project.edit("from = 1", 'from = "block5_conv1"')
+    assert 'from 1 → "block5_conv1"' in reasons(project)
+    assert table(project) == (0, ["tuned"], True)
+    project.edit("units = [4]", "units = [5]")
+    assert "head small is stale" in reasons(project)
+    assert table(project) == (0, ["small", "tuned"], True)
+    project.edit("filters = [4]", "filters = [5]")
+    assert table(project) == (0, ["scratch"], True)
+    assert up_to_date(project)
+    shutil.rmtree(project.photos)
+    assert up_to_date(project)

@@ -152,13 +152,16 @@ def _set_policy(model: Any, policy: str) -> None:
 
 def cut(model: Any, layers: Sequence[str], name: str) -> Any:
     """The model up to ``layers``, with a list of their outputs. Raises BaseError with the layers that there are."""
-    there = [each.name for each in model.layers[1:]]
-    check_layers([*there, OUTPUT], layers, name)
-    outputs = [
-        model.outputs[0] if layer == OUTPUT and layer not in there else model.get_layer(layer).output
-        for layer in layers
-    ]
+    check_layers([*(each.name for each in model.layers[1:]), OUTPUT], layers, name)
+    outputs = [output_at(model, layer) for layer in layers]
     return backend.load_keras().Model(model.input, outputs)
+
+
+def output_at(model: Any, layer: str) -> Any:
+    """The output of a layer of a whole base; of ``OUTPUT``, that of the base. Raises BaseError for a layer that there is not."""
+    there = [each.name for each in model.layers[1:]]
+    check_layers([*there, OUTPUT], [layer], model.name)
+    return model.outputs[0] if layer == OUTPUT and layer not in there else model.get_layer(layer).output
 
 
 def layers_of(spec: BaseSpec, weights: Weights) -> list[Layer]:

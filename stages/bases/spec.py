@@ -29,7 +29,7 @@ WEIGHTS_SUFFIXES = (".weights.h5", ".keras", ".h5")
 OWN_SUFFIXES = (".keras", ".onnx")
 
 
-def _size(value: Any) -> Any:
+def image_size(value: Any) -> Any:
     """``150`` means 150×150; ``[120, 160]`` is height and width."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
@@ -59,7 +59,7 @@ class BaseSpec(Pixels):
     """
 
     name: Annotated[str, BeforeValidator(_base_name)] = "VGG16"
-    input_size: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_size)] = (150, 150)
+    input_size: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(image_size)] = (150, 150)
     layer: str | None = None
     layers: Layers | None = None
     output: Literal["cls", "patches", "mean", "cls+mean"] | None = None

@@ -13,6 +13,7 @@ from stages.heads.calibration import log_softmax
 from stages.heads.head import KerasModelHead, Rows
 from stages.heads.pooling import L2, pool_layers
 from stages.progress import Progress
+from stages.training import stack
 from stages.training.member import Fitted, Member
 from stages.training.source import InMemory
 from stages.training.spec import DenseSpec
@@ -45,6 +46,14 @@ class DenseHead(KerasModelHead):
         self.n_parameters_ = int(self._core.count_params())
         return self
 
+    def begin(self, inputs: int) -> Self:
+        """Become the untrained head on (n, ``inputs``) pooled features, with the weights that it begins with by its seed."""
+        self._core = build_core(self.spec, inputs, len(self.classes_))
+        shape = stack.Shape.of(self.spec, inputs, len(self.classes_))
+        (weights,) = stack.initial_state([self.spec], shape).heads([0], shape)
+        self._core.set_weights(weights)
+        return self
+
     def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         last = self._core.layers[-1]
         activation, last.activation = last.activation, load_keras().activations.linear
@@ -58,9 +67,9 @@ class DenseHead(KerasModelHead):
         keras = load_keras()
         if len(feature_shapes) == 1:
             (shape,) = feature_shapes.values()
-            layers = [keras.layers.Input(shape, name="features"), *_pooling(self.spec, "pool", shape), *self._scaling()]
-            layers += self._core.layers
-            keras.Sequential(layers, name="head").save(path)
+            keras.Sequential([keras.layers.Input(shape, name="features"), *self.layers_on(shape)], name="head").save(
+                path
+            )
             return
         inputs = [keras.layers.Input(shape, name=f"features_{layer}") for layer, shape in feature_shapes.items()]
         pooled = list(inputs)
@@ -71,6 +80,10 @@ class DenseHead(KerasModelHead):
         for layer in (*self._scaling(), *self._core.layers):
             out = layer(out)
         keras.Model(inputs, out, name="head").save(path)
+
+    def layers_on(self, shape: tuple[int, ...]) -> list[Any]:
+        """The layers of the trained head on features of one layer with this shape, pooling included."""
+        return [*_pooling(self.spec, "pool", shape), *self._scaling(), *self._core.layers]
 
     def _scaling(self) -> list[Any]:
         return [load_keras().layers.UnitNormalization(name="pool_l2")] if self.spec.pool.endswith(L2) else []

@@ -16,14 +16,16 @@ from stages.training.stack import NOTHING, Draw
 LOG_LOSS = "log_loss"
 
 
-def optimizer(spec: TrainedSpec) -> Any:
-    """The Keras optimizer that the spec names; weight decay is decoupled from the gradient, as in AdamW."""
+def optimizer(spec: TrainedSpec, rate: Any = None) -> Any:
+    """The Keras optimizer that the spec names, with another ``rate`` than its own where a schedule says it; weight decay is decoupled
+    from the gradient, as in AdamW.
+    """
     found = load_keras().optimizers
     kinds = {"rmsprop": found.RMSprop, "adam": found.Adam, "adamw": found.AdamW, "sgd": found.SGD}
     extra: dict[str, Any] = {"momentum": spec.momentum} if spec.optimizer == "sgd" else {}
     if spec.weight_decay or spec.optimizer == "adamw":
         extra["weight_decay"] = spec.weight_decay
-    return kinds[spec.optimizer](learning_rate=spec.learning_rate, **extra)
+    return kinds[spec.optimizer](learning_rate=spec.learning_rate if rate is None else rate, **extra)
 
 
 def loss(spec: TrainedSpec, single: bool) -> Any:

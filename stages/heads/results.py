@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
     from stages.heads.head import Head
 
-MODEL_SUFFIX = {"dense": ".keras", "keras": ".keras", "sklearn": ".skops", "ensemble": ".json"}
+MODEL_SUFFIX = dict.fromkeys(("dense", "keras", "finetune", "end_to_end", "cnn"), ".keras") | {
+    "sklearn": ".skops",
+    "ensemble": ".json",
+}
 FILES = ("history.csv", "predictions.csv", *dict.fromkeys(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
+# In the folder of a head that is under way, of the kinds that can be gone on with.
+CHECKPOINTS = "checkpoint*.npz"
 # In the folder of an ensemble: a folder for each of its heads.
 HEADS = "heads"
 PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
@@ -58,6 +63,8 @@ def write_head(
     there = [name for name in (*FILES, *head.files_) if (folder / name).exists()]
     result["files"] = {name: sha256_file(folder / name) for name in there}
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
+    for done in folder.glob(CHECKPOINTS):
+        done.unlink()
 
 
 def prediction_header(names: Sequence[str], calibrated: bool = True) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cache.files import digest_json
 from stages.fields import each_once
+from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
 from stages.training.spec import CommonSpec, DenseSpec, Pooling, TrainedSpec
 
 HEAD_SCHEMA = 2
@@ -76,7 +77,7 @@ class EnsembleSpec(CommonSpec):
         return dict.fromkeys(self.heads or [], "heads") | ({self.sweep: "sweep"} if self.sweep else {})
 
 
-AnyHead = DenseSpec | KerasSpec | SklearnSpec | EnsembleSpec
+AnyHead = DenseSpec | KerasSpec | SklearnSpec | EnsembleSpec | FinetuneSpec | EndToEndSpec | CnnSpec
 HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
 
 

@@ -1,7 +1,6 @@
 """Stage two: heads are trained, scored on every split, and written, those on the same features together."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,31 +27,13 @@ from stages.heads.metrics import CALIBRATED, SCORING, scores
 from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, as_trained, whole_result, write_head
 from stages.heads.spec import AnyHead, EnsembleSpec, HeadSpec, KerasSpec, SklearnSpec
+from stages.heads.task import HeadTask, Spoken, Trained, Trainings
+from stages.heads.tuned import TunedHead
+from stages.heads.tuning import tune
 from stages.progress import SILENT, Progress, in_bytes
 from stages.training.member import Member
 from stages.training.spec import DenseSpec, Pool
 from stages.training.together import train_all
-
-
-@dataclass(frozen=True)
-class HeadTask:
-    """One head to train: its name and spec, its key, its base's name, layers and key, and the folder it goes to.
-
-    ``home`` is where the configuration lies, to which a user's own code is relative; ``needs`` are the folders of the trained heads that
-    it is made of, by name. ``board`` is the folder of the heads among which looks at the test images are counted, where it is not in that.
-    """
-
-    name: str
-    spec: AnyHead
-    key: str
-    base: str
-    layers: tuple[str, ...]
-    base_key: str
-    rows_digest: str
-    folder: Path
-    home: Path = Path()
-    needs: Mapping[str, Path] = field(default_factory=dict)
-    board: Path | None = None
 
 
 def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
@@ -71,40 +52,10 @@ def load_head(folder: Path) -> Head:
     if isinstance(spec, EnsembleSpec):
         return EnsembleHead.load(folder / "model.json", spec, result["classes"], load_head)
     kinds: dict[str, type[Head]] = {"dense": DenseHead, "keras": KerasHead, "sklearn": SklearnHead}
-    return kinds[spec.kind].load(folder / f"model{MODEL_SUFFIX[spec.kind]}", spec, result["classes"])
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A head and the seconds it took. Where it was refitted on validation too, ``selected`` is the one that was not."""
-
-    head: Head
-    seconds: float
-    selected: Head | None = None
-
-    @classmethod
-    def of(cls, head: Head, refitted: Head | None = None) -> "Trained":
-        """A head, and the one that was refitted: it shows the history of the first, which says why it is as it is."""
-        if refitted is None:
-            return cls(head, head.seconds_)
-        refitted.history_, refitted.best_epoch_ = head.history_, head.best_epoch_
-        return cls(refitted, head.seconds_ + refitted.seconds_, selected=head)
-
-    def log_probabilities(self, data: Dataset, layers: Sequence[str]) -> NDArray[np.float64]:
-        """For all rows (n, classes); a head that has seen the validation rows does not speak for them."""
-        out = np.empty((len(data.records), len(data.classes)))
-        held = np.zeros(len(data.records), bool)
-        held[data.rows("validation")] = True
-        for positions, X in data.parts(self.head.spec.pool, layers):
-            out[positions] = self.head.predict_log_proba(X)
-            if self.selected is not None and held[positions].any():
-                out[positions[held[positions]]] = self.selected.predict_log_proba(X[held[positions]])
-        return out
+    return kinds.get(spec.kind, TunedHead).load(folder / f"model{MODEL_SUFFIX[spec.kind]}", spec, result["classes"])
 
 
 Outcomes = Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]
-# Each task with what trains it, or hands over what was trained together; called in this order.
-Trainings = Iterator[tuple[HeadTask, Callable[[], Trained | Averaged]]]
 
 
 def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = SILENT) -> Outcomes:
@@ -117,6 +68,7 @@ def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = S
     for task in tasks:
         groups.setdefault((task.spec.kind, task.spec.pool, task.layers, task.spec.views), []).append(task)
     trainers = {"dense": _train_dense, "keras": _train_own, "sklearn": _fit_baselines, "ensemble": _average}
+    trainers |= {"finetune": tune, "end_to_end": tune, "cnn": tune}
     for (kind, *_), group in groups.items():
         try:
             for task, train in trainers[kind](group, data, progress):
@@ -201,7 +153,9 @@ def _for_epochs(spec: Any, epochs: int | None) -> Any:
     return spec.model_copy(update={"epochs": epochs, "patience": None})
 
 
-def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained | Averaged]) -> dict[str, Any] | HeadError:
+def _outcome(
+    task: HeadTask, data: Dataset, train: Callable[[], Trained | Averaged | Spoken]
+) -> dict[str, Any] | HeadError:
     """Score a head and write its folder; what went wrong, where it cannot be trained."""
     try:
         needs = {name: as_trained(whole_result(folder)) for name, folder in task.needs.items()}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from stages.heads.calibration import cooled
 from stages.heads.ensemble import EnsembleHead
 from stages.heads.head import Head
 from stages.heads.pooling import pool_layers
+from stages.heads.tuned_spec import ON_IMAGES
+from stages.predict.pixels import PIXELS, Images, images_for
 from stages.progress import Progress
 from stages.training.spec import Pool
 
@@ -34,7 +36,7 @@ class Source:
     """A base of whose features a head takes some: its ``stores`` by layer, and what builds it for these layers."""
 
     stores: Mapping[str, FeatureStore]
-    make_base: Callable[[], "FrozenBase"]
+    make_base: Callable[[], "FrozenBase | Images"]
 
 
 class Taken(NamedTuple):
@@ -84,8 +86,14 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 def taken_by(head: Head, base: str, layers: Sequence[str]) -> list[Taken]:
     """What a head takes that was trained on these layers of a base; what each of its heads takes, where it is an ensemble."""
     if isinstance(head, EnsembleHead):
-        return [Taken(told["base"], tuple(told["layers"]), each.spec.pool) for told, each in head.voters]
-    return [Taken(base, tuple(layers), head.spec.pool)]
+        return [_taken(each, told["base"], told["layers"]) for told, each in head.voters]
+    return [_taken(head, base, layers)]
+
+
+def _taken(head: Head, base: str, layers: Sequence[str]) -> Taken:
+    if isinstance(head.spec, ON_IMAGES):
+        return Taken(images_for(head.spec, base), (PIXELS,), "none")
+    return Taken(base, tuple(layers), head.spec.pool)
 
 
 def predict_images(
@@ -104,7 +112,7 @@ def predict_images(
     labels of single views as they are. Below ``threshold`` a prediction is not sure.
     The head ``takes`` what ``taken_by`` says, from ``sources``, by the name of their base. Each base computes once what all take of it.
     """
-    built: dict[str, FrozenBase] = {}
+    built: dict[str, FrozenBase | Images] = {}
     classes = tuple(str(name) for name in head.classes_)
     out: list[Prediction] = []
     remaining = iter(files)
@@ -118,7 +126,7 @@ def predict_images(
                     of_base = [each for each in features if each.base == name]
                     stores = source.stores.values()
                     cached = [digest for digest in digests.values() if all(digest in each for each in stores)]
-                    if cached and view is None:
+                    if cached and stores and view is None:
                         rows = {layer: store.read(cached) for layer, store in source.stores.items()}
                         _keep(features, of_base, cached, rows)
                     known = features[of_base[0]]
@@ -154,7 +162,7 @@ def _keep(
     features: Mapping[Taken, dict[str, NDArray[np.float32]]],
     of_base: Sequence[Taken],
     digests: Sequence[str],
-    rows: Mapping[str, NDArray[np.float32]],
+    rows: Mapping[str, NDArray[Any]],
 ) -> None:
     """Pool the features of some images, by layer, for all that take them."""
     for each in of_base:
@@ -164,7 +172,7 @@ def _keep(
 
 def _extract(
     digests: dict[Path, str],
-    base: "FrozenBase",
+    base: "FrozenBase | Images",
     features: Mapping[Taken, dict[str, NDArray[np.float32]]],
     of_base: Sequence[Taken],
     reasons: dict[Path, str],

@@ -12,6 +12,7 @@ from stages.data.leaks import notes_of
 from stages.report.board import Board, Row
 from stages.report.data import BaseSummary, ReportData
 from stages.report.figures import accuracy_limits, curve
+from stages.report.methods import KINDS
 from stages.report.outcomes import read_history
 
 Counts = dict[str, Counter[str]]
@@ -109,7 +110,7 @@ def describe_bases(bases: Sequence[BaseSummary], board: Board) -> list[BaseSecti
     best = {
         (row.result.get("base"), *row.result.get("layers", ())): row
         for row in reversed(board.rows)
-        if row.result["kind"] != "ensemble"
+        if row.result["kind"] not in KINDS
     }
     layers = Counter(base.name for base in bases)
     several = len(layers) > 1
@@ -146,7 +147,7 @@ def notices(data: ReportData) -> Notices:
 
 def describe_curves(rows: Sequence[Row]) -> list[Curves]:
     """Curves of the heads that are trained in epochs, in the order of the leaderboard."""
-    trained = [row for row in rows if row.result["kind"] in ("dense", "keras")]
+    trained = [row for row in rows if row.result["kind"] not in ("sklearn", "ensemble")]
     histories = [read_history(row.head.folder) for row in trained]
     limits = accuracy_limits(histories)
     out = []

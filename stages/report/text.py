@@ -97,18 +97,41 @@ def settings(result: Mapping[str, Any], layers: bool = False) -> str:
         params = ", ".join(f"{name}={value!r}" for name, value in spec.get("params", {}).items())
         words = [f"{spec.get('estimator', 'scikit-learn')}({params})", _SCALED[spec.get("scale", True)]]
     else:
-        units = spec.get("units", [])
-        hidden = f"{' → '.join(map(str, units))} units" if units else "no hidden layer"
         words = [
-            f"{spec['build']}, {count(result['parameters'], 'parameter')}" if result["kind"] == "keras" else hidden,
+            _architecture(result),
             f"dropout {spec['dropout']:g}" if spec.get("dropout") else "",
             f"{spec.get('optimizer', '')} {spec.get('learning_rate', 0):g}",
             "batch norm" if spec.get("batch_norm") else "",
             f"focal loss, γ {spec['focal_gamma']:g}" if spec.get("loss") == "focal" else "",
             *(f"{words} {spec[name]:g}" for name, words in _ADDED.items() if spec.get(name)),
+            f"warm-up of {spec['warmup']:g} epochs" if spec.get("warmup") else "",
+            "cosine decay" if spec.get("cosine") else "",
             "epoch by accuracy" if spec.get("monitor") == "accuracy" else "",
         ]
     features = _POOLED.get(spec.get("pool"), "")
     if layers:
         features = f"{features or 'features'} of {' + '.join(result['layers'])}"
     return " · ".join(word for word in [*words, features, "refitted" if spec.get("refit") else ""] if word)
+
+
+def _architecture(result: Mapping[str, Any]) -> str:
+    """What a head that is trained in epochs is made of."""
+    spec, kind = result.get("spec", {}), result["kind"]
+    units = spec.get("units", [])
+    hidden = f"{' → '.join(map(str, units))} units" if units else "no hidden layer"
+    if kind == "keras":
+        return f"{spec['build']}, {count(result['parameters'], 'parameter')}"
+    if kind == "finetune":
+        return f"{spec['head']} and the base from {result['tuned']['from']}"
+    if kind == "end_to_end":
+        base = (
+            "frozen"
+            if spec["from"] is None
+            else f"from {spec['from']}"
+            if isinstance(spec["from"], str)
+            else f"last {spec['from']} blocks"
+        )
+        return f"base {base}, {hidden}"
+    if kind == "cnn":
+        return f"convolutions of {' → '.join(map(str, spec['filters']))} filters, {hidden}"
+    return hidden

@@ -11,6 +11,8 @@ from cache.errors import DataError
 from stages.heads.dataset import Dataset
 from stages.heads.spec import KerasSpec, SklearnSpec
 from stages.heads.strengths import on_path
+from stages.heads.task import HeadTask
+from stages.heads.tuned_spec import FinetuneSpec
 from stages.progress import Progress, counted
 from stages.sweeps.checkpoints import Checkpoints
 from stages.sweeps.group import Group
@@ -21,6 +23,7 @@ from stages.sweeps.outcomes import OutcomeFiles
 from stages.sweeps.scoring import Done, score_baselines, score_own
 from stages.sweeps.spec import SweepSpec
 from stages.sweeps.trials import Trial, leader_lines
+from stages.sweeps.tuned import score_tuned
 from stages.training.source import Source
 from stages.training.spec import DenseSpec, Pool
 from stages.training.stack import Shape
@@ -45,6 +48,7 @@ class Sweep:
     progress: Progress
     name: str
     home: Path = Path()
+    task: Callable[[Trial], HeadTask] | None = None  # of a trial that is fine-tuned
 
     def __post_init__(self) -> None:
         self.metric = self.ledger.metric  # that ranks
@@ -110,6 +114,8 @@ class Sweep:
         measure = self.measure(data)
         if isinstance(wave[0].spec, SklearnSpec):
             done = score_baselines(wave, data, measure, repeats)
+        elif isinstance(wave[0].spec, FinetuneSpec):
+            done = [score_tuned(trial, self._task(trial), data, measure, repeats, self.progress) for trial in wave]
         else:
             run = (data, measure, repeats, self.home, self.progress, self.name)
             done = [score_own(trial, *run) for trial in wave]
@@ -134,7 +140,7 @@ class Sweep:
         if isinstance(group[0].spec, DenseSpec):
             yield from _cut(group, min(WAVE, max(1, WAVE_BYTES // max(self.bytes(trial) for trial in group))))
             return
-        if isinstance(group[0].spec, KerasSpec):
+        if isinstance(group[0].spec, KerasSpec | FinetuneSpec):
             yield from ([trial] for trial in group)
             return
         quick = {trial.key for trial in group if isinstance(trial.spec, SklearnSpec) and on_path(trial.spec)}
@@ -163,6 +169,11 @@ class Sweep:
         """Train a group for so many epochs in all, or to the end, and record what is new; trials that are complete before."""
         group.advance(epochs, lambda: self._note(group, complete=True))
         self._note(group)
+
+    def _task(self, trial: Trial) -> HeadTask:
+        """The task of a trial that is fine-tuned, which keeps beside the checkpoints how far it has come."""
+        assert self.task is not None
+        return replace(self.task(trial), folder=self.checkpoints.folder)
 
     def _note(self, group: Group, complete: bool = False) -> None:
         new = [record for record in group.records() if not self.ledger.complete(record.key)]

@@ -1,0 +1,370 @@
+"""Fine-tuning from the cache: equal to training end to end, gone on with after a kill, kept, loaded and put to use as any head."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CONFIG, HEADSTART, ROOT, Project, result, trials, write_image, write_photos
+
+from cache.errors import BaseError, ConfigError
+from headstart import load_features, load_head, load_image_model
+from pipeline.config import load_config
+from pipeline.graph import load_graph
+from stages.bases.backend import load_keras
+from stages.bases.model import build, preprocessing
+from stages.bases.parts import found_tail, part_between, tail_of
+from stages.bases.spec import BaseSpec
+from stages.bases.weights import Weights
+from stages.extract.decoding import load
+from stages.heads.checkpoint import Checkpoint, Kept
+from stages.heads.dataset import Dataset
+from stages.heads.epochs import schedule
+from stages.heads.keras_fit import optimizer
+from stages.heads.tuned_spec import FinetuneSpec
+
+BASE = CONFIG[: CONFIG.index("[heads.logreg]")]
+HEADS = """
+[heads.small]
+kind = "dense"
+units = [8]
+dropout = 0.0
+epochs = 3
+learning_rate = 1e-3
+
+[heads.tuned]
+kind = "finetune"
+head = "small"
+from = {start}
+epochs = 3
+batch_size = 8
+learning_rate = {rate}
+"""
+VGG = ('name = "VGG16"', 'name = "VGG16"\nlayers = ["block4_pool", "block5_pool"]')
+MOBILE = ('name = "VGG16"', 'name = "MobileNetV2"\nlayers = ["block_14_add", "out_relu"]')
+
+
+def made(folder: Path, base: tuple[str, str], start: str, rate: float, images: int = 18, **others: str) -> Project:
+    """A project that is up to date, with a dense head and one that is fine-tuned."""
+    text = BASE.replace(*base).replace("shard_images", 'dtype = "float32"\nshard_images')
+    project = Project(folder).create(text + HEADS.format(start=start, rate=rate))
+    write_photos(project.photos, {"cat": images, "dog": images, **dict.fromkeys(others, images)})
+    return project
+
+
+def history(project: Project, name: str) -> list[dict[str, float]]:
+    with open(project.artifacts / "heads" / name / "history.csv", newline="") as file:
+        return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+
+
+def end_to_end(project: Project, name: str, start: str) -> list[dict[str, float]]:
+    """The same training on the whole model, image by image, by Keras alone."""
+    keras = load_keras()
+    graph = load_graph(load_config(project.config))
+    target, spec = graph.bases["base"], graph.heads[name].entry.spec
+    base = build(target.spec, Weights(target.spec, project.artifacts / "weights"), "float32")
+    head = keras.saving.load_model(project.artifacts / "heads" / "small" / "model.keras", compile=False)
+    names = [layer.name for layer in base.layers]
+    for layer in base.layers:
+        later = names.index(layer.name) >= names.index(start)
+        layer.trainable = later and not isinstance(layer, keras.layers.BatchNormalization)
+    images = keras.Input((32, 32, 3))
+    model = keras.Model(images, head(base(images, training=False), training=True))
+    many = model.output_shape[-1] > 1
+    loss = keras.losses.CategoricalCrossentropy() if many else keras.losses.BinaryCrossentropy()
+    model.compile(optimizer(spec), loss)
+    data = Dataset(graph.manifest, target.stores)
+    pixels = np.stack([load(project.photos / r.path, r.sha256, target.spec) for r in data.records])
+    X = np.array(preprocessing(target.spec)(pixels.astype(np.float32)))
+    y = np.eye(len(data.classes), dtype=np.float32)[data.y][:, 0 if many else 1 :]
+    train, held = data.rows("train"), data.rows("validation")
+    rows = []
+    for epoch in range(spec.epochs):
+        order = np.random.default_rng([spec.seed, 1, epoch, 0]).permutation(len(train))
+        losses = []
+        for i in range(0, len(train), spec.batch_size):
+            batch = train[order[i : i + spec.batch_size]]
+            losses += [float(model.train_on_batch(X[batch], y[batch]))] * len(batch)
+        rows.append({"loss": np.mean(losses), "val_loss": float(model.evaluate(X[held], y[held], verbose=0))})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = made(tmp_path_factory.mktemp("tuned") / "project", VGG, '"block5_conv1"', 1e-6)
+    outcome = project.make("report")
+    assert outcome.code == 0, outcome.out
+    assert outcome.trained == ["small", "tuned"]
+    return project
+
+
+def test_it_is_equal_to_training_end_to_end(tuned: Project) -> None:
+    expected, found = end_to_end(tuned, "tuned", "block5_conv1"), history(tuned, "tuned")
+    assert len(found) == 3 and abs(found[0]["loss"] - found[2]["loss"]) > 0.01
+    for row, other in zip(found, expected, strict=True):
+        assert {name: row[name] for name in other} == pytest.approx(other, abs=1e-3)
+
+
+def test_it_is_so_with_shortcuts_batch_normalisation_and_three_classes(tmp_path: Path) -> None:
+    project = made(tmp_path / "project", MOBILE, "2", 1e-4, bird="")
+    assert project.make("heads").code == 0
+    expected, found = end_to_end(project, "tuned", "block_15_expand"), history(project, "tuned")
+    assert abs(found[0]["loss"] - found[2]["loss"]) > 0.01
+    for row, other in zip(found, expected, strict=True):
+        assert {name: row[name] for name in other} == pytest.approx(other, abs=1e-3)
+    assert result(project, "heads", "tuned")["tuned"] == {"from": "block_15_expand", "to": "out_relu"}
+
+
+def test_what_it_leaves_behind(tuned: Project) -> None:
+    found = result(tuned, "heads", "tuned")
+    assert found["layers"] == ["block4_pool"] and found["feature_shapes"] == {"block4_pool": [2, 2, 512]}
+    assert found["tuned"] == {"from": "block5_conv1", "to": "block5_pool"} and found["images_read"] == 0
+    assert found["needs"]["small"]["key"] == result(tuned, "heads", "small")["key"]
+    assert not list(tuned.artifacts.rglob("checkpoint*"))
+    assert tuned.headstart("verify").code == 0
+    page = (tuned.artifacts / "report" / "index.html").read_text()
+    assert "fine-tuned from the cache" in page and "small and the base from block5_conv1" in page
+
+
+def test_it_says_the_same_of_features_of_images_and_of_files(tuned: Project, tmp_path: Path) -> None:
+    head = load_head(tuned.config, "tuned")
+    features = load_features(tuned.config, "test", layer="block4_pool")
+    with open(tuned.artifacts / "heads" / "tuned" / "predictions.csv", newline="") as file:
+        told = {row["path"]: float(row["uncalibrated_dog"]) for row in csv.DictReader(file)}
+    expected = [told[path] for path in features.paths]
+    assert head.predict_proba(features.X)[:, 1] == pytest.approx(expected, abs=1e-5)
+    model = load_image_model(tuned.config, "tuned")
+    model.save(tmp_path / "whole.keras")
+    model = load_keras().saving.load_model(tmp_path / "whole.keras")  # of Keras's own layers alone
+    graph = load_graph(load_config(tuned.config))
+    records = {record.path: record for record in graph.manifest.records}
+    spec = graph.bases["base"].spec
+    pixels = np.stack([load(tuned.photos / path, records[path].sha256, spec) for path in features.paths])
+    assert np.array(model(pixels.astype(np.float32)))[:, 0] == pytest.approx(expected, abs=1e-4)
+    shutil.copy(tuned.photos / features.paths[0], tmp_path / "copy.png")
+    other = write_image(tmp_path / "other.png", 77)
+    outcome = tuned.headstart("predict", str(tmp_path / "copy.png"), str(other), "--head", "tuned")
+    assert outcome.code == 0 and outcome.out.count(" (cat ") + outcome.out.count(" (dog ") == 2, outcome.out
+
+
+def test_the_model_of_images_of_a_dense_head_and_of_one_that_is_none(tuned: Project) -> None:
+    model = load_image_model(tuned.config, "small")
+    images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    graph = load_graph(load_config(tuned.config))
+    base = build(graph.bases["base"].spec, graph.bases["base"].weights, "float32")
+    X = np.array(base(np.array(preprocessing(graph.bases["base"].spec)(images.copy())), training=False))
+    expected = load_head(tuned.config, "small").predict_proba(X)[:, 1:]
+    assert np.array(model(images)) == pytest.approx(expected, abs=1e-4)
+
+
+CHANCE = (
+    """dropout = 0.0
+epochs = 3""",
+    """dropout = 0.5
+epochs = 3""",
+)
+LONG = (
+    """epochs = 3
+batch_size = 8
+learning_rate = 1e-06""",
+    """epochs = 12
+batch_size = 8
+learning_rate = 1e-06
+optimizer = "adam"
+mixup = 0.2
+warmup = 1.5
+cosine = true
+class_weight = "balanced"
+refit = true""",
+)
+
+
+def test_a_killed_run_goes_on_at_the_next_epoch_and_ends_as_one_that_was_not(tuned: Project, tmp_path: Path) -> None:
+    shutil.copytree(tuned.folder, tmp_path / "killed", symlinks=True)
+    killed = Project(tmp_path / "killed")
+    killed.edit(*CHANCE)
+    killed.edit(*LONG)
+    shutil.copytree(killed.folder, tmp_path / "whole", symlinks=True)
+    whole = Project(tmp_path / "whole")
+    process = subprocess.Popen([*HEADSTART, "heads"], cwd=killed.folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    checkpoint = killed.artifacts / "heads" / "tuned" / "checkpoint.npz"
+    while process.poll() is None and not (checkpoint.exists() and len(kept(checkpoint)["history"]) > 3):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    done = len(kept(checkpoint)["history"])
+    assert 3 < done < 12
+    assert result(killed, "heads", "tuned")["epochs"] == 3  # the head of before, until there is another
+    outcome = killed.headstart("heads")
+    assert outcome.code == 0 and f"head tuned: goes on after epoch {done} of 12" in outcome.out
+    assert whole.headstart("heads").code == 0
+    assert history(killed, "tuned") == [pytest.approx(row, abs=1e-5) for row in history(whole, "tuned")]
+    names = ("metrics", "best_epoch", "temperature")
+    broken, other = (result(each, "heads", "tuned") for each in (killed, whole))
+    assert broken["best_epoch"] == other["best_epoch"] and broken["epochs"] == 12
+    assert broken["metrics"]["test"]["log_loss"] == pytest.approx(other["metrics"]["test"]["log_loss"], abs=1e-4), names
+    assert not list(killed.artifacts.rglob("checkpoint*"))
+
+
+def kept(path: Path) -> dict[str, Any]:
+    with np.load(path) as file:
+        return json.loads(str(file["told"]))
+
+
+def test_a_checkpoint_of_another_head_or_a_damaged_one_is_not_gone_on_with(tmp_path: Path) -> None:
+    shapes = [(2, 3), (3,), ()]
+    state = [np.full(shape, float(i), np.float32) for i, shape in enumerate(shapes)]
+    checkpoint = Checkpoint(tmp_path / "checkpoint.npz", "key")
+    checkpoint.write(Kept([{"loss": 1.0}], 1, 2.0, 3, state, state[:2]))
+    found = checkpoint.read(shapes, 2)
+    assert found is not None and found.history == [{"loss": 1.0}] and found.images_read == 3
+    assert all(np.array_equal(a, b) for a, b in zip(found.state, state, strict=True))
+    assert Checkpoint(checkpoint.path, "other").read(shapes, 2) is None
+    assert checkpoint.read([(2, 3), (4,), ()], 2) is None and checkpoint.read(shapes[:2], 3) is None
+    whole = checkpoint.path.read_bytes()
+    checkpoint.path.write_bytes(whole[:-100])
+    assert checkpoint.read(shapes, 2) is None
+    at = whole.index(state[1].tobytes())
+    checkpoint.path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+    assert checkpoint.read(shapes, 2) is None
+    checkpoint.path.unlink()
+    assert checkpoint.read(shapes, 2) is None
+
+
+def test_it_is_streamed_where_memory_does_not_hold_the_activations(tuned: Project, tmp_path: Path) -> None:
+    shutil.copytree(tuned.folder, tmp_path / "project", symlinks=True)
+    project = Project(tmp_path / "project")
+    project.edit("shard_images", "memory = 1000\nshard_images")
+    shutil.rmtree(project.artifacts / "heads" / "tuned")
+    outcome = project.headstart("heads")
+    assert outcome.code == 0 and "36 rows of block4_pool do not fit into 0.0 MB; they are streamed" in outcome.out
+    for row, other in zip(history(project, "tuned"), history(tuned, "tuned"), strict=True):
+        assert row["val_loss"] == pytest.approx(other["val_loss"], abs=0.2)  # another order of batches
+
+
+def test_the_layer_before_is_asked_for_before_anything_is_extracted(tmp_path: Path) -> None:
+    project = made(tmp_path / "project", ("VGG16", "VGG16"), "1", 1e-6)
+    said = (
+        "[heads.tuned] from: training begins with 'block5_conv1', on the activations of 'block4_pool' (2 × 2 × 512, 4.1 kB an image as "
+        'float16), which VGG16 does not extract; set layers = ["block4_pool", "block5_pool"] in the base'
+    )
+    for command in (["features"], ["features", "--dry-run"]):
+        outcome = project.headstart(*command)
+        assert outcome.code == 1 and said in outcome.out and outcome.extracted == 0
+    project.edit(*VGG)
+    assert "36 images to extract" in project.headstart("features", "--dry-run").out
+    assert project.headstart("features").extracted == 36
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ('"block5_conv9"', "from: VGG16 has no layer 'block5_conv9' up to 'block5_pool' (did you mean 'block5_conv"),
+        ('"block5_pool"', "nothing can be trained from 'block5_pool' to 'block5_pool'"),
+        ('"block1_conv1"', "the whole of VGG16 would be trained, from the image on"),
+        ("6", "VGG16 has 5 blocks (block1, block2, block3, …), found 6"),
+    ],
+)
+def test_a_start_that_cannot_be(project: Project, start: str, message: str) -> None:
+    project.config.write_text(project.config.read_text() + HEADS.format(start=start, rate=1e-6))
+    outcome = project.headstart("heads")
+    assert outcome.code == 1 and message in outcome.out, outcome.out
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (('head = "small"', 'head = "logreg"'), 'expected a head of kind "dense", found \'logreg\', which is one of kind "sklearn"'),
+        (('head = "small"', 'head = "smal"'), "head: no head 'smal' (did you mean 'small'?)"),
+        (("units = [8]", "units = [8]\nrefit = true"), "head: 'small' has refit = true"),
+        (("units = [8]", 'units = [8]\nlayers = ["block4_pool", "block5_pool"]'), "expected a head on one layer, found 'small'"),
+        (('head = "small"', 'head = "small"\nlayers = ["block5_pool"]'), "layers: follow from head and from; leave them out"),
+        (("from = 1", "from = 0"), "from: "),
+        (("from = 1", "from = 1\nwarmup = 3.0"), "warmup: expected fewer than the 3 epochs, found 3"),
+        (("from = 1", "from = 1\nviews = true"), "views: expected augmented views of the base 'base'"),
+        (("[heads.tuned]", "[sweeps.tune]\nhead = \"tuned\"\ncv = 2\n[heads.tuned]"), "cv: the head that 'tuned' begins with has seen all"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be(tmp_path: Path, edit: tuple[str, str], message: str) -> None:
+    text = CONFIG.replace(*VGG) + HEADS.format(start="1", rate=1e-6)
+    assert edit[0] in text
+    (tmp_path / "c.toml").write_text(text.replace(*edit))
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "c.toml")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "before"),
+    [
+        ("VGG16", 2, "block3_pool"),
+        ("ResNet50", 1, "conv5_block2_out"),
+        ("ResNet50", "conv5_block1_1_conv", "conv4_block6_out"),
+        ("MobileNetV2", "Conv_1", "block_16_project_BN"),
+        ("EfficientNetB0", 1, "block6d_add"),
+        ("DenseNet121", 1, "conv5_block15_concat"),
+    ],
+)
+def test_where_one_tensor_separates_a_base(name: str, start: int | str, before: str) -> None:
+    spec = BaseSpec.model_validate({"name": name, "weights": "random", "input_size": 32})
+    base = build(spec, Weights(spec, Path("nowhere")), "float32")
+    tail = found_tail(base, spec, start, spec.cuts[-1])
+    assert tail.before == before
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    halves = part_between(base, before, tail.end)(
+        part_between(base, None, before)(images, training=False), training=False
+    )
+    whole = np.array(base(images, training=False))
+    assert np.abs(np.array(halves) - whole).max() <= 1e-4 * np.abs(whole).max()
+
+
+def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:
+    spec = BaseSpec.model_validate({"name": "ResNet50", "weights": "random", "input_size": 32})
+    with pytest.raises(BaseError, match=r"before 'conv5_block3_2_conv', .* can be cut are 'conv5_block3_1_conv'$"):
+        tail_of(spec, Weights(spec, Path("nowhere")), "conv5_block3_2_conv", "conv5_block3_out")
+
+
+def test_schedules_are_keras_s_and_end_where_they_should() -> None:
+    def rates(**options: Any) -> list[float]:
+        spec = FinetuneSpec.model_validate(
+            {"kind": "finetune", "head": "h", "learning_rate": 1.0, "epochs": 4, **options}
+        )
+        found = schedule(spec, 10)
+        return [float(found(step)) for step in (0, 5, 10, 25, 40)]
+
+    assert rates(warmup=1.0) == pytest.approx([0, 0.5, 1, 1, 1])
+    assert rates(cosine=True) == pytest.approx([1, 0.962, 0.854, 0.309, 0], abs=1e-3)
+    assert rates(warmup=1.0, cosine=True) == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
+
+
+def test_a_sweep_varies_where_training_begins(tuned: Project, tmp_path: Path) -> None:
+    shutil.copytree(tuned.folder, tmp_path / "project", symlinks=True)
+    project = Project(tmp_path / "project")
+    grid = '[sweeps.start]\nhead = "tuned"\nrepeats = 2\ngrid = { from = ["block5_conv1", "block5_conv2"], learning_rate = [1e-7, 1e-6] }\n'
+    project.config.write_text(project.config.read_text() + grid)
+    outcome = project.headstart("sweep")
+    assert outcome.code == 1 and "'block5_conv1' (2 × 2 × 512, 4.1 kB" in outcome.out  # what the second begins with
+    found = {row["from"]: row for row in trials(project, "start")}
+    assert found["block5_conv1"]["accuracy"] and not found["block5_conv2"]["accuracy"]
+    project.edit('"block5_conv1", "block5_conv2"', '"block5_conv1", 1')
+    outcome = project.headstart("sweep")
+    assert outcome.code == 0 and outcome.trained == ["start"], outcome.out
+    assert result(project, "heads", "start")["tuned"]["from"] == "block5_conv1"
+    assert not list(project.artifacts.rglob("checkpoint*"))
+    assert "sweeps: up to date" in project.headstart("sweep").out
+
+
+def test_the_piece_of_python_on_the_page_of_fine_tuning(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "finetuning.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tuned.folder)
+    space: dict[str, Any] = {"images": np.zeros((2, 32, 32, 3), np.float32)}
+    exec(code, space)
+    assert space["probabilities"].shape == (2, 1)

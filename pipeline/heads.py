@@ -15,7 +15,7 @@ from pipeline.words import first, score_words
 from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.heads.spec import trained_with
-from stages.heads.tuned_spec import ON_IMAGES
+from stages.heads.tuned_spec import ON_IMAGES, EndToEndSpec, FinetuneSpec
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def check_heads(graph: Graph) -> None:
         if not head.stale:
             continue
         check_spec(name, head.entry.spec)
-        if getattr(head.entry.spec, "start", None) is None:
+        if not isinstance(head.entry.spec, FinetuneSpec | EndToEndSpec):
             continue
         from stages.heads.tuning import check_start
 

@@ -286,7 +286,7 @@ def test_a_start_that_cannot_be(project: Project, start: str, message: str) -> N
         (("units = [8]", "units = [8]\nrefit = true"), "head: 'small' has refit = true"),
         (("units = [8]", 'units = [8]\nlayers = ["block4_pool", "block5_pool"]'), "expected a head on one layer, found 'small'"),
         (('head = "small"', 'head = "small"\nlayers = ["block5_pool"]'), "layers: follow from head and from; leave them out"),
-        (("from = 1", "from = 0"), "from: "),
+        (("from = 1", "from = 0"), "[heads.tuned] from: expected a layer, or a number of last blocks from 1 on, found 0"),
         (("from = 1", "from = 1\nwarmup = 3.0"), "warmup: expected fewer than the 3 epochs, found 3"),
         (("from = 1", "from = 1\nviews = true"), "views: expected augmented views of the base 'base'"),
         (("[heads.tuned]", "[sweeps.tune]\nhead = \"tuned\"\ncv = 2\n[heads.tuned]"), "cv: the head that 'tuned' begins with has seen all"),

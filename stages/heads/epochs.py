@@ -65,7 +65,8 @@ def train(
         loss(spec, single),
         metrics=metrics(spec, single)[:1],
         weighted_metrics=[told(**keep)],
-        jit_compile=False,  # XLA's convolutions are slower on a CPU than those of TensorFlow
+        # XLA's convolutions are slower on a CPU than those of TensorFlow; other backends compile as they do by themselves.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     model.optimizer.build(model.trainable_variables)
     weights = learned(model)

@@ -2,13 +2,25 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, create_model, model_validator
 
 from stages.bases.spec import BaseSpec, image_size
-from stages.fields import Fraction, PositiveInt
+from stages.fields import Fraction, PositiveInt, off
 from stages.training.spec import DenseSpec, Pooling, TrainedSpec, Units
 
-Start = Annotated[int, Field(gt=0)] | Annotated[str, Field(min_length=1)]
+
+def _start(value: Any) -> Any:
+    named = isinstance(value, str) and value
+    if not named and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"expected a layer, or a number of last blocks from 1 on, found {value!r}")
+    return value
+
+
+def _start_or_none(value: Any) -> Any:
+    return None if off(value) is None else _start(value)
+
+
+Start = Annotated[int | str, PlainValidator(_start)]
 Activation = Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"]
 
 
@@ -27,7 +39,9 @@ class ScheduledSpec(TrainedSpec):
 
 # A field that Python has no name for.
 _Tuned = create_model("_Tuned", __base__=ScheduledSpec, **{"from": (Start, 1)})  # type: ignore[call-overload]
-_Whole = create_model("_Whole", __base__=ScheduledSpec, **{"from": (Start | None, None)})  # type: ignore[call-overload]
+_Whole = create_model(
+    "_Whole", __base__=ScheduledSpec, **{"from": (Annotated[int | str | None, PlainValidator(_start_or_none)], None)}
+)  # type: ignore[call-overload]
 
 
 class FinetuneSpec(_Tuned, ScheduledSpec):  # type: ignore[misc, valid-type]

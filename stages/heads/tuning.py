@@ -41,6 +41,8 @@ def check_start(spec: AnyHead, layers: Sequence[str], base: BaseSpec, weights: W
     """Raise BaseError or HeadError now for what would fail when a head of this spec is trained, on ``layers`` of a base."""
     if isinstance(spec, FinetuneSpec):
         _check_there(_tail(spec, build(_checked(base), weights, "float32"), base, layers[-1]), base.cuts)
+    elif isinstance(spec, EndToEndSpec) and spec.start is None:
+        check_base(base)
     elif isinstance(spec, EndToEndSpec):
         _tail(spec, build(_checked(base), weights, "float32"), base, layers[-1])
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import ConfigError
-from pipeline.config_heads import HeadEntry, head_entries
+from pipeline.config_heads import HeadEntry, head_entries, with_needs
+from pipeline.config_order import in_order
 from pipeline.config_sweeps import SweepEntry, sweep_entries, variant
 from pipeline.config_tables import check_keys, check_name, place, validated
 from stages.bases.presets import is_preset_folder
@@ -38,7 +39,8 @@ class Config:
     def variant(self, sweep: SweepEntry, params: dict[str, Any]) -> HeadEntry:
         """The head of a sweep with other parameters, under the sweep's name. Raises ConfigError for one that cannot be."""
         with place(f"{self.path}: [sweeps.{sweep.name}] "):
-            return variant(sweep.name, sweep.head, params, self.bases, self.path.parent)
+            entry = variant(sweep.name, sweep.head, params, self.bases, self.path.parent)
+            return with_needs(entry, self.heads, self.sweeps)
 
 
 def load_config(path: Path | str) -> Config:
@@ -84,8 +86,9 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
         raise ConfigError("expected at least one [bases.NAME], found none")
     bases = {name: _base(f"bases.{name}", name, table, folder) for name, table in tables["bases"].items()}
     bases = bases or {"base": _base("base", "base", tables["base"], folder)}
-    heads = head_entries(tables["heads"], bases, folder)
+    heads = head_entries(tables["heads"], bases, folder, tables["sweeps"])
     sweeps = sweep_entries(tables, heads, bases, folder)
+    in_order(heads, sweeps)  # an error, where there is none
     return Config(path, str(tables["data"].get("root")), data, bases, views, cache, heads, sweeps, report, cost)
 
 

@@ -1,6 +1,7 @@
 """``[heads.NAME]`` → the heads to train: one for each base that the table names."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ from cache.files import sha256_file
 from pipeline.config_tables import check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import nearest
-from stages.heads.spec import AnyHead, KerasSpec, SklearnSpec
+from stages.heads.spec import AnyHead, EnsembleSpec, KerasSpec, SklearnSpec
 from stages.training.spec import ONLY_WITH, DenseSpec
 
-KINDS: dict[str, type[AnyHead]] = {"dense": DenseSpec, "keras": KerasSpec, "sklearn": SklearnSpec}
+KINDS: dict[str, type[AnyHead]] = {
+    "dense": DenseSpec,
+    "keras": KerasSpec,
+    "sklearn": SklearnSpec,
+    "ensemble": EnsembleSpec,
+}
 # What a dense head has fields for, and layers of one's own are built with.
 OWN_LAYERS = {
     "l2": "kernel_regularizer=keras.regularizers.L2(…)",
@@ -24,17 +30,24 @@ OWN_LAYERS = {
 class HeadEntry:
     """One head on one base: what is trained, and has a folder of its own. ``name`` is ``head`` or ``head@base``.
 
-    ``layers`` are those of the base whose features it is trained on.
+    ``layers`` are those of the base whose features it is trained on; ``needs`` names the heads that it is made of, which are trained
+    before it; the name of a sweep is its winner. An ensemble has neither base nor layers; it may take the best trials of ``sweeps``.
     """
 
     name: str
     base: str
     layers: tuple[str, ...]
     spec: AnyHead
+    needs: tuple[str, ...] = ()
+    sweeps: tuple[str, ...] = ()
 
 
-def head_entries(tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Path) -> dict[str, HeadEntry]:
-    """Every head of the file in ``folder``, by name. Raises ConfigError."""
+def head_entries(
+    tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Path, sweeps: Collection[str]
+) -> dict[str, HeadEntry]:
+    """Every head of the file in ``folder``, by name; ``sweeps`` are the names of those whose winners they may be made of. Raises
+    ConfigError.
+    """
     entries = {}
     for name, table in tables.items():
         with place(f"[heads.{name}] "):
@@ -44,6 +57,12 @@ def head_entries(tables: dict[str, Any], bases: dict[str, BaseSpec], folder: Pat
                     if field in table and (found := getattr(entry.spec, other, None)) != value:
                         raise ConfigError(f'{field}: only {other} "{value}" takes it, found "{found}"; leave it out')
                 entries[entry.name] = entry
+    for name, entry in entries.items():
+        with place(f"[heads.{name.partition('@')[0]}] "):
+            entries[name] = with_needs(entry, entries, sweeps)
+            for need in entries[name].needs if isinstance(entry.spec, EnsembleSpec) else ():
+                if need in entries and isinstance(entries[need].spec, EnsembleSpec):
+                    raise ConfigError(f"heads: {need!r} is an ensemble itself; name its heads")
     return entries
 
 
@@ -69,6 +88,8 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
             spec = spec.model_copy(update={"code": sha256_file(folder / file)})
         except OSError as error:
             raise ConfigError(f"build: {file}: cannot be read ({error.strerror}); name a Python file") from None
+    if isinstance(spec, EnsembleSpec):
+        return [HeadEntry(name, "", (), spec)]
     asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
     entries = []
     for base in asked:
@@ -88,3 +109,23 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
         full = f"{name}@{base}" if len(asked) > 1 else name
         entries.append(HeadEntry(full, base, tuple(spec.layers or cuts[-1:]), spec))
     return entries
+
+
+def with_needs(entry: HeadEntry, heads: Collection[str], sweeps: Collection[str]) -> HeadEntry:
+    """The head, with the heads and the winners of sweeps that its spec names. ConfigError for a name that is none of them.
+
+    A head that is on several bases is named with one of them, ``head@base``; left out, it is that of the head that needs it. What a
+    field ``sweep`` names is a sweep and not its winner.
+    """
+    found, of_sweeps = [], []
+    for name, field in entry.spec.needs().items():
+        if field == "sweep":
+            if name not in sweeps:
+                raise ConfigError(f"sweep: {no_such('sweep', name, sweeps)}")
+            of_sweeps.append(name)
+            continue
+        here = f"{name}@{entry.base}"
+        if name not in heads and name not in sweeps and here not in heads:
+            raise ConfigError(f"{field}: {no_such('head', name, [*heads, *sweeps])}")
+        found.append(name if name in heads or name in sweeps else here)
+    return replace(entry, needs=tuple(found), sweeps=tuple(of_sweeps)) if found or of_sweeps else entry

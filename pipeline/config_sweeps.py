@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import ConfigError
-from pipeline.config_heads import KINDS, HeadEntry, on_each_base
+from pipeline.config_heads import KINDS, HeadEntry, on_each_base, with_needs
 from pipeline.config_tables import check_keys, check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import Range
@@ -16,11 +16,12 @@ from stages.training.spec import ONLY_WITH, DenseSpec
 
 @dataclass(frozen=True)
 class SweepEntry:
-    """One sweep: its spec, and the table of the head that it varies, as it stands in the file."""
+    """One sweep: its spec, the table of the head that it varies, as it stands in the file, and the heads that its trials need."""
 
     name: str
     spec: SweepSpec
     head: dict[str, Any]
+    needs: tuple[str, ...] = ()
 
 
 def sweep_entries(
@@ -40,12 +41,14 @@ def sweep_entries(
             _check_fit(spec, head)
             fields = KINDS[head["kind"]].model_fields
             grid = dict(spec.grid)
+            needs = list(with_needs(variant(name, head, {}, bases, folder), entries, raw["sweeps"]).needs)
             for field, values in spec.grid.items():
                 for value in [values.low, values.high] if isinstance(values, Range) else values:
-                    variant(name, head, {field: value}, bases, folder)
+                    tried = variant(name, head, {field: value}, bases, folder)
+                    needs += with_needs(tried, entries, raw["sweeps"]).needs
                 if isinstance(values, Range) and field in fields and fields[field].annotation is float:
                     grid[field] = values.of_floats()
-        found[name] = SweepEntry(name, spec.model_copy(update={"grid": grid}), head)
+        found[name] = SweepEntry(name, spec.model_copy(update={"grid": grid}), head, tuple(dict.fromkeys(needs)))
     return found
 
 
@@ -68,6 +71,10 @@ def _check_fit(spec: SweepSpec, head: dict[str, Any]) -> None:
     if isinstance(base, list) and base[1:] and "base" not in spec.grid:
         raise ConfigError(
             f"the head {spec.head!r} is on several bases; name one of them, or sweep over them: grid.base = {base}"
+        )
+    if kind == "ensemble":
+        raise ConfigError(
+            f"head: {spec.head!r} is an ensemble, found no fields to vary; sweep over one of its heads, or write several ensembles"
         )
     if spec.strategy == "halving" and kind != "dense":
         raise ConfigError(

@@ -13,13 +13,16 @@ from cache.files import digest_json
 from cache.manifest import Manifest
 from cache.skipped import SkippedImages
 from pipeline.config import Config
+from pipeline.config_order import in_order
 from pipeline.reasons import report_reasons
 from pipeline.target_features import BaseTarget, base_target
 from pipeline.targets import (
     AuditTarget,
     HeadTarget,
+    Need,
     SweepTarget,
     audit_target,
+    best_target,
     head_target,
     sweep_target,
     winner_target,
@@ -95,12 +98,26 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
             f'{config.path}: [report] metric: "top5_accuracy" needs more than five classes, found {len(manifest.classes)}; take another'
         )
     bases = {name: base_target(config, name, spec, manifest) for name, spec in config.bases.items()}
-    heads = {name: head_target(config, entry, bases[entry.base], manifest) for name, entry in config.heads.items()}
-    sweeps = {name: sweep_target(config, entry, bases, manifest) for name, entry in config.sweeps.items()}
-    audits = {name: audit_target(config, base, manifest, here) for name, base in bases.items()}
-    for name, sweep in sweeps.items():
+    heads: dict[str, HeadTarget] = {}
+    sweeps: dict[str, SweepTarget] = {}
+    known: dict[str, Need] = {}
+    for name in in_order(config.heads, config.sweeps):
+        if name in config.heads:
+            entry = config.heads[name]
+            of_sweep = [sweeps[each] for each in entry.sweeps]
+            known[name] = heads[name] = (
+                best_target(config, entry, of_sweep[0], bases, manifest, known)
+                if of_sweep
+                else head_target(config, entry, bases, manifest, known)
+            )
+            continue
+        known[name] = sweep = sweeps[name] = sweep_target(config, config.sweeps[name], bases, manifest, known)
         if sweep.done:
-            heads[name] = winner_target(config, sweep, bases, manifest)
+            known[name] = heads[name] = winner_target(config, sweep, bases, manifest, known)
+    # In the order of the file, whatever needs what.
+    heads = {name: heads[name] for name in (*config.heads, *config.sweeps) if name in heads}
+    sweeps = {name: sweeps[name] for name in config.sweeps}
+    audits = {name: audit_target(config, base, manifest, here) for name, base in bases.items()}
     return Graph(config, manifest, skipped, bases, heads, sweeps, audits, here)
 
 

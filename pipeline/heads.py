@@ -1,7 +1,8 @@
 """``headstart heads``: stage two, the heads that are stale."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import HeadError
 from cache.files import lock
@@ -13,7 +14,11 @@ from pipeline.words import first, score_words
 from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.heads.spec import trained_with
-from stages.progress import Progress
+from stages.progress import Progress, counted
+
+if TYPE_CHECKING:
+    from stages.heads.dataset import Dataset
+    from stages.heads.train import HeadTask
 
 
 def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> None:
@@ -39,7 +44,12 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
         if not stale:
             progress.say("heads: up to date")
             return
-        for base in dict.fromkeys(head.entry.base for head in stale):
+        if names and (before := [head.entry.name for head in stale if head.entry.name not in names]):
+            progress.say(
+                f"heads: {', '.join(before)} first, as what is named needs {'it' if not before[1:] else 'them'}"
+            )
+        of_all = [each.entry.base for head in stale for each in (head, *head.inside)]
+        for base in dict.fromkeys(name for name in of_all if name):
             graph.bases[base].require()
         for line in first([f"data: {note}" for note in notes_of(graph.manifest)], 5):
             progress.say(line)
@@ -54,32 +64,34 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
 
 
 def _wanted(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
-    return [head for name, head in graph.heads.items() if head.stale and name in (names or graph.heads)]
+    """The stale heads among those named, among all where none is, and the stale ones that these need."""
+    wanted, ahead = set[str](), list(names or graph.heads)
+    while ahead:
+        if (name := ahead.pop()) in graph.heads and graph.heads[name].stale:
+            wanted.add(name)
+            ahead += [need for each in (graph.heads[name], *graph.heads[name].inside) for need in each.entry.needs]
+    return [head for name, head in graph.heads.items() if name in wanted]
 
 
 def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> None:
     from stages.bases.backend import LOADING
-    from stages.heads.dataset import Dataset
-    from stages.heads.train import HeadTask, train_heads
+    from stages.heads.train import train_heads
 
     start, before = perf_counter(), len(LOADING)
-    failures: list[HeadError] = []
+    failures: dict[str, HeadError] = {}
     looks = 0
-    rows, home = graph.manifest.rows_digest, graph.config.path.parent
-    for name in dict.fromkeys(head.entry.base for head in stale):
-        base = graph.bases[name]
-        data = Dataset(graph.manifest, base.stores, graph.config.cache.memory, base.view_stores)
+    for base, heads in _rounds(stale):
         tasks = []
-        for head in stale:
-            entry = head.entry
-            if entry.base == name and (key := base.key(entry.layers, entry.spec.views)) and head.key:
-                tasks.append(
-                    HeadTask(entry.name, entry.spec, head.key, name, entry.layers, key, rows, head.folder, home)
-                )
-        for task, outcome in train_heads(tasks, data, progress):
+        for head in heads:
+            try:
+                tasks.append(_ready(graph, head, failures, progress))
+            except HeadError as error:
+                progress.say(f"failed: {error}")
+                failures[head.entry.name] = error
+        for task, outcome in train_heads(tasks, _dataset(graph, base), progress):
             if isinstance(outcome, HeadError):
                 progress.say(f"failed: {outcome}")
-                failures.append(outcome)
+                failures[task.name] = outcome
                 continue
             score = score_words(outcome, graph.config.report.metric, interval=True)
             progress.say(f"trained: {task.name} in {outcome['seconds']:.1f} s, {score}")
@@ -92,8 +104,81 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
     loading = f", of which loading TensorFlow took {LOADING[0]:.1f} s" if len(LOADING) > before else ""
     progress.say(f"heads: {trained} trained of {len(graph.heads)} in {perf_counter() - start:.1f} s{loading}")
     if failures:
-        more = f" (and {len(failures) - 1} more)" if failures[1:] else ""
-        raise HeadError(f"{failures[0]}{more}; mend or remove it in {graph.config.path.name}")
+        first_of_all, *others = failures.values()
+        more = f" (and {len(others)} more)" if others else ""
+        raise HeadError(f"{first_of_all}{more}; mend or remove it in {graph.config.path.name}")
+
+
+def _rounds(stale: Sequence[HeadTarget]) -> Iterator[tuple[str, list[HeadTarget]]]:
+    """Heads to train one after another: those on one base together, and each after those that it needs."""
+    left = {head.entry.name: head for head in stale}
+    while left:
+        ready = [head for head in left.values() if not left.keys() & head.entry.needs]
+        for base in dict.fromkeys(head.entry.base for head in ready):
+            yield base, [head for head in ready if head.entry.base == base]
+        left = {name: head for name, head in left.items() if head not in ready}
+
+
+def _dataset(graph: Graph, base: str) -> "Dataset":
+    """What heads on a base are trained on; for an ensemble, which has no base, the labels alone."""
+    from stages.heads.dataset import Dataset
+
+    memory = graph.config.cache.memory
+    if not base:
+        return Dataset(graph.manifest, {}, memory)
+    return Dataset(graph.manifest, graph.bases[base].stores, memory, graph.bases[base].view_stores)
+
+
+def _ready(graph: Graph, head: HeadTarget, failures: Collection[str], progress: Progress) -> "HeadTask":
+    """The task of a head whose needs are there. Raises HeadError where they are not, and cannot be had."""
+    name = head.entry.name
+    for need in head.entry.needs:
+        if need in failures:
+            raise HeadError(f"head {name!r}: needs the head {need!r}, which could not be trained")
+    of_sweeps = [graph.sweeps[each] for each in (*head.entry.needs, *head.entry.sweeps) if each in graph.sweeps]
+    if missing := [sweep for sweep in of_sweeps if not sweep.done]:
+        raise HeadError(f"head {name!r}: {missing[0].unknown}; run `make sweep`")
+    if head.key is None:
+        raise HeadError(f"head {name!r}: {head.reasons[-1]}")
+    if stale := [each for each in head.inside if each.stale]:
+        _train_inside(graph, head, stale, progress)
+    return _task(graph, head)
+
+
+def _train_inside(graph: Graph, head: HeadTarget, stale: Sequence[HeadTarget], progress: Progress) -> None:
+    """Train the heads of an ensemble that have their place in its folder; those that a killed run left are kept. Raises HeadError."""
+    from stages.heads.train import train_heads
+
+    start = perf_counter()
+    for base, heads in _rounds(stale):
+        tasks = [_task(graph, each) for each in heads]
+        for task, outcome in train_heads(tasks, _dataset(graph, base), progress):
+            if isinstance(outcome, HeadError):
+                raise HeadError(f"head {head.entry.name!r}: {task.name}: {outcome}")
+    of, seconds = head.entry.sweeps[0], perf_counter() - start
+    progress.say(
+        f"heads: {counted(len(stale), 'trial')} of sweep {of} trained for {head.entry.name} in {seconds:.1f} s"
+    )
+
+
+def _task(graph: Graph, head: HeadTarget) -> "HeadTask":
+    from stages.heads.train import HeadTask
+
+    entry, base = head.entry, graph.bases.get(head.entry.base)
+    needs = {name: graph.heads[name] for name in entry.needs} | {each.entry.name: each for each in head.inside}
+    return HeadTask(
+        name=entry.name,
+        spec=entry.spec,
+        key=head.key or "",
+        base=entry.base or " + ".join(dict.fromkeys(each.entry.base for each in needs.values())),
+        layers=entry.layers,
+        base_key=(base.key(entry.layers, entry.spec.views) if base else None) or "",
+        rows_digest=graph.manifest.rows_digest,
+        folder=head.folder,
+        home=graph.config.path.parent,
+        needs={name: each.folder for name, each in needs.items()},
+        board=graph.config.cache.dir / "heads",
+    )
 
 
 def check_heads(graph: Graph) -> None:
@@ -134,7 +219,22 @@ def trained_head(graph: Graph, name: str | None) -> HeadTarget:
 
 def _as_configured(graph: Graph, head: HeadTarget) -> bool:
     """Whether a trained head is of the base and the parameters that the configuration has now."""
-    result, base = head.result, graph.bases[head.entry.base]
-    spec = head.entry.spec
-    key = base.key(head.entry.layers, spec.views)
-    return bool(result and result["base_key"] == key and trained_with(spec, result["spec"]) == spec.parameters())
+    result, spec = head.result, head.entry.spec
+    base = graph.bases.get(head.entry.base)
+    key = base.key(head.entry.layers, spec.views) if base else ""
+    if result is None or result["base_key"] != key or trained_with(spec, result["spec"]) != spec.parameters():
+        return False
+    if result["kind"] == "ensemble":  # what it holds of its heads, and not what these are by now
+        return all(_held_as_configured(graph, each) for each in result["heads"])
+    return all(name in graph.heads and _as_configured(graph, graph.heads[name]) for name in head.entry.needs)
+
+
+def _held_as_configured(graph: Graph, told: Mapping[str, Any]) -> bool:
+    """As ``_as_configured``, for a head in an ensemble, of which this is told. The trials of a sweep are as its result says."""
+    base, layers, views = told["base"], told["layers"], bool(told["spec"].get("views"))
+    if told["head"] in graph.heads:
+        entry = graph.heads[told["head"]].entry
+        base, layers, views = entry.base, entry.layers, entry.spec.views
+        if trained_with(entry.spec, told["spec"]) != entry.spec.parameters():
+            return False
+    return base in graph.bases and graph.bases[base].key(layers, views) == told["base_key"]

@@ -21,11 +21,17 @@ def write_fragment(graph: Graph, fragment: Path, sweeps: bool = False, audit: bo
     """
     folder = fragment.with_suffix("")
     features = " ".join(str(base.key(views=True)) for base in graph.bases.values())
+    # Heads that need the winner of a sweep, or its best trials, come after it.
+    of_sweeps = any(graph.sweeps.keys() & {*head.entry.needs, *head.entry.sweeps} for head in graph.heads.values())
+    before_heads = ["sweeps"] if sweeps and of_sweeps else []
     to_sweep = sweeps and any(sweep.stale for sweep in graph.sweeps.values())
     # For each stamp the stamps before it, and its targets, each with its key and whether it is stale.
     stamps: dict[str, tuple[list[str], dict[str, tuple[str, bool]]]] = {
         "features": ([], {"features": (features, any(base.stale for base in graph.bases.values()))}),
-        "heads": (["features"], {f"heads/{name}": (str(head.key), head.stale) for name, head in graph.heads.items()}),
+        "heads": (
+            ["features", *before_heads],
+            {f"heads/{name}": (str(head.key), head.stale) for name, head in graph.heads.items()},
+        ),
         "sweeps": (["features"], {f"sweeps/{name}": (each.key, each.stale) for name, each in graph.sweeps.items()}),
         "report": (
             ["heads", "sweeps"] if sweeps else ["heads"],

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from cache.errors import DataError, HeadError
 from pipeline.build import base_as_stored
 from pipeline.config import Config
-from pipeline.graph import load_graph
+from pipeline.graph import Graph, load_graph
 from pipeline.heads import trained_head
 from pipeline.words import score_words
 from stages.data.views import View
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
-    from stages.predict.predict import Prediction
+    from stages.predict.predict import Prediction, Source, Taken
 
 
 def predict_lines(
@@ -34,14 +34,13 @@ def predict_lines(
     """
     from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
-    from stages.predict.predict import find_images, predict_images
+    from stages.predict.predict import find_images, predict_images, taken_by
     from stages.predict.submission import form_of, write_submission
     from stages.report.data import HeadSummary
     from stages.report.rescored import as_scored_now
 
     graph = load_graph(config, progress=progress)
     chosen = trained_head(graph, head)
-    target = graph.bases[chosen.entry.base]
     if chosen.stale:
         progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
     files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
@@ -65,21 +64,30 @@ def predict_lines(
     model = load_head(chosen.folder)
     # Before hours of predicting, as it may be an error.
     form = form_of(graph.manifest.layout, config.data.root, [str(name) for name in model.classes_]) if csv else None
-    stores = {layer: target.stores[layer] for layer in chosen.entry.layers}
+    takes = taken_by(model, chosen.entry.base, chosen.entry.layers)
+    sources = {name: _source(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
     temperature = result.get("temperature", 1.0)
-    make_base = partial(base_as_stored, target, progress, list(stores))
     recipe, seed = config.views.whole, config.views.seed
     every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
     if views:
         progress.say(
             f"predict: means over each image and {counted(views, 'view')} of it, so the base computes {views + 1} times as much"
         )
-    predictions = predict_images(files, model, stores, make_base, progress, temperature, threshold, every)
+    predictions = predict_images(files, model, takes, sources, progress, temperature, threshold, every)
     complete = not any(each.reason for each in predictions)
     if csv is None or form is None:
         return _lines(predictions), complete
     left_out = [each for each in predictions if each.reason or not each.sure]
     return [*_lines(left_out), *write_submission(csv, predictions, form)], complete
+
+
+def _source(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress) -> "Source":
+    from stages.predict.predict import Source
+
+    layers = dict.fromkeys(layer for each in takes if each.base == name for layer in each.layers)
+    target = graph.bases[name]
+    make_base = partial(base_as_stored, target, progress, list(layers))
+    return Source({layer: target.stores[layer] for layer in layers}, make_base)
 
 
 def _lines(predictions: Sequence["Prediction"]) -> list[str]:

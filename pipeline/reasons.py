@@ -51,14 +51,23 @@ def _older_schemas(store: FeatureStore) -> list[str]:
 
 
 def head_reasons(
-    folder: Path, result: dict[str, Any] | None, key: str, base_key: str, where: str, spec: AnyHead, manifest: Manifest
+    folder: Path,
+    result: dict[str, Any] | None,
+    key: str,
+    base_key: str,
+    where: str,
+    spec: AnyHead,
+    manifest: Manifest,
+    of_needs: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """Why the head in a folder, with this ``result``, is not the one with this ``key``; ``where`` names base and layers."""
+    """Why the head in a folder, with this ``result``, is not the one with this ``key``; ``where`` names base and layers, and
+    ``of_needs`` says what is stale or another among the heads that it needs.
+    """
     if result is None:
         return ("never trained",)
     if result["key"] == key:
-        return ()
-    reasons = []
+        return of_needs
+    reasons = list(of_needs)
     if result["base_key"] != base_key:
         reasons.append(f"the base changed ({where})")
     was, now = trained_with(spec, result["spec"]), spec.parameters()
@@ -83,6 +92,7 @@ def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, 
         "rows": "images, labels or splits changed",
         "schema": "run by a headstart with other keys",
         "metric": "trials are ranked by another score",
+        "needs": "a head that its trials need changed",
     } | MARKERS
     # A marker that neither has is no reason.
     reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts.get(part)]

@@ -54,7 +54,7 @@ def report_data(graph: Graph) -> ReportData:
 
 def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
     store = base.stores[layer]
-    infos = store.info()
+    infos, views = store.info(), base.view_stores[layer]
     licence = licence_of(base.spec, base.weights.folder)
     return BaseSummary(
         name=base.name,
@@ -69,4 +69,6 @@ def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:
         devices=sorted({info.device for info in infos}),
         note=note(base.spec),
         licence=f"{licence.terms} ({licence.source})",
+        view_rows=sum(map(len, views)),
+        view_seconds=sum(info.seconds for each in views for info in each.info()),
     )

@@ -7,6 +7,7 @@ from typing import Any
 from cache.errors import CacheError, ConfigError, HeadError, HeadstartError
 from cache.files import digest_json, lock
 from pipeline.config import Config
+from pipeline.config_order import in_order
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
 from pipeline.heads import train_stale
@@ -37,11 +38,14 @@ def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> 
         if name not in config.sweeps:
             raise ConfigError(f"{config.path}: {no_such('sweep', name, config.sweeps)}")
     graph = load_graph(config, progress=progress)
-    wanted = [name for name in config.sweeps if not names or name in names]
+    # A sweep whose trials need the winner of another comes after it.
+    wanted = [n for n in in_order(config.heads, config.sweeps) if n in config.sweeps and (not names or n in names)]
     stale = [name for name in wanted if graph.sweeps[name].stale]
     problems: list[HeadstartError] = []
     for name in stale:
         try:
+            if needs := config.sweeps[name].needs:
+                train_stale(config, progress, needs)
             _run(config, name, progress)
         except CacheError:
             raise
@@ -143,5 +147,6 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     spec = target.entry.spec
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
     protocol |= of_trial(spec, entry.spec, graph.manifest)
-    key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest), protocol])
+    needs = [key for need in entry.needs if (key := graph.heads[need].key)]
+    key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest, needs), protocol])
     return Trial(params, entry.base, entry.layers, entry.spec, key)

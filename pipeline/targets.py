@@ -3,7 +3,7 @@
 Everything here looks at small files only: the stores' indices, the results of the others. Nothing heavy is imported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +17,24 @@ from pipeline.config_sweeps import SweepEntry
 from pipeline.reasons import audit_reasons, head_reasons, sweep_reasons
 from pipeline.target_features import BaseTarget, LayerTarget
 from stages.audit.results import audit_parts, read_audit
-from stages.heads.results import read_result, read_sweep
-from stages.heads.spec import HEAD_SCHEMA, head_key
+from stages.heads.results import HEADS, as_trained, read_result, read_sweep
+from stages.heads.spec import HEAD_SCHEMA, EnsembleSpec, head_key
 from stages.sweeps.protocol import of_sweep
 
 
 @dataclass(frozen=True)
 class HeadTarget:
-    """One head: its folder, the key that it should have, its result if it is whole, and why it is stale."""
+    """One head: its folder, the key that it should have, its result if it is whole, and why it is stale.
+
+    ``inside`` are the heads that are trained in its own folder, the best trials of a sweep that an ensemble is made of.
+    """
 
     entry: HeadEntry
     folder: Path
     key: str | None
     result: dict[str, Any] | None
     reasons: tuple[str, ...]
+    inside: "tuple[HeadTarget, ...]" = ()
 
     @property
     def stale(self) -> bool:
@@ -57,8 +61,17 @@ class SweepTarget:
         return self.result if self.result and self.result["parts"] == self.parts else None
 
     @property
+    def unknown(self) -> str:
+        """Why what needs its winner, or its best trials, cannot be trained."""
+        return f"sweep {self.entry.name} is not up to date ({'; '.join(self.reasons)})"
+
+    @property
     def stale(self) -> bool:
         return bool(self.reasons)
+
+
+# What a head is made of; a sweep stands for its winner where that is not known.
+Need = HeadTarget | SweepTarget
 
 
 @dataclass(frozen=True)
@@ -102,22 +115,54 @@ class AuditTarget:
         return bool(self.reasons)
 
 
-def head_target(config: Config, entry: HeadEntry, base: BaseTarget, manifest: Manifest) -> HeadTarget:
-    """A head, its result, and why that is not the one that the configuration asks for."""
-    folder = config.cache.dir / "heads" / entry.name
+def head_target(
+    config: Config,
+    entry: HeadEntry,
+    bases: Mapping[str, BaseTarget],
+    manifest: Manifest,
+    known: Mapping[str, Need],
+    inside: tuple[HeadTarget, ...] = (),
+    folder: Path | None = None,
+) -> HeadTarget:
+    """A head, its result, and why that is not the one that the configuration asks for. Of the heads that it needs, the targets are
+    ``known``, or that of a sweep whose winner is not. ``folder`` is another than that of its name.
+    """
+    folder = folder or config.cache.dir / "heads" / entry.name
     result = read_result(folder)
-    base_key = base.key(entry.layers, entry.spec.views)
-    if base_key is None:
-        return HeadTarget(entry, folder, None, result, base.reasons if result else ("never trained",))
-    key = head_key(entry.spec, base_key, manifest.rows_digest)
-    where = f"{base.spec.name}, {' + '.join(entry.layers)}"
-    reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest)
+    needs = {name: known[name] for name in entry.needs}
+    keys = [need.key for need in (*needs.values(), *inside) if isinstance(need, HeadTarget) and need.key]
+    of_needs = tuple(_need_reasons(result, needs))
+    base = bases.get(entry.base)  # an ensemble has none
+    base_key = base.key(entry.layers, entry.spec.views) if base else ""
+    if base_key is None or len(keys) < len(needs) + len(inside):
+        reasons = (*(base.reasons if base and base_key is None else ()), *of_needs) if result else ("never trained",)
+        return HeadTarget(entry, folder, None, result, reasons, inside)
+    key = head_key(entry.spec, base_key, manifest.rows_digest, keys)
+    where = f"{base.spec.name}, {' + '.join(entry.layers)}" if base else ""
+    reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest, of_needs)
     if result and not reasons and config.report.metric not in result["metrics"]["validation"]:
         reasons = (f"its {config.report.metric} is not known, as an earlier version scored it",)
-    return HeadTarget(entry, folder, key, result, reasons)
+    return HeadTarget(entry, folder, key, result, reasons, inside)
 
 
-def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarget], manifest: Manifest) -> SweepTarget:
+def _need_reasons(result: dict[str, Any] | None, needs: Mapping[str, Need]) -> Iterator[str]:
+    """What is stale among the heads that a head needs, or was trained again since it was made with this ``result``."""
+    for name, need in needs.items():
+        if isinstance(need, SweepTarget):
+            yield need.unknown
+        elif need.stale:
+            yield f"head {name} is stale"
+        elif result and need.result and result.get("needs", {}).get(name) != as_trained(need.result):
+            yield f"head {name} was trained anew"
+
+
+def sweep_target(
+    config: Config,
+    entry: SweepEntry,
+    bases: Mapping[str, BaseTarget],
+    manifest: Manifest,
+    known: Mapping[str, Need],
+) -> SweepTarget:
     """As ``head_target``, for a sweep."""
     folder = config.cache.dir / "sweeps" / entry.name
     named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
@@ -137,24 +182,64 @@ def sweep_target(config: Config, entry: SweepEntry, bases: Mapping[str, BaseTarg
     }
     # Only where it is another than the default, so that older sweeps stay up to date.
     parts |= {} if config.report.metric == "accuracy" else {"metric": config.report.metric}
+    needs = {name: known[name] for name in entry.needs}
+    parts |= {"needs": {name: need.key for name, need in needs.items()}} if needs else {}
     result = read_sweep(folder)
     if not all(keys.values()):
         reasons = tuple(reason for name in keys for reason in bases[name].reasons)
+    elif unknown := tuple(need.unknown for need in needs.values() if isinstance(need, SweepTarget)):
+        reasons = unknown
     else:
         reasons = sweep_reasons(folder, result, parts, entry.spec.head)
     return SweepTarget(entry, folder, parts, result, reasons)
 
 
 def winner_target(
-    config: Config, sweep: SweepTarget, bases: Mapping[str, BaseTarget], manifest: Manifest
+    config: Config,
+    sweep: SweepTarget,
+    bases: Mapping[str, BaseTarget],
+    manifest: Manifest,
+    known: Mapping[str, Need],
 ) -> HeadTarget:
     """The winner of a sweep that is done, as a head under the sweep's name."""
     assert sweep.done is not None
-    params = {name: value for name, value in sweep.done["winner"]["params"].items() if value is not None}
+    return head_target(config, _as_head(config, sweep, sweep.done["winner"]), bases, manifest, known)
+
+
+def best_target(
+    config: Config,
+    entry: HeadEntry,
+    sweep: SweepTarget,
+    bases: Mapping[str, BaseTarget],
+    manifest: Manifest,
+    known: Mapping[str, Need],
+) -> HeadTarget:
+    """An ensemble of the best trials of a sweep, those first that were trained to their end."""
+    folder = config.cache.dir / "heads" / entry.name
+    assert isinstance(entry.spec, EnsembleSpec)
+    lacking = sweep.unknown
+    if sweep.done:
+        leaders = sorted(sweep.done["leaders"], key=lambda trial: not trial["complete"])[: entry.spec.best]
+        if len(leaders) == entry.spec.best:
+            names = [f"{sweep.entry.name}-{i}" for i in range(1, len(leaders) + 1)]
+            trials = {name: _as_head(config, sweep, trial) for name, trial in zip(names, leaders, strict=True)}
+            inside = tuple(
+                head_target(config, replace(each, name=name), bases, manifest, known, folder=folder / HEADS / name)
+                for name, each in trials.items()
+            )
+            return head_target(config, entry, bases, manifest, known, inside)
+        lacking = f"sweep {sweep.entry.name} has {len(leaders)} trials with a result, expected best = {entry.spec.best}"
+    result = read_result(folder)
+    return HeadTarget(entry, folder, None, result, (lacking,) if result else ("never trained", lacking))
+
+
+def _as_head(config: Config, sweep: SweepTarget, trial: Mapping[str, Any]) -> HeadEntry:
+    """The head of a trial, as it stands in the result of its sweep."""
+    params = {name: value for name, value in trial["params"].items() if value is not None}
     entry = config.variant(sweep.entry, params)
     if sweep.entry.spec.refit:
         entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
-    return head_target(config, entry, bases[entry.base], manifest)
+    return entry
 
 
 def audit_target(config: Config, base: BaseTarget, manifest: Manifest, images_here: bool) -> AuditTarget:

@@ -24,13 +24,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {by_lower[found[0]]!r}?)" if found else ""
 
 
-def _each_once(layers: list[str]) -> list[str]:
-    if len(set(layers)) < len(layers):
-        raise ValueError(f"expected each once, found {layers}")
-    return layers
+def each_once(names: list[str]) -> list[str]:
+    """The names. Raises ValueError for one that stands there twice."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each once, found {names}")
+    return names
 
 
-Layers = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+Layers = Annotated[list[str], Field(min_length=1), AfterValidator(each_once)]
 
 
 def off(value: Any) -> Any:

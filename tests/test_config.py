@@ -109,7 +109,7 @@ def test_several_bases(tmp_path: Path) -> None:
         (MINIMAL + '[base]\nname = "file:x.keras"\nweights = "imagenet"', r"weights: file:x.keras brings its own"),
         (MINIMAL + '[heads.x]\nkind = "dense"\nlayers = ["block4_pool"]', r"layers: the base extracts no layer 'block4_pool' \(did you mean 'block5_pool'\?\); it extracts block5_pool; add it"),
         (MINIMAL + '[cache]\ncompression = "zip"', r"\[cache\] compression: should be 'zstd', 'lzf' or 'none', found 'zip'"),
-        (MINIMAL + "[heads.x]\n", r"\[heads.x\] kind: expected one of dense, keras, sklearn, found None"),
+        (MINIMAL + "[heads.x]\n", r"\[heads.x\] kind: expected one of dense, keras, sklearn, ensemble, found None"),
         (MINIMAL + '[heads.x]\nkind = "dense"\nunit = 3', r"\[heads.x\] unit: unknown field \(did you mean 'units'\?\)"),
         (MINIMAL + '[heads.x]\nkind = "dense"\nunits = [0]', r"\[heads.x\] units.0: should be greater than 0, found 0"),
         (MINIMAL + '[heads.x]\nkind = "dense"\ndropout = 1.0', r"\[heads.x\] dropout: should be less than 1, found 1.0"),

@@ -27,10 +27,10 @@ from stages.data.spec import DataSpec
 from stages.extract.cost import CostSpec
 from stages.extract.spec import CacheSpec
 from stages.fields import Spec
-from stages.heads.spec import KerasSpec, SklearnSpec
+from stages.heads.spec import EnsembleSpec, KerasSpec, SklearnSpec
 from stages.report.spec import ReportSpec
 from stages.sweeps.spec import SweepSpec
-from stages.training.spec import DenseSpec
+from stages.training.spec import CommonSpec, DenseSpec
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
@@ -150,7 +150,7 @@ def test_the_leaderboard_shown_has_the_columns_that_are_printed(headstart: Run) 
 def test_python_that_needs_no_tensorflow(documented: Project) -> None:
     store = next((documented.artifacts / "features").iterdir()).relative_to(documented.folder)
     light = [block.replace(STORE, str(store)) for block in blocks("python") if "keras" not in block]
-    assert len(light) == 6
+    assert len(light) == 7
     code = "\n".join([*light, "assert X.shape[1:] == (1, 1, 512) and x.shape == (1, 1, 1, 512), X.shape"])
     code += "\nimport sys\nassert 'tensorflow' not in sys.modules"
     done = subprocess.run(
@@ -215,6 +215,7 @@ FIELDS: list[tuple[type[Spec], str, list[str], dict[str, Any]]] = [
     (DenseSpec, "docs/heads.md", [EVERY, EPOCHS, "Dense heads"], {"kind": "dense"}),
     (SklearnSpec, "docs/heads.md", [EVERY, "scikit-learn classifiers"], {"kind": "sklearn"}),
     (KerasSpec, "docs/heads.md", [EVERY, EPOCHS, "A head of your own"], {"kind": "keras"}),
+    (EnsembleSpec, "docs/ensembles.md", ["All fields of an ensemble"], {"kind": "ensemble", "sweep": "x"}),
 ]
 UNSET = {"code"}  # of a head of one's own: the digest of its file, which nobody sets
 
@@ -225,14 +226,15 @@ def test_tables_have_all_fields_with_their_defaults(
 ) -> None:
     rows = [row for heading in headings for row in tables(page, heading)[0][1:]]
     shown = {row[0].strip("| `"): row[1] for row in rows}
-    assert len(shown) == len(rows) and shown.keys() == spec.model_fields.keys() - UNSET
+    refused = CommonSpec.model_fields.keys() if spec is EnsembleSpec else set[str]()
+    assert len(shown) == len(rows) and shown.keys() == spec.model_fields.keys() - UNSET - refused
     needed = {name: value for name, value in (REQUIRED | kind).items() if name in spec.model_fields}
     paths = {
         name: Path(value) for name, value in needed.items() if name in ("root", "dir")
     }  # as load_config gives them
     unset = spec.model_validate(needed | paths)
     for name, default in shown.items():
-        expected = getattr(unset, name)
+        expected = spec.model_fields[name].default if name in kind else getattr(unset, name)
         if default == "–":
             assert expected is None, name
         elif default == "required":

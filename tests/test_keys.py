@@ -10,7 +10,7 @@ import pytest
 
 from cache.files import digest_json
 from stages.bases.spec import BaseSpec
-from stages.heads.spec import SklearnSpec, head_key
+from stages.heads.spec import EnsembleSpec, SklearnSpec, head_key
 from stages.training.spec import DenseSpec
 
 BASE = {"name": "VGG16", "input_size": 150, "weights": "imagenet"}
@@ -89,6 +89,21 @@ def test_momentum_is_in_the_key_where_the_optimizer_takes_it_and_gamma_where_the
     assert key(loss="focal", focal_gamma=1.0) != key(loss="focal") == key(loss="focal", focal_gamma=2.0)
     assert key(focal_gamma=1.0) == key()
     assert key(loss="cross_entropy", mixup=0.0, l2=0.0, max_norm=0.0, monitor="loss") == key()
+
+
+def test_every_field_of_an_ensemble_is_in_its_key() -> None:
+    def key(**options: Any) -> str:
+        return head_key(EnsembleSpec.model_validate({"kind": "ensemble", **options}), "", "r", ["k", "l"])
+
+    assert len({key(heads=["a", "b"]), key(heads=["a", "c"]), key(heads=["a", "b"], weights="validation")}) == 3
+    assert len({key(sweep="s"), key(sweep="t"), key(sweep="s", best=2), key(heads=["a", "b"])}) == 4
+
+
+def test_the_keys_of_the_heads_that_a_head_needs_are_in_its_key_in_their_order() -> None:
+    dense = DenseSpec.model_validate({"kind": "dense"})
+    found = {head_key(dense, "b", "r", needs) for needs in ([], ["k"], ["l"], ["k", "l"], ["l", "k"])}
+    assert len(found) == 5 and head_key(dense, "b", "r", ()) == head_key(dense, "b", "r")
+    assert head_key(dense, "b", "r", ["k"]) == "1c3d6e73c17521a9640c09f53e6a25d9f3d0b50684d053d6fec7ae8d7444a7c9"
 
 
 SHA = "0" * 64

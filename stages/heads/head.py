@@ -26,7 +26,8 @@ class Head(ABC):
     """A classifier of features (n, …) as the base gives them, or pooled (n, d); ``classes_`` are the names of the classes.
 
     After ``fit``: ``history_`` (a dict for each epoch; one for a baseline), ``best_epoch_`` (from 1; the epoch whose weights are
-    kept, by its validation loss or accuracy; None for a baseline), ``n_parameters_``, ``warnings_`` and ``seconds_``.
+    kept, by its validation loss or accuracy; None for a baseline), ``n_parameters_``, ``warnings_`` and ``seconds_``;
+    ``told_`` is what its result says beside what every head's says, and ``files_`` are files in its folder that others do not have.
     ``probabilities_`` says where probabilities come from.
     """
 
@@ -40,6 +41,8 @@ class Head(ABC):
         self.n_parameters_: int | None = None
         self.warnings_: list[str] = []
         self.seconds_ = 0.0
+        self.told_: dict[str, Any] = {}
+        self.files_: list[str] = []
 
     @property
     @abstractmethod

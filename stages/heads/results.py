@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import CacheError
+from cache.errors import CacheError, HeadError
 from cache.files import atomic_path, read_sealed, seal, sha256_file, write_csv, write_text
 from cache.manifest import ImageRecord
 from stages.heads.scored import METRICS
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from stages.heads.head import Head
 
-MODEL_SUFFIX = {"dense": ".keras", "keras": ".keras", "sklearn": ".skops"}
+MODEL_SUFFIX = {"dense": ".keras", "keras": ".keras", "sklearn": ".skops", "ensemble": ".json"}
 FILES = ("history.csv", "predictions.csv", *dict.fromkeys(f"model{suffix}" for suffix in MODEL_SUFFIX.values()))
+# In the folder of an ensemble: a folder for each of its heads.
+HEADS = "heads"
 PREDICTION_COLUMNS = ("path", "split", "true", "predicted", "sha256")
 
 
@@ -53,7 +55,8 @@ def write_head(
         told = [record.path, record.split, record.label, names[int(predicted)], record.sha256]
         rows.append([*told, *(f"{value:.6f}" for value in p)])
     write_csv(folder / "predictions.csv", prediction_header(names), sorted(rows))
-    result["files"] = {name: sha256_file(folder / name) for name in FILES if (folder / name).exists()}
+    there = [name for name in (*FILES, *head.files_) if (folder / name).exists()]
+    result["files"] = {name: sha256_file(folder / name) for name in there}
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
 
@@ -70,6 +73,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     except (CacheError, OSError):
         return None
     return result if all((folder / name).exists() for name in result["files"]) else None
+
+
+def as_trained(result: dict[str, Any]) -> dict[str, str]:
+    """What a head that is made of this one notes of it. What was trained again with the same key may still be another head."""
+    return {"key": result["key"], "predictions": result["files"]["predictions.csv"]}
+
+
+def whole_result(folder: Path) -> dict[str, Any]:
+    """As ``read_result``; raises HeadError where there is none."""
+    if (result := read_result(folder)) is None:
+        raise HeadError(f"{folder}: expected a trained head, found none or a damaged result.json; run `make heads`")
+    return result
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:

@@ -4,12 +4,13 @@
 by logits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from cache.files import digest_json
+from stages.fields import each_once
 from stages.training.spec import CommonSpec, DenseSpec, Pooling, TrainedSpec
 
 HEAD_SCHEMA = 2
@@ -38,7 +39,44 @@ class SklearnSpec(CommonSpec):
     scale: bool = True
 
 
-AnyHead = DenseSpec | KerasSpec | SklearnSpec
+class EnsembleSpec(CommonSpec):
+    """``kind = "ensemble"``: the mean of the probabilities of other ``heads``, or of the ``best`` trials of a ``sweep``, trained for it.
+
+    ``weights`` are equal, or those of the lowest log loss on validation.
+    """
+
+    kind: Literal["ensemble"]
+    pool: Literal["none"] = "none"
+    heads: Annotated[list[str], Field(min_length=2), AfterValidator(each_once)] | None = None
+    sweep: str | None = None
+    best: Annotated[int, Field(ge=2, le=10)] = 5
+    weights: Literal["equal", "validation"] = "equal"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_no_features(cls, table: Any) -> Any:
+        if isinstance(table, dict) and (idle := sorted(table.keys() & CommonSpec.model_fields.keys())):
+            raise ValueError(f"{idle[0]}: an ensemble has no such field, its heads have; leave it out")
+        return table
+
+    @model_validator(mode="after")
+    def _is_of_one_or_the_other(self) -> "EnsembleSpec":
+        if (self.heads is None) == (self.sweep is None):
+            found = "both" if self.heads else "neither"
+            raise ValueError(f'expected heads = ["NAME", …] or sweep = "NAME", found {found}')
+        if self.heads and "best" in self.model_fields_set:
+            raise ValueError("best: only the trials of a sweep have a best; leave it out")
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        idle = {"sweep", "best"} if self.heads else {"heads"}
+        return self.model_dump(mode="json", exclude={*CommonSpec.model_fields, *idle})
+
+    def needs(self) -> dict[str, str]:
+        return dict.fromkeys(self.heads or [], "heads") | ({self.sweep: "sweep"} if self.sweep else {})
+
+
+AnyHead = DenseSpec | KerasSpec | SklearnSpec | EnsembleSpec
 HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
 
 
@@ -48,6 +86,10 @@ def trained_with(spec: AnyHead, told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fields[name].default for name in spec.parameters() if name not in told} | dict(told)
 
 
-def head_key(spec: AnyHead, base_key: str, rows_digest: str) -> str:
-    """SHA-256 of the head's own slice of the configuration, its features, and the labels and splits it is trained on."""
-    return digest_json({"schema": HEAD_SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest})
+def head_key(spec: AnyHead, base_key: str, rows_digest: str, needs: Sequence[str] = ()) -> str:
+    """SHA-256 of the head's own slice of the configuration, its features, the labels and splits it is trained on, and the keys of the
+    heads that it ``needs``.
+    """
+    # Only where there are some, so that the keys of other heads stay as they are.
+    of_needs = {"needs": list(needs)} if needs else {}
+    return digest_json({"schema": HEAD_SCHEMA, "head": spec.slice(), "base": base_key, "rows": rows_digest} | of_needs)

@@ -1,7 +1,7 @@
 """Stage two: heads are trained, scored on every split, and written, those on the same features together."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +19,15 @@ from stages.heads.baselines import SklearnHead
 from stages.heads.calibration import cooled, temperature
 from stages.heads.dataset import Dataset
 from stages.heads.dense import DenseHead
+from stages.heads.ensemble import Averaged, EnsembleHead, average
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all, shared
 from stages.heads.head import Head, Rows
 from stages.heads.looks import note_look
 from stages.heads.metrics import CALIBRATED, SCORING, scores
 from stages.heads.own import KerasHead
-from stages.heads.results import MODEL_SUFFIX, read_result, write_head
-from stages.heads.spec import AnyHead, HeadSpec, KerasSpec, SklearnSpec
+from stages.heads.results import MODEL_SUFFIX, as_trained, whole_result, write_head
+from stages.heads.spec import AnyHead, EnsembleSpec, HeadSpec, KerasSpec, SklearnSpec
 from stages.progress import SILENT, Progress, in_bytes
 from stages.training.member import Member
 from stages.training.spec import DenseSpec, Pool
@@ -37,7 +38,8 @@ from stages.training.together import train_all
 class HeadTask:
     """One head to train: its name and spec, its key, its base's name, layers and key, and the folder it goes to.
 
-    ``home`` is where the configuration lies, to which a user's own code is relative.
+    ``home`` is where the configuration lies, to which a user's own code is relative; ``needs`` are the folders of the trained heads that
+    it is made of, by name. ``board`` is the folder of the heads among which looks at the test images are counted, where it is not in that.
     """
 
     name: str
@@ -49,6 +51,8 @@ class HeadTask:
     rows_digest: str
     folder: Path
     home: Path = Path()
+    needs: Mapping[str, Path] = field(default_factory=dict)
+    board: Path | None = None
 
 
 def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
@@ -62,9 +66,10 @@ def check_spec(name: str, spec: AnyHead, section: str = "heads") -> None:
 
 def load_head(folder: Path) -> Head:
     """The trained head of a folder. Raises HeadError where there is none, or where it is damaged."""
-    if (result := read_result(folder)) is None:
-        raise HeadError(f"{folder}: expected a trained head, found none or a damaged result.json; run `make heads`")
+    result = whole_result(folder)
     spec: AnyHead = TypeAdapter(HeadSpec).validate_python(result["spec"])
+    if isinstance(spec, EnsembleSpec):
+        return EnsembleHead.load(folder / "model.json", spec, result["classes"], load_head)
     kinds: dict[str, type[Head]] = {"dense": DenseHead, "keras": KerasHead, "sklearn": SklearnHead}
     return kinds[spec.kind].load(folder / f"model{MODEL_SUFFIX[spec.kind]}", spec, result["classes"])
 
@@ -99,7 +104,7 @@ class Trained:
 
 Outcomes = Iterator[tuple[HeadTask, dict[str, Any] | HeadError]]
 # Each task with what trains it, or hands over what was trained together; called in this order.
-Trainings = Iterator[tuple[HeadTask, Callable[[], Trained]]]
+Trainings = Iterator[tuple[HeadTask, Callable[[], Trained | Averaged]]]
 
 
 def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = SILENT) -> Outcomes:
@@ -111,7 +116,7 @@ def train_heads(tasks: Sequence[HeadTask], data: Dataset, progress: Progress = S
     groups: dict[tuple[str, Pool, tuple[str, ...], bool], list[HeadTask]] = {}
     for task in tasks:
         groups.setdefault((task.spec.kind, task.spec.pool, task.layers, task.spec.views), []).append(task)
-    trainers = {"dense": _train_dense, "keras": _train_own, "sklearn": _fit_baselines}
+    trainers = {"dense": _train_dense, "keras": _train_own, "sklearn": _fit_baselines, "ensemble": _average}
     for (kind, *_), group in groups.items():
         try:
             for task, train in trainers[kind](group, data, progress):
@@ -185,14 +190,21 @@ def _fit_baselines(tasks: Sequence[HeadTask], data: Dataset, progress: Progress)
     yield from ((task, partial(taken, i)) for i, task in enumerate(tasks))
 
 
+def _average(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Trainings:
+    for task in tasks:
+        if isinstance(task.spec, EnsembleSpec):
+            yield task, partial(average, task.spec, task.needs, task.folder, data)
+
+
 def _for_epochs(spec: Any, epochs: int | None) -> Any:
     """The spec of a refit: for as many epochs as were best before."""
     return spec.model_copy(update={"epochs": epochs, "patience": None})
 
 
-def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dict[str, Any] | HeadError:
+def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained | Averaged]) -> dict[str, Any] | HeadError:
     """Score a head and write its folder; what went wrong, where it cannot be trained."""
     try:
+        needs = {name: as_trained(whole_result(folder)) for name, folder in task.needs.items()}
         trained = train()
         logs = trained.log_probabilities(data, task.layers)
     except HeadstartError as error:
@@ -223,7 +235,8 @@ def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained]) -> dic
         "temperature": t,
         "abstention": selective({s: _confident(data, logs, s, t) for s in SPLITS[1:] if len(data.rows(s))}),
     }
-    result["test_looks"] = note_look(task.folder.parent, data.manifest, task.key)
+    result |= ({"needs": needs} if needs else {}) | head.told_
+    result["test_looks"] = note_look(task.board or task.folder.parent, data.manifest, task.key)
     write_head(task.folder, head, data.records, logs, result)
     return result
 
@@ -252,4 +265,6 @@ def versions(spec: AnyHead) -> dict[str, str]:
     """Versions of what trained the head. A baseline does not load Keras to say Keras's."""
     if isinstance(spec, SklearnSpec):
         return {name: version(name) for name in ("scikit-learn", "skops", "numpy")}
+    if isinstance(spec, EnsembleSpec):
+        return {name: version(name) for name in ("numpy", "scipy")}
     return backend.versions()

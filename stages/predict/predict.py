@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from cache.store import FeatureStore
 from stages.data.views import View
 from stages.data.walk import EXTENSIONS, walk
 from stages.heads.calibration import cooled
+from stages.heads.ensemble import EnsembleHead
 from stages.heads.head import Head
 from stages.heads.pooling import pool_layers
 from stages.progress import Progress
@@ -26,6 +27,22 @@ if TYPE_CHECKING:
 
 # Images whose features are held at a time.
 CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """A base of whose features a head takes some: its ``stores`` by layer, and what builds it for these layers."""
+
+    stores: Mapping[str, FeatureStore]
+    make_base: Callable[[], "FrozenBase"]
+
+
+class Taken(NamedTuple):
+    """What a head takes of an image: the features of some layers of a base, pooled and side by side."""
+
+    base: str
+    layers: tuple[str, ...]
+    pool: Pool
 
 
 @dataclass(frozen=True)
@@ -64,11 +81,18 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def taken_by(head: Head, base: str, layers: Sequence[str]) -> list[Taken]:
+    """What a head takes that was trained on these layers of a base; what each of its heads takes, where it is an ensemble."""
+    if isinstance(head, EnsembleHead):
+        return [Taken(told["base"], tuple(told["layers"]), each.spec.pool) for told, each in head.voters]
+    return [Taken(base, tuple(layers), head.spec.pool)]
+
+
 def predict_images(
     files: Sequence[Path],
     head: Head,
-    stores: Mapping[str, FeatureStore],
-    make_base: Callable[[], "FrozenBase"],
+    takes: Sequence[Taken],
+    sources: Mapping[str, Source],
     progress: Progress,
     temperature: float = 1.0,
     threshold: float = 0.0,
@@ -78,9 +102,9 @@ def predict_images(
 
     Probabilities are means over ``views``, of which None is the image itself. They are calibrated by ``temperature``, which leaves the
     labels of single views as they are. Below ``threshold`` a prediction is not sure.
-    ``stores`` are those of the layers that the head was trained on, in its order.
+    The head ``takes`` what ``taken_by`` says, from ``sources``, by the name of their base. Each base computes once what all take of it.
     """
-    base: FrozenBase | None = None
+    built: dict[str, FrozenBase] = {}
     classes = tuple(str(name) for name in head.classes_)
     out: list[Prediction] = []
     remaining = iter(files)
@@ -89,16 +113,22 @@ def predict_images(
             digests, reasons = _digests(chunk)
             by_view = []
             for view in views:
-                features: dict[str, NDArray[np.float32]] = {}  # by digest
-                cached = [digest for digest in digests.values() if all(digest in each for each in stores.values())]
-                if cached and view is None:
-                    rows = [store.read(cached) for store in stores.values()]
-                    features |= zip(cached, pool_layers(rows, head.spec.pool), strict=True)
-                if new := {path: digest for path, digest in digests.items() if digest not in features}:
-                    base = base or make_base()
-                    features |= _extract(new, base, head.spec.pool, reasons, view)
-                readable = {path: features[digests[path]] for path in chunk if path not in reasons}
-                by_view.append(_probabilities(readable, head, temperature))
+                features: dict[Taken, dict[str, NDArray[np.float32]]] = {each: {} for each in takes}  # by digest
+                for name, source in sources.items():
+                    of_base = [each for each in features if each.base == name]
+                    stores = source.stores.values()
+                    cached = [digest for digest in digests.values() if all(digest in each for each in stores)]
+                    if cached and view is None:
+                        rows = {layer: store.read(cached) for layer, store in source.stores.items()}
+                        _keep(features, of_base, cached, rows)
+                    known = features[of_base[0]]
+                    if new := {path: digest for path, digest in digests.items() if digest not in known}:
+                        if name not in built:
+                            built[name] = source.make_base()
+                        _extract(new, built[name], features, of_base, reasons, view)
+                readable = [path for path in chunk if path not in reasons]
+                taken = [[features[each][digests[path]] for path in readable] for each in takes]
+                by_view.append(_probabilities(readable, taken, head, temperature))
             for path in chunk:
                 each = [found[path] for found in by_view if path in found]
                 p = tuple(map(float, np.mean(each, axis=0))) if path not in reasons else ()
@@ -120,28 +150,43 @@ def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
     return digests, reasons
 
 
+def _keep(
+    features: Mapping[Taken, dict[str, NDArray[np.float32]]],
+    of_base: Sequence[Taken],
+    digests: Sequence[str],
+    rows: Mapping[str, NDArray[np.float32]],
+) -> None:
+    """Pool the features of some images, by layer, for all that take them."""
+    for each in of_base:
+        pooled = pool_layers([rows[layer] for layer in each.layers], each.pool)
+        features[each] |= zip(digests, pooled, strict=True)
+
+
 def _extract(
-    digests: dict[Path, str], base: "FrozenBase", pool: Pool, reasons: dict[Path, str], view: View | None
-) -> dict[str, NDArray[np.float32]]:
+    digests: dict[Path, str],
+    base: "FrozenBase",
+    features: Mapping[Taken, dict[str, NDArray[np.float32]]],
+    of_base: Sequence[Taken],
+    reasons: dict[Path, str],
+    view: View | None,
+) -> None:
     from stages.extract.decoding import Rejected, decoded_batches
 
     records = [ImageRecord(str(path.absolute()), digest, "", "") for path, digest in digests.items()]
     rejected = Rejected()
-    found: dict[str, NDArray[np.float32]] = {}
     for batch in decoded_batches(Path("/"), records, base.spec, base.batch_size, rejected, view):
-        rows = pool_layers(list(base(batch.images).values()), pool)
-        found |= zip([record.sha256 for record in batch.records], rows, strict=True)
+        _keep(features, of_base, [record.sha256 for record in batch.records], base(batch.images))
+    found = features[of_base[0]]
     for path, digest in digests.items():
         if digest not in found:
             reasons[path] = rejected.skipped.get(digest, "changed while it was read")
-    return found
 
 
 def _probabilities(
-    features: dict[Path, NDArray[np.float32]], head: Head, temperature: float
+    files: Sequence[Path], taken: Sequence[Sequence[NDArray[np.float32]]], head: Head, temperature: float
 ) -> dict[Path, tuple[float, ...]]:
-    if not features:
+    if not files:
         return {}
-    logs = head.predict_log_proba(np.stack(list(features.values())))
-    rows = np.exp(cooled(logs, temperature))
-    return {path: tuple(map(float, row)) for path, row in zip(features, rows, strict=True)}
+    X = [np.stack(rows) for rows in taken]
+    logs = head.combined(X) if isinstance(head, EnsembleHead) else head.predict_log_proba(X[0])
+    return {path: tuple(map(float, row)) for path, row in zip(files, np.exp(cooled(logs, temperature)), strict=True)}

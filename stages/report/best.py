@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from cache.manifest import Manifest
 from stages.heads.calibration import cooled, log_probabilities
+from stages.heads.predictions import Probabilities, read_probabilities
 from stages.report.board import Row
 from stages.report.figures import confusion_image
-from stages.report.outcomes import Outcome, Probabilities, read_outcome, read_probabilities
+from stages.report.outcomes import Outcome, read_outcome
 from stages.report.pictures import Picture, pictures
 from stages.report.trust import Abstention, describe_abstention, reliability_of
 

@@ -138,7 +138,9 @@ def leaderboard(
 def _caveat(result: dict[str, Any]) -> str | None:
     """Where a head's probabilities come from, where nothing in its training calibrated them."""
     source, estimator = result.get("probabilities"), result.get("spec", {}).get("estimator")
-    if source in (None, "sigmoid", "softmax") or (source == "predict_proba" and estimator in _FITTED_BY_LOG_LOSS):
+    if source in (None, "sigmoid", "softmax", "mean of heads") or (
+        source == "predict_proba" and estimator in _FITTED_BY_LOG_LOSS
+    ):
         return None
     return f"predict_proba of {estimator}, which is not fitted by them" if source == "predict_proba" else source
 

@@ -17,6 +17,7 @@ class BaseSummary:
 
     ``precisions`` and ``devices`` are those that were really used, ``seconds`` how long extraction took (in one pass for
     all layers of the base; 0 where it was not recorded); ``note`` is a remark on the weights, ``licence`` their terms and source.
+    ``view_rows`` and ``view_seconds`` are those of the augmented views of its images, of all of them together.
     """
 
     name: str
@@ -31,6 +32,8 @@ class BaseSummary:
     devices: list[str]
     note: str | None
     licence: str = ""
+    view_rows: int = 0
+    view_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

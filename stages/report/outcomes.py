@@ -1,18 +1,13 @@
 """What heads left behind, read back: the history of their training, and what they predicted on one split."""
 
-import csv
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cache.errors import HeadError
 from cache.manifest import Manifest
-from stages.heads.results import PREDICTION_COLUMNS, prediction_header
+from stages.heads.predictions import checked_header, checked_row, table_rows
+from stages.heads.results import PREDICTION_COLUMNS
 
 _MEASURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -52,37 +47,6 @@ class _Prediction:
     probability: float
 
 
-@dataclass(frozen=True)
-class Probabilities:
-    """What a head says of the images of a split, copies with one label counted once: labels (n,) and probabilities (n, classes).
-
-    ``calibrated`` says whether these are after the temperature, as this version writes them, or before it; those ``before`` it are
-    there in any case. ``contents`` are the SHA-256 of the images.
-    """
-
-    y: NDArray[np.int64]
-    p: NDArray[np.float64]
-    calibrated: bool
-    before: NDArray[np.float64]
-    contents: list[str]
-
-
-def read_probabilities(folder: Path, classes: Sequence[str], split: str) -> Probabilities:
-    """Read ``predictions.csv`` for all probabilities. Raises HeadError for a file that is not as training writes it."""
-    ids = {name: i for i, name in enumerate(classes)}
-    found: dict[tuple[str, str], list[float]] = {}
-    first, k = len(PREDICTION_COLUMNS), len(classes)
-    with _rows(folder / "predictions.csv", "the predictions of a head") as rows:
-        header = _checked_header(rows, classes)
-        for row in rows:
-            _, here, true, _, sha256 = _checked_row(row, header, ids)
-            if here == split:
-                found[sha256, true] = [float(value) for value in row[first:]]
-    y = np.array([ids[true] for _, true in found], np.int64)
-    p = np.array(list(found.values()), np.float64).reshape(len(y), len(header) - first)
-    return Probabilities(y, p[:, :k], len(header) > first + k, p[:, -k:], [sha256 for sha256, _ in found])
-
-
 def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split: str) -> Outcome:
     """What ``predictions.csv`` says of a split, with the names that the manifest has for the images now.
 
@@ -112,27 +76,13 @@ def read_correct(folder: Path, classes: Sequence[str], split: str) -> dict[tuple
 def _read_predictions(path: Path, classes: Sequence[str], split: str) -> list[_Prediction]:
     column = {name: len(PREDICTION_COLUMNS) + i for i, name in enumerate(classes)}
     out = []
-    with _rows(path, "the predictions of a head") as rows:
-        header = _checked_header(rows, classes)
+    with table_rows(path, "the predictions of a head") as rows:
+        header = checked_header(rows, classes)
         for row in rows:
-            name, found, true, predicted, sha256 = _checked_row(row, header, column)
+            name, found, true, predicted, sha256 = checked_row(row, header, column)
             if found == split:
                 out.append(_Prediction(name, true, predicted, sha256, float(row[column[predicted]])))
     return out
-
-
-def _checked_header(rows: Iterator[list[str]], classes: Sequence[str]) -> list[str]:
-    header = next(rows, [])
-    if header not in (prediction_header(classes), prediction_header(classes, calibrated=False)):
-        raise ValueError(f"its first line is not {', '.join(PREDICTION_COLUMNS)} and the {len(classes)} classes")
-    return header
-
-
-def _checked_row(row: list[str], header: list[str], classes: Collection[str]) -> list[str]:
-    told = row[: len(PREDICTION_COLUMNS)]
-    if len(row) != len(header) or told[2] not in classes or told[3] not in classes:
-        raise ValueError("a line that does not fit the first")
-    return told
 
 
 def _current_paths(rows: Sequence[_Prediction], manifest: Manifest, split: str) -> list[str]:
@@ -160,25 +110,10 @@ def _current_paths(rows: Sequence[_Prediction], manifest: Manifest, split: str) 
 
 def read_history(folder: Path) -> dict[str, list[float]]:
     """Loss and accuracy by epoch, the columns of ``history.csv``. Raises HeadError for a file that is not that."""
-    with _rows(folder / "history.csv", "the history of a head") as rows:
+    with table_rows(folder / "history.csv", "the history of a head") as rows:
         header = next(rows, [])
         table = [[float(value) for value in row] for row in rows]
         missing = [name for name in _MEASURES if name not in header]
         if missing or not table or any(len(row) != len(header) for row in table):
             raise ValueError(f"no column {missing[0]}" if missing else "no lines, or lines of different lengths")
         return {name: [row[i] for row in table] for i, name in enumerate(header)}
-
-
-@contextmanager
-def _rows(path: Path, what: str) -> Iterator[Iterator[list[str]]]:
-    """The lines of a CSV; whatever is wrong with it becomes one HeadError."""
-    try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            yield csv.reader(file, strict=True)
-    except OSError as error:
-        raise HeadError(f"{path}: expected {what}, cannot be read ({error.strerror}); run `make heads`") from error
-    except (ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise HeadError(
-            f"{path}: expected {what}, found a damaged file ({reason}); delete it and run `make heads`"
-        ) from error

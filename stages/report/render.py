@@ -13,6 +13,7 @@ from stages.report.best import describe_best
 from stages.report.board import leaderboard
 from stages.report.costs import describe_costs
 from stages.report.data import ReportData
+from stages.report.methods import describe_methods
 from stages.report.page import embed_parts
 from stages.report.pairs import compare_with_best
 from stages.report.rescored import as_scored_now
@@ -44,6 +45,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "data": describe_data(data, split),
         "bases": bases,
         "costs": describe_costs(bases, joint, board, data.cost),
+        "methods": describe_methods(board, data.bases, data.metric, data.cost),
+        "cost_per_hour": data.cost.in_words(data.cost.per_hour) if data.cost else None,
         "pairs": compare_with_best(board, data.manifest.group_of),
         "calibrations": calibrations(board),
         "sweeps": [describe_sweep(result) for result in data.sweeps],

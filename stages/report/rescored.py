@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from stages.heads.abstention import Confident, selective
 from stages.heads.calibration import cooled, log_probabilities
 from stages.heads.metrics import CALIBRATED, SCORING, scores
+from stages.heads.predictions import Probabilities, read_probabilities
 from stages.report.data import HeadSummary
-from stages.report.outcomes import Probabilities, read_probabilities
 
 # By how much a score from the probabilities in the file may differ from the stored one: these have six digits.
 SAME = 1e-3

@@ -106,7 +106,11 @@ def _reference(counts: Counts, split: str) -> Reference | None:
 def describe_bases(bases: Sequence[BaseSummary], board: Board) -> list[BaseSection]:
     """Each layer of each base with the best of the heads that are trained on it alone."""
     # The board is sorted, so the first head of a base is its best.
-    best = {(row.result.get("base"), *row.result.get("layers", ())): row for row in reversed(board.rows)}
+    best = {
+        (row.result.get("base"), *row.result.get("layers", ())): row
+        for row in reversed(board.rows)
+        if row.result["kind"] != "ensemble"
+    }
     layers = Counter(base.name for base in bases)
     several = len(layers) > 1
     return [

@@ -85,6 +85,14 @@ def setting(value: Any) -> str:
 def settings(result: Mapping[str, Any], layers: bool = False) -> str:
     """A head's settings in one line, the ones that tell heads apart; with the ``layers`` it is trained on where they do."""
     spec = result.get("spec", {})
+    if result["kind"] == "ensemble":
+        names = [each["head"] for each in result["heads"]]
+        of = (
+            f"the {len(names)} best trials of {spec['sweep']}"
+            if "sweep" in spec
+            else f"{', '.join(names[:-1])} and {names[-1]}"
+        )
+        return f"mean of {of}" + (" · weights by validation" if spec["weights"] == "validation" else "")
     if result["kind"] == "sklearn":
         params = ", ".join(f"{name}={value!r}" for name, value in spec.get("params", {}).items())
         words = [f"{spec.get('estimator', 'scikit-learn')}({params})", _SCALED[spec.get("scale", True)]]

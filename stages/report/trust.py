@@ -10,9 +10,9 @@ from cache.errors import HeadError
 from stages.heads.abstention import effective, threshold_for
 from stages.heads.calibration import reliability
 from stages.heads.intervals import wilson
+from stages.heads.predictions import Probabilities
 from stages.report.board import Board, Row
 from stages.report.figures import abstention_figure, reliability_figure
-from stages.report.outcomes import Probabilities
 
 # Accuracies for which the page says from which confidence on they are reached.
 WISHED = (0.9, 0.95, 0.98, 0.99, 0.995)

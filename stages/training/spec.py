@@ -32,6 +32,10 @@ class CommonSpec(Spec):
     refit: bool = False
     views: bool = False
 
+    def needs(self) -> dict[str, str]:
+        """The names of the heads that this one is made of, each with the field that names it; none for most kinds."""
+        return {}
+
     def parameters(self) -> dict[str, Any]:
         """Every parameter of the head, whether it was set or is a default; not the base and layers it is trained on."""
         return self.model_dump(mode="json", exclude={"base", "layers"})

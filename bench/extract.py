@@ -42,6 +42,7 @@ from stages.bases.weights import Weights
 from stages.data.policy import EXACT
 from stages.data.scan import scan
 from stages.data.spec import DataSpec
+from stages.data.views import View
 from stages.extract.decoding import load
 from stages.extract.features import LayerStore, Stage, extract
 from stages.extract.precision import calibration_images
@@ -73,6 +74,7 @@ class Ours:
     work: Path
     data: DataSpec
     plain: Any  # a Keras model on preprocessed images, or None
+    view: View | None = None  # of each image, in its place
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ class Ours:
         manifest = scan(self.data, folder, {})  # remembered from the round before, as `make` remembers it
         layers = {}
         for layer in self.base.layers:
-            identity = self.base.spec.identity("bench", "float16", layer)
+            identity = self.base.spec.identity("bench", "float16", layer, self.view)
             store = FeatureStore(folder / "features" / layer)
             store.create(identity)
             layers[layer] = LayerStore(store, digest_json(identity), identity)
@@ -102,6 +104,7 @@ class Ours:
             layers,
             SkippedImages(folder / "skipped.json", EXACT),
             CacheSpec(dir=folder, shard_images=SHARD_IMAGES),
+            view=self.view,
         )
         with contextlib.ExitStack() as held:
             for each in layers.values():

@@ -58,16 +58,26 @@ epochs = 15
 
 
 def write_photos(folder: Path) -> None:
-    for split, (prefix, first, last) in PER_CLASS.items():
-        with gzip.open(SOURCE / f"{prefix}-images-idx3-ubyte.gz") as file:
-            images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
-        with gzip.open(SOURCE / f"{prefix}-labels-idx1-ubyte.gz") as file:
-            labels = np.frombuffer(file.read(), np.uint8, offset=8)
-        for label, name in enumerate(NAMES):
-            (folder / split / name).mkdir(parents=True, exist_ok=True)
-            for i in np.flatnonzero(labels == label)[first:last]:
-                large = Image.fromarray(images[i]).resize((150, 150), Image.Resampling.BICUBIC).convert("RGB")
-                large.save(folder / split / name / f"{i}.jpg", quality=95)
+    """In the layout ``splits``, as many of each class as ``PER_CLASS`` says."""
+    for split, which in PER_CLASS.items():
+        _write(folder / split, *which)
+
+
+def write_some(folder: Path, count: int) -> None:
+    """In the layout ``classes``, so many of each class."""
+    _write(folder, "train", 0, count)
+
+
+def _write(folder: Path, prefix: str, first: int, last: int) -> None:
+    with gzip.open(SOURCE / f"{prefix}-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    with gzip.open(SOURCE / f"{prefix}-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    for label, name in enumerate(NAMES):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in np.flatnonzero(labels == label)[first:last]:
+            large = Image.fromarray(images[i]).resize((150, 150), Image.Resampling.BICUBIC).convert("RGB")
+            large.save(folder / name / f"{i}.jpg", quality=95)
 
 
 def main(folder: Path) -> None:

@@ -72,7 +72,7 @@ def test_several_bases(tmp_path: Path) -> None:
     [
         ("", r"c.toml: expected a \[data\] table with root"),
         ("[data]\nrot = 1", r"\[data\] rot: unknown field \(did you mean 'root'\?\); known are root, layout"),
-        ("[dta]\n", r"c.toml: dta: unknown section \(did you mean 'data'\?\); known are data, base, bases, cache, heads"),
+        ("[dta]\n", r"c.toml: dta: unknown section \(did you mean 'data'\?\); known are data, base, bases, views, cache, heads"),
         (MINIMAL + "[base]\ninput_size = 0", r"\[base\] input_size.*greater than 0, found 0"),
         (MINIMAL + '[base]\ninput_size = "big"', r"\[base\] input_size: expected a whole number, or \[height, width\], found 'big'"),
         (MINIMAL + '[base]\nname = "VG16"', r"\[base\] name: no base 'VG16' in keras.applications \(did you mean 'VGG16'\?\); there are ConvNeXtBase, "),

@@ -24,6 +24,7 @@ from pipeline.cli import app
 from pipeline.config import load_config
 from stages.bases.spec import BaseSpec
 from stages.data.spec import DataSpec
+from stages.data.views import ViewsSpec
 from stages.extract.cost import CostSpec
 from stages.extract.spec import CacheSpec
 from stages.fields import Spec
@@ -210,6 +211,7 @@ REQUIRED = {"root": "photos", "head": "x", "estimator": "SVC", "build": "a.py:b"
 FIELDS: list[tuple[type[Spec], str, list[str], dict[str, Any]]] = [
     (DataSpec, "docs/data.md", ["All fields of `[data]`"], {}),
     (BaseSpec, "docs/bases.md", ["All fields of `[base]` and `[bases.NAME]`"], {}),
+    (ViewsSpec, "docs/views.md", ["All fields of `[views]`"], {}),
     (CacheSpec, "docs/cache.md", ["All fields of `[cache]`"], {}),
     (ReportSpec, "docs/numbers.md", ["All fields of `[report]`"], {}),
     (CostSpec, "docs/bases.md", ["All fields of `[cost]`"], {"per_hour": 2.5}),

@@ -69,7 +69,7 @@ def test_every_field_of_a_head_is_in_its_key() -> None:
     other = {
         "pool": "avg", "seed": 1, "units": [1], "activation": "tanh", "dropout": 0.1, "batch_norm": True,
         "optimizer": "adam", "learning_rate": 1.0, "momentum": 0.5, "weight_decay": 0.1, "epochs": 1,
-        "batch_size": 1, "patience": 1, "class_weight": "balanced", "label_smoothing": 0.1, "refit": True,
+        "batch_size": 1, "patience": 1, "class_weight": "balanced", "label_smoothing": 0.1, "refit": True, "views": True,
         "loss": "focal", "focal_gamma": 1.0, "mixup": 0.2, "monitor": "accuracy", "l2": 0.1, "max_norm": 3.0,
     }  # fmt: skip
     assert other.keys() == DenseSpec.model_fields.keys() - {"kind", "base", "layers"}

@@ -33,7 +33,7 @@ def spec(estimator: str, scale: bool = True, **params: object) -> SklearnSpec:
 def scored(specs: list[SklearnSpec], X: np.ndarray, y: np.ndarray, folds: list[Fold]) -> list[list[Scored]]:
     """Each baseline on each fold, all rows of which count."""
     held = np.sort(np.concatenate([rows for _, rows in folds]))
-    return score_all(specs, X, Measure(folds, y, 3, held), ["a", "b", "c"])
+    return score_all(specs, X, Measure(folds, y, 3, held), ["a", "b", "c"], lambda rows: Shared(X[rows], y[rows]))
 
 
 def plain(estimator: object, scale: bool) -> object:

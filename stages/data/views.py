@@ -58,7 +58,7 @@ class Recipe(NamedTuple):
 class ViewsSpec(Spec):
     """``[views]``: the recipe of augmented views by its name, each number of which may be set otherwise; see ``Recipe``."""
 
-    recipe: Literal["tutorial", "mild", "crop", "flip", "none"] = "tutorial"
+    recipe: Literal["tutorial", "mild", "crop", "flip", "none"] = "mild"
     seed: Seed = 0
     rotation: Annotated[float, Field(ge=0, le=180)] | None = None
     width_shift: Fraction | None = None
@@ -86,8 +86,10 @@ class View(NamedTuple):
     number: int
 
     def identity(self) -> dict[str, Any]:
-        """What a base key holds of it. Names of recipes are not in it, so that one of the same numbers is the same."""
-        return {"warp": WARP, "recipe": self.recipe._asdict(), "seed": self.seed, "number": self.number}
+        """What a base key holds of it: the numbers of the recipe, whatever its name, but for what it does not do."""
+        nothing = Recipe()
+        recipe = {name: each for name, each in self.recipe._asdict().items() if each != getattr(nothing, name)}
+        return {"warp": WARP, "recipe": recipe, "seed": self.seed, "number": self.number}
 
     def of(self, digest: str) -> "Drawn":
         """What is done to the image with this SHA-256."""

@@ -129,7 +129,8 @@ class KerasHead(KerasModelHead):
         return log_probabilities(self.predict_proba(X))
 
     def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Write the Keras model as it was built."""
+        """Write the Keras model as it was built, without optimizer and metrics, which may hold what no other process can read."""
+        self._core.compiled = False
         self._core.save(path)
 
     @classmethod

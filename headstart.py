@@ -66,8 +66,9 @@ def load_head(source: "Config | Path | str", name: str | None = None) -> "Head":
 
     ``source`` is a configuration (its path, or as loaded), of whose heads ``name`` is loaded (left out: the best on validation),
     or the folder of one head. It takes features (n, …) as ``load_features`` gives them; one that was trained on several layers
-    takes them pooled and side by side (n, d). Nothing in the file is run. Raises HeadError where there is no such head, or where
-    it is not trained.
+    takes them pooled and side by side (n, d). One that was fine-tuned takes the activations of the layer that its result names; one
+    that was trained on images takes these (n, height, width, 3), RGB from 0 to 255. Nothing in the file is run. Raises HeadError
+    where there is no such head, or where it is not trained.
     """
     from stages.heads.train import load_head as load
 

@@ -141,6 +141,8 @@ def _ready(graph: Graph, head: HeadTarget, failures: Collection[str], progress: 
     of_sweeps = [graph.sweeps[each] for each in (*head.entry.needs, *head.entry.sweeps) if each in graph.sweeps]
     if missing := [sweep for sweep in of_sweeps if not sweep.done]:
         raise HeadError(f"head {name!r}: {missing[0].unknown}; run `make sweep`")
+    if head.key is None and isinstance(head.entry.spec, ON_IMAGES):
+        raise HeadError(f"head {name!r}: {'; '.join(graph.bases[head.entry.base].reasons)}; run `make features`")
     if head.key is None:
         raise HeadError(f"head {name!r}: {head.reasons[-1]}")
     if stale := [each for each in head.inside if each.stale]:

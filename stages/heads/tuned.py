@@ -29,7 +29,8 @@ class TunedHead(KerasModelHead):
 
     def take(self, model: Any, fitted: Fitted, images_read: int) -> Self:
         """Become the head of a model that was trained."""
-        self._core = model
+        # Without its optimizer, which would be saved with it.
+        self._core = load_keras().Model(model.input, model.output, name=model.name)
         self.history_, self.best_epoch_, self.seconds_ = fitted.history, fitted.best_epoch, fitted.seconds
         self.n_parameters_ = int(model.count_params())
         self.told_ = {"images_read": images_read}

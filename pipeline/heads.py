@@ -201,7 +201,7 @@ def check_heads(graph: Graph) -> None:
 
         base = graph.bases[head.entry.base]
         try:
-            check_start(head.entry.spec, head.entry.layers, base.spec, base.weights)
+            check_start(head.entry.spec, head.entry.layers[-1], base.spec, base.weights)
         except (BaseError, HeadError) as error:
             raise HeadError(f"[heads.{name.split('@')[0]}] {error}") from error
 

@@ -85,7 +85,7 @@ def test_images_read_are_counted_and_the_report_compares_methods(trained: Projec
     assert result(trained, "heads", "scratch")["base"] == "" and result(trained, "heads", "whole")["layers"] == []
     page = (trained.artifacts / "report" / "index.html").read_text()
     assert all(
-        words in page for words in ("from scratch", "end to end", "convolutions of 4 → 8 filters", "last 1 blocks")
+        words in page for words in ("from scratch", "end to end", "convolutions of 4 → 8 filters", "base last 1 block")
     )
     assert trained.headstart("verify").code == 0
 
@@ -196,7 +196,7 @@ STALE = [
     ("filters = [4, 8]", "filters = [4]", ["both", "scratch"]),
     ("from = 1", 'from = "block5_conv2"', ["both", "last"]),
     ("input_size = 32\nweights", "input_size = 40\nweights", ["both", "last", "logreg", "ridge", "whole"]),
-    ("[heads.logreg]", '[views]\nrecipe = "mild"\n[heads.logreg]', ["both", "last"]),
+    ("[heads.logreg]", '[views]\nrecipe = "tutorial"\n[heads.logreg]', ["both", "last"]),
     ("C = 1", "C = 1", []),
 ]
 

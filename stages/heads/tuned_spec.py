@@ -117,7 +117,7 @@ class CnnSpec(ScheduledSpec):
     @model_validator(mode="before")
     @classmethod
     def _has_no_base(cls, table: Any) -> Any:
-        if isinstance(table, dict) and (idle := sorted(table.keys() & {"base", "layers", "pool"})):
+        if isinstance(table, dict) and (idle := sorted(table.keys() & {"base", "layers"})):
             raise ValueError(f"{idle[0]}: a network from scratch has no base; leave it out")
         return table
 

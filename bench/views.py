@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import fashion
-from bench.extract import CEILING_IMAGES, Ours, rate
+from bench.extract import CEILING_IMAGES, Ours, shares
 from bench.photos import write_photos
 from bench.stamps import write_stamps
 from stages.bases.frozen import FrozenBase
@@ -87,14 +87,8 @@ def speed(images: int, rounds: int) -> None:
             for recipe in (None, *RECIPES_TRIED):
                 view = View(Recipe(**RECIPES[recipe]), 0, 1) if recipe else None
                 ours = Ours(frozen, work, data, None, view)
-                shares, rates = [], []
-                for round_ in range(rounds + 1):  # the first compiles and warms up, and is not counted
-                    found, bare = rate(ours.run, len(records)), ours.ceiling(pixels)
-                    if round_:
-                        rates.append(found)
-                        shares.append(found / bare)
-                told = f"{statistics.median(rates):9.1f} {statistics.median(shares):17.2f}"
-                print(f"{base:14} {recipe or 'none':10} {told}", flush=True)
+                per_second, share = shares(ours, pixels, len(records), rounds)
+                print(f"{base:14} {recipe or 'none':10} {per_second:9.1f} {share:17.2f}", flush=True)
 
 
 def scores(folder: Path, recipe: str, seed: int, views: list[int]) -> dict[str, float]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cache.errors import ConfigError
+from cache.errors import BaseError, ConfigError
 from pipeline.config import base_of, load_config
-from stages.bases.available import where
+from stages.bases.available import FETCHED, where
 from stages.bases.brought import completed
 from stages.bases.catalogue import BASES
 from stages.bases.figures import FIGURES, Figures
@@ -25,24 +25,40 @@ EXPLAINED = (
 def base_lines(names: Sequence[str], path: Path, timed: bool, progress: Progress) -> Iterator[str]:
     """A line for each base that is named; where none is, for those of the configuration and all of ``keras.applications``.
 
-    With ``timed``, those that are named, or else those of the configuration, are built and timed on this machine. Raises ConfigError
-    for a base that there is not, and BaseError for one that cannot be built.
+    With ``timed``, those that are named, or else those of the configuration, are built and timed on this machine. What cannot be known
+    of a preset that is not fetched yet, or of a configured base that cannot be built, is a dash, with the reason below.
+    Raises ConfigError for a named base that there is not, and BaseError for one that cannot be built.
     """
     kept = path.parent / "artifacts" / "weights"
     specs: dict[str, BaseSpec] = {}
     if path.exists():
         config = load_config(path)
         kept = config.cache.dir / "weights"
-        specs = {} if names else {name: completed(spec, kept) for name, spec in config.bases.items()}
+        specs = {} if names else config.bases
     for name in names:
         if name not in BASES and not name.startswith((FILE, HUB)):
             raise ConfigError(
                 f'no base {name!r}{nearest(name, BASES)}; `headstart bases` lists them; others begin with "file:" or "hub:"'
             )
-        specs[name] = completed(base_of(name, FIGURES[name].size if name in FIGURES else None), kept)
+        specs[name] = base_of(name, FIGURES[name].size if name in FIGURES else None)
     if timed and not specs:
         raise ConfigError("--time: expected bases to time, found none; name some, or a configuration with --config")
-    rows = [_row(name, spec, kept, timed, progress) for name, spec in specs.items()]
+    reasons: list[str] = []
+    rows = []
+    for name, spec in specs.items():
+        try:
+            rows.append(_row(name, spec, kept, timed, progress))
+        except BaseError as error:
+            awaited = bool(spec.hub) and where(spec, kept) == FETCHED
+            if names and not awaited:
+                raise
+            why = (
+                "not fetched yet; `make features` fetches it, and its features are known then"
+                if awaited
+                else str(error)
+            )
+            reasons.append(f"{_label(name, spec)}: {why}")
+            rows.append(_unknown(name, spec, kept))
     if not names and not timed:
         rows += [_of_table(name, kept) for name in FIGURES]
     header = (
@@ -56,12 +72,14 @@ def base_lines(names: Sequence[str], path: Path, timed: bool, progress: Progress
         "weights",
         "licence of the weights",
     )
-    return _table([header, *rows], 6 if not timed else None)
+    yield from _table([header, *rows], 6 if not timed else None)
+    yield from reasons
+    yield from EXPLAINED
 
 
 def _row(name: str, spec: BaseSpec, kept: Path, timed: bool, progress: Progress) -> tuple[str, ...]:
     """A base that is named or configured: built where no table has its figures, or where it is to be timed."""
-    label = name if name in (spec.name, "base") else f"{name}: {spec.name}"
+    spec = completed(spec, kept)
     known = FIGURES.get(spec.name)
     rate = ""
     if timed:
@@ -73,7 +91,19 @@ def _row(name: str, spec: BaseSpec, kept: Path, timed: bool, progress: Progress)
         from stages.bases.timing import measured
 
         known = measured(spec, Weights(spec, kept))
-    return (spec.name if label == "base" else label, *_cells(known), rate, where(spec, kept), _licence(spec, kept))
+    return (_label(name, spec), *_cells(known), rate, where(spec, kept), _licence(spec, kept))
+
+
+def _unknown(name: str, spec: BaseSpec, kept: Path) -> tuple[str, ...]:
+    """A base that cannot be built here."""
+    known = FIGURES.get(spec.name)
+    size = "×".join(map(str, spec.input_size)) if known or "input_size" in spec.model_fields_set else "–"
+    parameters = f"{known.parameters / 1e6:,.1f} M" if known and not spec.include_top else "–"
+    return (_label(name, spec), size, parameters, "–", "–", "–", "–", where(spec, kept), _licence(spec, kept))
+
+
+def _label(name: str, spec: BaseSpec) -> str:
+    return spec.name if name in (spec.name, "base") else f"{name}: {spec.name}"
 
 
 def _of_table(name: str, kept: Path) -> tuple[str, ...]:
@@ -106,4 +136,3 @@ def _table(rows: Sequence[tuple[str, ...]], without: int | None) -> Iterator[str
             for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-    yield from EXPLAINED

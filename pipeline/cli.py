@@ -236,12 +236,20 @@ def predict(
 
 
 @command()
-def verify(config: ConfigOption = CONFIG) -> None:
+def verify(
+    config: ConfigOption = CONFIG,
+    images: Annotated[
+        bool, typer.Option("--images", help="Compute some features of each store again from the images, and compare.")
+    ] = False,
+) -> None:
     """Check everything in the cache, and say what is wrong."""
-    from pipeline.verify import problems
+    from pipeline.verify import verify_lines
 
-    if wrong := problems(*_open(config)):
-        _print(wrong)
+    right = True
+    for line, good in verify_lines(*_open(config), images):
+        _print([line])
+        right = right and good
+    if not right:
         raise typer.Exit(1)
 
 

@@ -20,6 +20,7 @@ from pipeline.targets import (
     AuditTarget,
     HeadTarget,
     Need,
+    Scene,
     SweepTarget,
     audit_target,
     best_target,
@@ -101,19 +102,16 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     heads: dict[str, HeadTarget] = {}
     sweeps: dict[str, SweepTarget] = {}
     known: dict[str, Need] = {}
+    scene = Scene(config, bases, manifest, known)
     for name in in_order(config.heads, config.sweeps):
         if name in config.heads:
             entry = config.heads[name]
-            of_sweep = [sweeps[each] for each in entry.sweeps]
-            known[name] = heads[name] = (
-                best_target(config, entry, of_sweep[0], bases, manifest, known)
-                if of_sweep
-                else head_target(config, entry, bases, manifest, known)
-            )
+            of = [sweeps[each] for each in entry.sweeps]
+            known[name] = heads[name] = best_target(scene, entry, of[0]) if of else head_target(scene, entry)
             continue
-        known[name] = sweep = sweeps[name] = sweep_target(config, config.sweeps[name], bases, manifest, known)
+        known[name] = sweep = sweeps[name] = sweep_target(scene, config.sweeps[name])
         if sweep.done:
-            known[name] = heads[name] = winner_target(config, sweep, bases, manifest, known)
+            known[name] = heads[name] = winner_target(scene, sweep)
     # In the order of the file, whatever needs what.
     heads = {name: heads[name] for name in (*config.heads, *config.sweeps) if name in heads}
     sweeps = {name: sweeps[name] for name in config.sweeps}

@@ -76,6 +76,16 @@ Need = HeadTarget | SweepTarget
 
 
 @dataclass(frozen=True)
+class Scene:
+    """What heads and sweeps are looked at with: the configuration, its bases, the manifest, and the targets that are ``known`` so far."""
+
+    config: Config
+    bases: Mapping[str, BaseTarget]
+    manifest: Manifest
+    known: Mapping[str, Need]
+
+
+@dataclass(frozen=True)
 class AuditTarget:
     """The audit of the images on the last layer of a base: its folder, what its key is made of, and its result if it is whole."""
 
@@ -117,29 +127,26 @@ class AuditTarget:
 
 
 def head_target(
-    config: Config,
-    entry: HeadEntry,
-    bases: Mapping[str, BaseTarget],
-    manifest: Manifest,
-    known: Mapping[str, Need],
-    inside: tuple[HeadTarget, ...] = (),
-    folder: Path | None = None,
+    scene: Scene, entry: HeadEntry, inside: tuple[HeadTarget, ...] = (), folder: Path | None = None
 ) -> HeadTarget:
     """A head, its result, and why that is not the one that the configuration asks for. Of the heads that it needs, the targets are
-    ``known``, or that of a sweep whose winner is not. ``folder`` is another than that of its name.
+    known, or that of a sweep whose winner is not. ``folder`` is another than that of its name.
     """
+    config, manifest = scene.config, scene.manifest
     folder = folder or config.cache.dir / "heads" / entry.name
     result = read_result(folder)
-    needs = {name: known[name] for name in entry.needs}
+    needs = {name: scene.known[name] for name in entry.needs}
     keys = [need.key for need in (*needs.values(), *inside) if isinstance(need, HeadTarget) and need.key]
     of_needs = tuple(_need_reasons(result, needs))
-    base = bases.get(entry.base)  # an ensemble has none
-    base_key = base_key_of(config, entry, bases)
+    base = scene.bases.get(entry.base)  # an ensemble has none
+    base_key = base_key_of(config, entry, scene.bases)
     if base_key is None or len(keys) < len(needs) + len(inside):
         reasons = (*(base.reasons if base and base_key is None else ()), *of_needs) if result else ("never trained",)
         return HeadTarget(entry, folder, None, result, reasons, inside)
     key = head_key(entry.spec, base_key, manifest.rows_digest, keys)
-    where = f"{base.spec.name}, {' + '.join(entry.layers)}" if base else ""
+    where = (
+        f"{base.spec.name}, {' + '.join(entry.layers)}{', or its views' if entry.spec.views else ''}" if base else ""
+    )
     reasons = head_reasons(folder, result, key, base_key, where, entry.spec, manifest, of_needs)
     if result and not reasons and config.report.metric not in result["metrics"]["validation"]:
         reasons = (f"its {config.report.metric} is not known, as an earlier version scored it",)
@@ -157,14 +164,9 @@ def _need_reasons(result: dict[str, Any] | None, needs: Mapping[str, Need]) -> I
             yield f"head {name} was trained anew"
 
 
-def sweep_target(
-    config: Config,
-    entry: SweepEntry,
-    bases: Mapping[str, BaseTarget],
-    manifest: Manifest,
-    known: Mapping[str, Need],
-) -> SweepTarget:
+def sweep_target(scene: Scene, entry: SweepEntry) -> SweepTarget:
     """As ``head_target``, for a sweep."""
+    config, bases, manifest = scene.config, scene.bases, scene.manifest
     folder = config.cache.dir / "sweeps" / entry.name
     named = entry.spec.grid.get("base", [entry.head.get("base") or next(iter(bases))])
     plain = config.variant(entry, {}).spec
@@ -183,7 +185,7 @@ def sweep_target(
     }
     # Only where it is another than the default, so that older sweeps stay up to date.
     parts |= {} if config.report.metric == "accuracy" else {"metric": config.report.metric}
-    needs = {name: known[name] for name in entry.needs}
+    needs = {name: scene.known[name] for name in entry.needs}
     parts |= {"needs": {name: need.key for name, need in needs.items()}} if needs else {}
     result = read_sweep(folder)
     if not all(keys.values()):
@@ -195,40 +197,27 @@ def sweep_target(
     return SweepTarget(entry, folder, parts, result, reasons)
 
 
-def winner_target(
-    config: Config,
-    sweep: SweepTarget,
-    bases: Mapping[str, BaseTarget],
-    manifest: Manifest,
-    known: Mapping[str, Need],
-) -> HeadTarget:
+def winner_target(scene: Scene, sweep: SweepTarget) -> HeadTarget:
     """The winner of a sweep that is done, as a head under the sweep's name."""
     assert sweep.done is not None
-    return head_target(config, _as_head(config, sweep, sweep.done["winner"]), bases, manifest, known)
+    return head_target(scene, _as_head(scene.config, sweep, sweep.done["winner"]))
 
 
-def best_target(
-    config: Config,
-    entry: HeadEntry,
-    sweep: SweepTarget,
-    bases: Mapping[str, BaseTarget],
-    manifest: Manifest,
-    known: Mapping[str, Need],
-) -> HeadTarget:
+def best_target(scene: Scene, entry: HeadEntry, sweep: SweepTarget) -> HeadTarget:
     """An ensemble of the best trials of a sweep, those first that were trained to their end."""
-    folder = config.cache.dir / "heads" / entry.name
+    folder = scene.config.cache.dir / "heads" / entry.name
     assert isinstance(entry.spec, EnsembleSpec)
     lacking = sweep.unknown
     if sweep.done:
         leaders = sorted(sweep.done["leaders"], key=lambda trial: not trial["complete"])[: entry.spec.best]
         if len(leaders) == entry.spec.best:
             names = [f"{sweep.entry.name}-{i}" for i in range(1, len(leaders) + 1)]
-            trials = {name: _as_head(config, sweep, trial) for name, trial in zip(names, leaders, strict=True)}
+            trials = {name: _as_head(scene.config, sweep, trial) for name, trial in zip(names, leaders, strict=True)}
             inside = tuple(
-                head_target(config, replace(each, name=name), bases, manifest, known, folder=folder / HEADS / name)
+                head_target(scene, replace(each, name=name), folder=folder / HEADS / name)
                 for name, each in trials.items()
             )
-            return head_target(config, entry, bases, manifest, known, inside)
+            return head_target(scene, entry, inside)
         lacking = f"sweep {sweep.entry.name} has {len(leaders)} trials with a result, expected best = {entry.spec.best}"
     result = read_result(folder)
     return HeadTarget(entry, folder, None, result, (lacking,) if result else ("never trained", lacking))

@@ -1,15 +1,35 @@
-"""``headstart verify``: read everything in the cache, and check it."""
+"""``headstart verify``: read everything in the cache, and check it; with ``--images``, compute some of it again."""
 
-from cache.errors import CacheError
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cache.errors import CacheError, DataError
 from cache.manifest import Manifest
 from cache.store import FeatureStore
+from pipeline.build import base_as_stored
 from pipeline.config import Config
+from pipeline.graph import load_graph
+from pipeline.target_features import BaseTarget
 from stages.audit.results import read_audit
 from stages.heads.results import damaged_files, read_result, read_sweep
 from stages.progress import Progress
 
+if TYPE_CHECKING:
+    from stages.bases.frozen import FrozenBase
+    from stages.extract.recheck import Rechecked
 
-def problems(config: Config, progress: Progress) -> list[str]:
+
+def verify_lines(config: Config, progress: Progress, images: bool) -> Iterator[tuple[str, bool]]:
+    """What is wrong, a line each, and with ``images`` a line for each layer; each with whether that is right.
+
+    Raises DataError where the images are not here, and BaseError for a base that cannot be built.
+    """
+    yield from ((line, False) for line in _problems(config, progress))
+    if images:
+        yield from _compared_with_images(config, progress)
+
+
+def _problems(config: Config, progress: Progress) -> list[str]:
     """Read every store, every head and the manifest, and check them; returns what is wrong, a line each."""
     folder = config.cache.dir
     wrong: list[str] = []
@@ -45,3 +65,43 @@ def problems(config: Config, progress: Progress) -> list[str]:
             wrong.append(f"damaged: {error}; it is written anew where the images are")
     progress.say(f"verify: {shards} shards with {rows:,} rows, {len(heads)} heads: {len(wrong)} problems")
     return wrong
+
+
+def _compared_with_images(config: Config, progress: Progress) -> Iterator[tuple[str, bool]]:
+    """Compute some rows of each store of the configuration again; gives a line for each layer, and whether it is right."""
+    graph = load_graph(config, progress=progress)
+    if not graph.images_here:
+        raise DataError(f"{config.data.root}: expected the images, found none; run verify --images where they are")
+    for target in graph.bases.values():
+        stores = {layer: store for layer, store in target.stores.items() if len(store)}
+        for layer in target.spec.cuts:
+            if layer not in stores:
+                yield f"{_name(target, layer)}: nothing is stored yet", True
+        if not stores:
+            continue
+        from stages.extract.recheck import recheck
+
+        base = base_as_stored(target, progress, list(stores))
+        for layer, found in recheck(stores, graph.manifest.by_digest, config.data.root, base, progress).items():
+            yield _words(_name(target, layer), stores[layer], base, found)
+
+
+def _words(name: str, store: FeatureStore, base: "FrozenBase", found: "Rechecked") -> tuple[str, bool]:
+    from stages.extract.drift import tolerance_of, who_differs
+
+    tolerance = tolerance_of(store, base)
+    if not found.rows:
+        return f"{name}: none of the {len(store):,} images that are stored can be read here, so nothing is known", False
+    if found.largest <= tolerance:
+        return (
+            f"{name}: {found.rows:,} of {len(store):,} rows computed again from the images; the largest relative error is "
+            f"{found.largest:.3%}, at most {tolerance:.1%} is expected"
+        ), True
+    return (
+        f"wrong: {name}: {store.folder}: {who_differs(store, base)} by {found.largest:.2%} ({found.path}), expected at most "
+        f"{tolerance:.1%}; extract anew into another cache.dir, as heads that were trained on these features are wrong, too"
+    ), False
+
+
+def _name(target: BaseTarget, layer: str) -> str:
+    return f"{target.spec.name if target.name == 'base' else target.name}, {layer}"

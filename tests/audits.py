@@ -7,9 +7,12 @@ import numpy as np
 
 from cache import FeatureStore, ImageRecord, Manifest
 from cache.shard import ShardInfo
+from stages.audit.audit import AuditTask
+from stages.audit.contents import Contents
 from stages.heads.dataset import Dataset
 
 LAYER = "block5_pool"
+CLASSES = ["class0", "class1", "class2"]
 
 
 def sha(i: int) -> str:
@@ -53,3 +56,20 @@ def classes_of(
 def splits_of(n: int, seed: int = 1) -> list[str]:
     """Three fifths train, one fifth each of the others."""
     return [str(each) for each in np.random.default_rng(seed).choice(["train"] * 3 + ["validation", "test"], n)]
+
+
+def contents_of(data: Dataset) -> Contents:
+    """The contents of its rows at the layer."""
+    return Contents.read(data, LAYER)
+
+
+def task(folder: Path, root: Path | None = None) -> AuditTask:
+    """An audit whose files lie below ``folder``."""
+    return AuditTask(
+        "base", "VGG16", LAYER, "key", {"schema": 1}, folder / "audit" / "base", root, folder / "pixels.json"
+    )
+
+
+def with_copies(X: np.ndarray, originals: np.ndarray, noise: float = 0.05, seed: int = 2) -> np.ndarray:
+    """The rows, and behind them changed copies of some."""
+    return np.concatenate([X, X[originals] * np.random.default_rng(seed).normal(1, noise, X[originals].shape)])

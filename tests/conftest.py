@@ -215,6 +215,12 @@ def store_of(project: Project) -> FeatureStore:
     return FeatureStore(folder)
 
 
+def stores(project: Project) -> dict[str, FeatureStore]:
+    """The stores of a project, by layer."""
+    found = [FeatureStore(path) for path in (project.artifacts / "features").iterdir()]
+    return {store.spec["layer"]: store for store in found}
+
+
 def trials(project: Project, name: str) -> list[dict[str, str]]:
     """The rows of a sweep's table."""
     with open(project.artifacts / "sweeps" / name / "trials.csv", newline="") as file:
@@ -235,6 +241,13 @@ def look(root: Path, **options: object) -> Manifest:
 def splits(manifest: Manifest) -> dict[str, str]:
     """The split of each image."""
     return {record.path: record.split for record in manifest.records}
+
+
+def failed(outcome: Outcome) -> str:
+    """The line of an error, which must be the only one that speaks of it."""
+    assert outcome.code == 1 and "Traceback" not in outcome.out, outcome.out
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("headstart: ")]
+    return line
 
 
 @pytest.fixture(scope="session")

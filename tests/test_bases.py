@@ -38,6 +38,31 @@ def test_the_named_ones_are_timed(tmp_path: Path) -> None:
     assert any("images/s" in line for line in lines) and float(line.split("–")[1].split()[0].replace(",", "")) > 0
 
 
+def test_what_is_not_here_is_a_dash_with_the_reason(tmp_path: Path) -> None:
+    absent = {
+        "preset": '"hub:dinov2_small"',
+        "folder": '"hub:./nothing"\ninput_size = 224',
+        "model": '"file:nothing.onnx"',
+        "own": '"file:nothing.keras"',
+        "mine": '"VGG16"\ninput_size = 40\nweights = "nothing.weights.h5"',
+    }
+    tables = "".join(f"[bases.{name}]\nname = {value}\n" for name, value in absent.items())
+    project = Project(tmp_path).create(CONFIG.replace("[base]", f"{tables}[bases.last]"))
+    outcome = project.headstart("bases")
+    assert outcome.code == 0, outcome.out
+    rows = {name: next(line for line in outcome.out.splitlines() if line.startswith(f"{name}: ")) for name in absent}
+    assert all("–" in row and "missing" in row for name, row in rows.items() if name != "preset"), rows
+    assert "fetched once" in rows["preset"] and "224×224" in rows["folder"] and "40×40" in rows["mine"]
+    assert "preset: hub:dinov2_small: not fetched yet; `make features` fetches it" in outcome.out
+    for name in ("folder", "model", "own", "mine"):
+        why = outcome.out.splitlines()[-3 - 5 :]
+        assert any(line.startswith(f"{name}: ") and str(tmp_path / "nothing") in line for line in why), (name, why)
+    assert "last: VGG16 " in outcome.out and "Xception " in outcome.out
+    # One that is named by hand is an error, but for a preset that is still to be fetched.
+    assert "mend name" in (named := project.headstart("bases", "file:nothing.onnx")).out and named.code == 1
+    assert project.headstart("bases", "hub:dinov2_small").code == 0
+
+
 def test_a_base_that_there_is_not(tmp_path: Path) -> None:
     outcome = Project(tmp_path).headstart("bases", "ResNet5")
     assert outcome.code == 1 and "no base 'ResNet5' (did you mean 'ResNet50'?)" in outcome.out

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import CONFIG, Project, write_photos
 from pages import Seen
-from test_report import make_data, page
+from reports import make_data, page
 
 from cache.errors import ConfigError
 from pipeline.config import load_config

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import look, splits, write_photos
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cache.errors import ConfigError, DataError
@@ -15,12 +15,16 @@ from stages.data.part import Row, part_of
 from stages.data.spec import DataSpec
 
 declared = st.sampled_from([None, "train", "validation", "test"])
-rows = st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc"), declared), min_size=3, max_size=60).map(
-    lambda found: [
+
+
+def _rows(found: list[tuple[int, str, str | None]]) -> list[Row]:
+    return [
         (f"{i}.png", hashlib.sha256(f"{content}".encode()).hexdigest(), label, split)
         for i, (content, label, split) in enumerate(found)
     ]
-)
+
+
+rows = st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc"), declared), min_size=3, max_size=60).map(_rows)
 
 
 def spec(**options: object) -> DataSpec:
@@ -49,6 +53,7 @@ def test_a_larger_part_has_all_of_a_smaller_one(found: list[Row], limit: int, mo
 
 
 @given(rows, st.integers(3, 40))
+@example(_rows([(0, "b", None), (1, "c", None), (2, "b", "train"), (3, "a", "validation")]), 3)
 def test_copies_are_drawn_together_and_every_class_stays(found: list[Row], limit: int) -> None:
     part, told = part_of(spec(limit=limit), found)
     drawn = contents(part)

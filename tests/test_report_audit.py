@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from audits import classes_of, dataset
 from pages import Seen
-from test_report import HOSTILE, LOADING, make_data, page
+from reports import HOSTILE, LOADING, make_data, page
 
 from stages.audit.audit import AuditTask, audit
 from stages.report.data import AuditSummary, ReportData

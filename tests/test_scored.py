@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CONFIG, Project
-from test_report import make_data, train
+from reports import make_data, train
 
 from cache.store import FeatureStore
 from stages.heads.calibration import cooled, log_probabilities

@@ -56,6 +56,49 @@ def test_drift_beyond_the_tolerance_stops_before_anything_is_added(project: Proj
     assert last.drift["allowed"] and 0.04 < last.drift["largest"] < 0.05
 
 
+def test_rows_that_are_whole_and_wrong_are_found_by_computing_them_again(project: Project) -> None:
+    outcome = project.headstart("verify", "--images")
+    assert outcome.code == 0 and "VGG16, block5_pool: 32 of 40 rows computed again" in outcome.out, outcome.out
+    # One run that went wrong: a shard of three, with checksums that are right.
+    path = store_of(project).shards()[1]
+    features, table = read_shard(path)
+    features = features.copy()
+    features[:] = features[::-1]
+    write_shard(path, features, table, read_info(path))
+    assert project.headstart("verify").code == 0 and project.make("-q", "report").code == 0
+    outcome = project.headstart("verify", "--images")
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("wrong: ")]
+    assert outcome.code == 1 and f"{store_of(project).folder}: features computed here (float32 on CPU, " in line
+    assert (
+        any(name in line for name in table.paths)
+        and "expected at most 0.2%; extract anew into another cache.dir" in line
+    )
+    # The remedy.
+    project.edit("[cache]", '[cache]\ndir = "anew"')
+    assert project.make("report").code == 0 and project.headstart("verify", "--images").code == 0
+
+
+def test_what_cannot_be_compared_with_images_is_not_called_right(project: Project) -> None:
+    for i, path in enumerate(sorted(project.photos.glob("*/*.png"))):
+        write_image(path, 7000 + i)
+    outcome = project.headstart("verify", "--images")
+    assert outcome.code == 1 and "block5_pool: none of the 40 images that are stored can be read here" in outcome.out
+    shutil.rmtree(project.photos)
+    outcome = project.headstart("verify", "--images")
+    assert (
+        outcome.code == 1
+        and "photos: expected the images, found none; run verify --images where they are" in outcome.out
+    )
+    assert project.headstart("verify").code == 0
+
+
+def test_layers_without_features_yet_are_said(project: Project) -> None:
+    project.edit('name = "VGG16"', 'name = "VGG16"\nlayers = ["block4_pool", "block5_pool"]')
+    outcome = project.headstart("verify", "--images")
+    assert outcome.code == 0 and "VGG16, block4_pool: nothing is stored yet" in outcome.out
+    assert "VGG16, block5_pool: 32 of 40 rows" in outcome.out
+
+
 def test_drift_within_the_tolerance_is_recorded(project: Project) -> None:
     write_image(project.photos / "cat" / "new.png", 900)
     assert project.headstart("features").extracted == 1

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SMALL, Outcome, Project, write_image, write_photos
+from pages import see
 
 from cache import FeatureStore, Manifest
 from pipeline.config import load_config
@@ -121,7 +122,9 @@ def test_views_that_are_added_are_all_that_is_extracted(project: Project) -> Non
 )
 def test_another_recipe_costs_its_views_alone(project: Project, change: tuple[str, str]) -> None:
     edit(project, *change)
-    assert f"views 1 to 2: {len(training(project))} images never extracted" in project.headstart("status").out
+    status = project.headstart("status").out
+    assert f"views 1 to 2: {len(training(project))} images never extracted" in status
+    assert "the base changed (VGG16, block5_pool, or its views)" in status
     outcome = report(project)
     assert (outcome.extracted, outcome.trained) == (2 * len(training(project)), ON_VIEWS)
     edit(project, *change[::-1])
@@ -141,6 +144,13 @@ def test_a_head_that_comes_to_use_views_is_trained_anew(project: Project) -> Non
     edit(project, 'estimator = "RidgeClassifierCV"', 'estimator = "RidgeClassifierCV"\nviews = true')
     assert "views false → true" in project.headstart("status").out
     assert report(project).trained == ["ridge"]
+
+
+def test_the_report_tells_apart_heads_with_and_without_views(project: Project) -> None:
+    text = see(project.artifacts / "report" / "index.html").text
+    assert "LogisticRegression() · averaged features · with augmented views" in text
+    assert text.count("with augmented views") >= 2 and "frozen + views" in text
+    assert "RidgeClassifierCV() · averaged features · with" not in text
 
 
 def test_a_damaged_view_is_extracted_again(project: Project) -> None:

@@ -73,7 +73,6 @@ def test_views_keep_a_head_from_learning_its_rows_by_heart(tmp_path: Path) -> No
     data = write(tmp_path, apart=1.0)
     plain, viewed = (trained(data, dense(epochs=40, learning_rate=1e-2, views=on)) for on in (False, True))
     assert 2 * plain.history[-1]["loss"] < viewed.history[-1]["loss"]
-    assert viewed.history[-1]["val_loss"] < plain.history[-1]["val_loss"]
 
 
 def test_each_view_is_drawn_as_often_and_anew_in_each_epoch() -> None:

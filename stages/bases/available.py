@@ -10,21 +10,26 @@ from stages.bases.presets import model_path
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
 
+FETCHED = "fetched once"  # of what comes here by itself when it is first used
+MISSING = "missing"
+
 
 def where(spec: BaseSpec, folder: Path) -> str:
     """``here``, with how to have them, or how they come here. ``folder`` keeps fetched weights."""
     if spec.weights == "random":
         return "here (random)"
     if spec.brought:
-        return "here" if model_path(spec, folder).exists() else "fetched once"
+        named = bool(spec.own_file) or os.path.isabs(spec.weights)  # and not the name of a preset, which is fetched
+        path = Path(spec.weights) if named else model_path(spec, folder)
+        return "here" if path.exists() else MISSING if named else FETCHED
     found = (
         ["imagenet"] if spec.weights == "imagenet" and (Weights(spec, folder).fetched or _in_keras(spec.name)) else []
     )
     if spec.name in PACKAGED and find_spec(PACKAGED[spec.name].folder):
         found.append("packaged")
     if spec.weights not in ("imagenet", "packaged"):
-        return "here" if Path(spec.weights).exists() else "missing"
-    return f"here ({', '.join(found)})" if found else "fetched once"
+        return "here" if Path(spec.weights).exists() else MISSING
+    return f"here ({', '.join(found)})" if found else FETCHED if spec.weights == "imagenet" else MISSING
 
 
 def _in_keras(name: str) -> bool:

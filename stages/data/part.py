@@ -51,7 +51,8 @@ def _in_turn(data: DataSpec, rows: Sequence[Row]) -> dict[str, str]:
     """The class of each content, in the order in which they are drawn: the first of them are a part of the whole, however many.
 
     The i-th image (from 0) of a stratum of n stands at i/n, so that any beginning of the order has the same share of each, rounded
-    up (Adams's divisors). What stands at the same place goes by the split, train first, as each class needs an image there.
+    up (Adams's divisors). What stands at the same place goes by the split, train first, as each class needs an image there; but the first
+    image of a class, in whichever split it has one, goes before the second one of another.
     """
     strata: dict[str, _Stratum] = {}
     for _, sha256, label, declared in rows:
@@ -61,8 +62,11 @@ def _in_turn(data: DataSpec, rows: Sequence[Row]) -> dict[str, str]:
     members: defaultdict[_Stratum, list[tuple[str, str]]] = defaultdict(list)
     for sha256, stratum in strata.items():
         members[stratum].append((_chance(sha256, data.seed), sha256))
+    firsts: dict[str, _Stratum] = {}
+    for stratum in members:
+        firsts[stratum[0]] = min(stratum, firsts.get(stratum[0], stratum), key=_rank)
     places = [
-        (i / len(each), _rank(stratum)[0], chance, sha256)
+        (i / len(each), firsts[stratum[0]] != stratum, _rank(stratum)[0], chance, sha256)
         for stratum, each in members.items()
         for i, (chance, sha256) in enumerate(sorted(each))
     ]

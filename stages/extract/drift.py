@@ -4,11 +4,12 @@ The same code on other hardware, or under other versions, may give other numbers
 none. What is compared is the relative error ‖here − stored‖ / ‖stored‖ of each row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.manifest import ImageRecord
@@ -47,22 +48,38 @@ def compare(
         return {}
     records, images = found.records, found.images
     batches = [images] if len(images) <= base.batch_size else [image[None] for image in images]
-    here = np.concatenate([base(batch)[layer] for batch in batches]).reshape(len(records), -1)
-    stored = store.read(record.sha256 for record in records).reshape(len(records), -1)
-    errors = np.linalg.norm(here - stored, axis=1) / np.maximum(np.linalg.norm(stored, axis=1), 1e-6)
-    infos = store.info()
-    exact = {base.precision, *(info.precision for info in infos)} == {"float32"}
-    largest, tolerance = float(errors.max()), TOLERANCE["float32" if exact else "reduced"]
+    here = np.concatenate([base(batch)[layer] for batch in batches])
+    largest, tolerance = float(relative_errors(store, records, here).max()), tolerance_of(store, base)
     acceptable = largest <= tolerance
     if not acceptable and not allowed:
         raise CacheError(
-            f"{store.folder}: features computed here ({_computed_by(base)}) differ from those stored "
-            f"({_computed_by(infos[-1])}) by {largest:.2%}, expected at most {tolerance:.1%}; "
+            f"{store.folder}: {who_differs(store, base)} by {largest:.2%}, expected at most {tolerance:.1%}; "
             "extract all anew into another cache.dir, or add to it all the same with --allow-drift"
         )
     if not acceptable:
         progress.say(f"warning: features differ from those stored by {largest:.2%}; added all the same")
     return {"rows": len(records), "largest": largest, "tolerance": tolerance, "allowed": not acceptable}
+
+
+def relative_errors(
+    store: FeatureStore, records: Sequence[ImageRecord], here: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """‖here − stored‖ / ‖stored‖ (n,) of features ``here`` (n, …) of ``records``; infinite where a value is not finite."""
+    stored = store.read(record.sha256 for record in records).reshape(len(records), -1).astype(np.float64)
+    distances = np.linalg.norm(here.reshape(len(records), -1) - stored, axis=1)
+    errors: NDArray[np.float64] = distances / np.maximum(np.linalg.norm(stored, axis=1), 1e-6)
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def tolerance_of(store: FeatureStore, base: FrozenBase) -> float:
+    """The relative error that other hardware and other versions explain."""
+    exact = {base.precision, *(info.precision for info in store.info())} == {"float32"}
+    return TOLERANCE["float32" if exact else "reduced"]
+
+
+def who_differs(store: FeatureStore, base: FrozenBase) -> str:
+    """Words for an error: what computes features here, and what computed those that are stored."""
+    return f"features computed here ({_computed_by(base)}) differ from those stored ({_computed_by(store.info()[-1])})"
 
 
 def _computed_by(features: FrozenBase | ShardInfo) -> str:

@@ -111,7 +111,8 @@ def settings(result: Mapping[str, Any], layers: bool = False) -> str:
     features = _POOLED.get(spec.get("pool"), "")
     if layers:
         features = f"{features or 'features'} of {' + '.join(result['layers'])}"
-    return " · ".join(word for word in [*words, features, "refitted" if spec.get("refit") else ""] if word)
+    words += [features, "with augmented views" if spec.get("views") else "", "refitted" if spec.get("refit") else ""]
+    return " · ".join(word for word in words if word)
 
 
 def _architecture(result: Mapping[str, Any]) -> str:

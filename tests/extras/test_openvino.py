@@ -1,10 +1,12 @@
 """OpenVINO and int8: the same features, a key that added images do not change, one quantisation for all layers."""
 
+import gc
 import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 import pytest
 from conftest import Project, write_photos
@@ -56,6 +58,44 @@ def test_openvino_gives_what_keras_gives(tmp_path: Path, name: str) -> None:
     (expected,) = base(tmp_path, name=name)(batch).values()
     (found,) = base(tmp_path, name=name, engine="openvino")(batch).values()
     assert relative(found, expected) < 1e-3
+
+
+def transformer(path: Path) -> None:
+    """Patches and one block, in a Keras file."""
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    images = layers.Input((32, 32, 3))
+    tokens = layers.Reshape((16, 64))(layers.Conv2D(64, 8, 8)(layers.Rescaling(1 / 127.5, -1)(images)))
+    normed = layers.LayerNormalization()(tokens)
+    tokens = layers.Add()([tokens, layers.MultiHeadAttention(2, 32)(normed, normed)])
+    wide = layers.Dense(256, activation="gelu")(layers.LayerNormalization()(tokens))
+    keras.Model(images, layers.Add()([tokens, layers.Dense(64)(wide)])).save(path)
+
+
+def test_it_has_weights_of_its_own(tmp_path: Path) -> None:
+    """It read those of dense layers where a Keras model had been, and whatever was written there since."""
+    transformer(tmp_path / "mine.keras")
+
+    def of(engine: str) -> FrozenBase:
+        options = {
+            "name": f"file:{tmp_path / 'mine.keras'}",
+            "engine": engine,
+            "precision": "float32",
+            "input_size": 32,
+        }
+        spec = BaseSpec.model_validate(options).model_copy(update={"weights": str(tmp_path / "mine.keras")})
+        return FrozenBase(spec, Weights(spec, tmp_path / "weights"))
+
+    batch = images(4)
+    (expected,) = of("keras")(batch).values()
+    for _ in range(3):
+        engine = of("openvino")
+        keras.utils.clear_session()
+        gc.collect()
+        written = [np.random.default_rng(i).normal(size=500_000).astype(np.float32) for i in range(40)]
+        del written
+        (found,) = engine(batch).values()
+        assert relative(found, expected) < 1e-3
 
 
 def test_more_layers_than_ten_come_in_their_order(tmp_path: Path) -> None:

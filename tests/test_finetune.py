@@ -12,41 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CONFIG, HEADSTART, ROOT, Project, result, trials, write_image, write_photos
+from conftest import HEADSTART, ROOT, Project, result, trials, write_image
+from tuned_project import VGG, made
 
-from cache.errors import BaseError, ConfigError
 from headstart import load_features, load_head, load_image_model
 from pipeline.config import load_config
 from pipeline.graph import load_graph
 from stages.bases.backend import load_keras
 from stages.bases.model import build, preprocessing
-from stages.bases.parts import found_tail, part_between, tail_of
-from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
 from stages.extract.decoding import load
-from stages.heads.checkpoint import Checkpoint, Kept
 from stages.heads.dataset import Dataset
-from stages.heads.epochs import schedule
 from stages.heads.keras_fit import optimizer
-from stages.heads.tuned_spec import FinetuneSpec
 
-BASE = CONFIG[: CONFIG.index("[heads.logreg]")]
-HEADS = """
-[heads.small]
-kind = "dense"
-units = [8]
-dropout = 0.0
-epochs = 3
-learning_rate = 1e-3
-
-[heads.tuned]
-kind = "finetune"
-head = "small"
-from = {start}
-epochs = 3
-batch_size = 8
-learning_rate = {rate}
-"""
 VIEWED = """
 [heads.viewed]
 kind = "finetune"
@@ -58,16 +36,7 @@ learning_rate = 1e-4
 views = true
 refit = true
 """
-VGG = ('name = "VGG16"', 'name = "VGG16"\nlayers = ["block4_pool", "block5_pool"]')
 MOBILE = ('name = "VGG16"', 'name = "MobileNetV2"\nlayers = ["block_14_add", "out_relu"]')
-
-
-def made(folder: Path, base: tuple[str, str], start: str, rate: float, images: int = 18, **others: str) -> Project:
-    """A project that is up to date, with a dense head and one that is fine-tuned."""
-    text = BASE.replace(*base).replace("shard_images", 'dtype = "float32"\nshard_images')
-    project = Project(folder).create(text + HEADS.format(start=start, rate=rate))
-    write_photos(project.photos, {"cat": images, "dog": images, **dict.fromkeys(others, images)})
-    return project
 
 
 def history(project: Project, name: str) -> list[dict[str, float]]:
@@ -246,26 +215,6 @@ def kept(path: Path) -> dict[str, Any]:
         return json.loads(str(file["told"]))
 
 
-def test_a_checkpoint_of_another_head_or_a_damaged_one_is_not_gone_on_with(tmp_path: Path) -> None:
-    shapes = [(2, 3), (3,), ()]
-    state = [np.full(shape, float(i), np.float32) for i, shape in enumerate(shapes)]
-    checkpoint = Checkpoint(tmp_path / "checkpoint.npz", "key")
-    checkpoint.write(Kept([{"loss": 1.0}], 1, 2.0, 3, state, state[:2]))
-    found = checkpoint.read(shapes, 2)
-    assert found is not None and found.history == [{"loss": 1.0}] and found.images_read == 3
-    assert all(np.array_equal(a, b) for a, b in zip(found.state, state, strict=True))
-    assert Checkpoint(checkpoint.path, "other").read(shapes, 2) is None
-    assert checkpoint.read([(2, 3), (4,), ()], 2) is None and checkpoint.read(shapes[:2], 3) is None
-    whole = checkpoint.path.read_bytes()
-    checkpoint.path.write_bytes(whole[:-100])
-    assert checkpoint.read(shapes, 2) is None
-    at = whole.index(state[1].tobytes())
-    checkpoint.path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
-    assert checkpoint.read(shapes, 2) is None
-    checkpoint.path.unlink()
-    assert checkpoint.read(shapes, 2) is None
-
-
 def test_it_is_streamed_where_memory_does_not_hold_the_activations(tuned: Project, tmp_path: Path) -> None:
     shutil.copytree(tuned.folder, tmp_path / "project", symlinks=True)
     project = Project(tmp_path / "project")
@@ -275,101 +224,6 @@ def test_it_is_streamed_where_memory_does_not_hold_the_activations(tuned: Projec
     assert outcome.code == 0 and "36 rows of block4_pool do not fit into 0.0 MB; they are streamed" in outcome.out
     for row, other in zip(history(project, "tuned"), history(tuned, "tuned"), strict=True):
         assert row["val_loss"] == pytest.approx(other["val_loss"], abs=0.2)  # another order of batches
-
-
-def test_the_layer_before_is_asked_for_before_anything_is_extracted(tmp_path: Path) -> None:
-    project = made(tmp_path / "project", ("VGG16", "VGG16"), "1", 1e-6)
-    said = (
-        "[heads.tuned] from: training begins with 'block5_conv1', on the activations of 'block4_pool' (2 × 2 × 512, 4.1 kB an image as "
-        'float16), which VGG16 does not extract; set layers = ["block4_pool", "block5_pool"] in the base'
-    )
-    for command in (["features"], ["features", "--dry-run"]):
-        outcome = project.headstart(*command)
-        assert outcome.code == 1 and said in outcome.out and outcome.extracted == 0
-    project.edit(*VGG)
-    assert "36 images to extract" in project.headstart("features", "--dry-run").out
-    assert project.headstart("features").extracted == 36
-
-
-@pytest.mark.parametrize(
-    ("start", "message"),
-    [
-        ('"block5_conv9"', "from: VGG16 has no layer 'block5_conv9' up to 'block5_pool' (did you mean 'block5_conv"),
-        ('"block5_pool"', "nothing can be trained from 'block5_pool' to 'block5_pool'"),
-        ('"block1_conv1"', "the whole of VGG16 would be trained, from the image on"),
-        ("6", "VGG16 has 5 blocks (block1, block2, block3, …), found 6"),
-    ],
-)
-def test_a_start_that_cannot_be(project: Project, start: str, message: str) -> None:
-    project.config.write_text(project.config.read_text() + HEADS.format(start=start, rate=1e-6))
-    outcome = project.headstart("heads")
-    assert outcome.code == 1 and message in outcome.out, outcome.out
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (('head = "small"', 'head = "logreg"'), 'expected a head of kind "dense", found \'logreg\', which is one of kind "sklearn"'),
-        (('head = "small"', 'head = "smal"'), "head: no head 'smal' (did you mean 'small'?)"),
-        (("units = [8]", "units = [8]\nrefit = true"), "head: 'small' has refit = true"),
-        (("units = [8]", 'units = [8]\nlayers = ["block4_pool", "block5_pool"]'), "expected a head on one layer, found 'small'"),
-        (('head = "small"', 'head = "small"\nlayers = ["block5_pool"]'), "layers: follow from head and from; leave them out"),
-        (("from = 1", "from = 0"), "[heads.tuned] from: expected a layer, or a number of last blocks from 1 on, found 0"),
-        (("from = 1", "from = 1\nwarmup = 3.0"), "warmup: expected fewer than the 3 epochs, found 3"),
-        (("from = 1", "from = 1\nviews = true"), "views: expected augmented views of the base 'base'"),
-        (("[heads.tuned]", "[sweeps.tune]\nhead = \"tuned\"\ncv = 2\n[heads.tuned]"), "cv: the head that 'tuned' begins with has seen all"),
-    ],
-)  # fmt: skip
-def test_a_table_that_cannot_be(tmp_path: Path, edit: tuple[str, str], message: str) -> None:
-    text = CONFIG.replace(*VGG) + HEADS.format(start="1", rate=1e-6)
-    assert edit[0] in text
-    (tmp_path / "c.toml").write_text(text.replace(*edit))
-    with pytest.raises(ConfigError) as error:
-        load_config(tmp_path / "c.toml")
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "start", "before"),
-    [
-        ("VGG16", 2, "block3_pool"),
-        ("ResNet50", 1, "conv5_block2_out"),
-        ("ResNet50", "conv5_block1_1_conv", "conv4_block6_out"),
-        ("MobileNetV2", "Conv_1", "block_16_project_BN"),
-        ("EfficientNetB0", 1, "block6d_add"),
-        ("DenseNet121", 1, "conv5_block15_concat"),
-    ],
-)
-def test_where_one_tensor_separates_a_base(name: str, start: int | str, before: str) -> None:
-    spec = BaseSpec.model_validate({"name": name, "weights": "random", "input_size": 32})
-    base = build(spec, Weights(spec, Path("nowhere")), "float32")
-    tail = found_tail(base, spec, start, spec.cuts[-1])
-    assert tail.before == before
-    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
-    halves = part_between(base, before, tail.end)(
-        part_between(base, None, before)(images, training=False), training=False
-    )
-    whole = np.array(base(images, training=False))
-    assert np.abs(np.array(halves) - whole).max() <= 1e-4 * np.abs(whole).max()
-
-
-def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:
-    spec = BaseSpec.model_validate({"name": "ResNet50", "weights": "random", "input_size": 32})
-    with pytest.raises(BaseError, match=r"before 'conv5_block3_2_conv', .* can be cut are 'conv5_block3_1_conv'$"):
-        tail_of(spec, Weights(spec, Path("nowhere")), "conv5_block3_2_conv", "conv5_block3_out")
-
-
-def test_schedules_are_keras_s_and_end_where_they_should() -> None:
-    def rates(**options: Any) -> list[float]:
-        spec = FinetuneSpec.model_validate(
-            {"kind": "finetune", "head": "h", "learning_rate": 1.0, "epochs": 4, **options}
-        )
-        found = schedule(spec, 10)
-        return [float(found(step)) for step in (0, 5, 10, 25, 40)]
-
-    assert rates(warmup=1.0) == pytest.approx([0, 0.5, 1, 1, 1])
-    assert rates(cosine=True) == pytest.approx([1, 0.962, 0.854, 0.309, 0], abs=1e-3)
-    assert rates(warmup=1.0, cosine=True) == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
 
 
 def test_a_sweep_varies_where_training_begins(tuned: Project, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import HEADSTART, ROOT, Project, result, trials, write_image
-from tuned_project import VGG, made
+from tuned_project import TINY, VGG, made
 
 from headstart import load_features, load_head, load_image_model
 from pipeline.config import load_config
@@ -29,14 +29,13 @@ VIEWED = """
 [heads.viewed]
 kind = "finetune"
 head = "small"
-from = "block_15_expand"
+from = "block2_conv"
 epochs = 2
 batch_size = 8
 learning_rate = 1e-4
 views = true
 refit = true
 """
-MOBILE = ('name = "VGG16"', 'name = "MobileNetV2"\nlayers = ["block_14_add", "out_relu"]')
 
 
 def history(project: Project, name: str) -> list[dict[str, float]]:
@@ -93,9 +92,9 @@ def test_it_is_equal_to_training_end_to_end(tuned: Project) -> None:
 
 
 @pytest.fixture(scope="module")
-def mobile(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """With shortcuts, batch normalisation, and three classes."""
-    project = made(tmp_path_factory.mktemp("mobile") / "project", MOBILE, "2", 1e-4, bird="")
+    project = made(tmp_path_factory.mktemp("tiny") / "project", TINY, "2", 1e-3, bird="")
     project.edit("[cache]", "views = 1\n[cache]")
     project.config.write_text(project.config.read_text() + VIEWED)
     outcome = project.make("heads")
@@ -103,20 +102,20 @@ def mobile(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def test_it_is_so_with_shortcuts_batch_normalisation_and_three_classes(mobile: Project) -> None:
-    expected, found = end_to_end(mobile, "tuned", "block_15_expand"), history(mobile, "tuned")
+def test_it_is_so_with_shortcuts_batch_normalisation_and_three_classes(tiny: Project) -> None:
+    expected, found = end_to_end(tiny, "tuned", "block2_conv"), history(tiny, "tuned")
     assert abs(found[0]["loss"] - found[2]["loss"]) > 0.01
     for row, other in zip(found, expected, strict=True):
         assert {name: row[name] for name in other} == pytest.approx(other, abs=1e-3)
-    assert result(mobile, "heads", "tuned")["tuned"] == {"from": "block_15_expand", "to": "out_relu"}
+    assert result(tiny, "heads", "tuned")["tuned"] == {"from": "block2_conv", "to": "block3_out"}
 
 
-def test_it_draws_cached_views_and_can_be_refitted(mobile: Project) -> None:
-    found, plain = result(mobile, "heads", "viewed"), result(mobile, "heads", "tuned")
+def test_it_draws_cached_views_and_can_be_refitted(tiny: Project) -> None:
+    found, plain = result(tiny, "heads", "viewed"), result(tiny, "heads", "tuned")
     assert found["spec"]["views"] and found["images_read"] == 0 and found["base_key"] != plain["base_key"]
-    one, other = history(mobile, "viewed")[0], history(mobile, "tuned")[0]
+    one, other = history(tiny, "viewed")[0], history(tiny, "tuned")[0]
     assert abs(one["loss"] - other["loss"]) > 1e-4  # the same batches, of which some images are another view
-    best = history(mobile, "viewed")[found["best_epoch"] - 1]
+    best = history(tiny, "viewed")[found["best_epoch"] - 1]
     assert found["metrics"]["validation"]["log_loss"] == pytest.approx(best["val_loss"], abs=1e-4)
 
 
@@ -171,10 +170,10 @@ epochs = 3""",
 LONG = (
     """epochs = 3
 batch_size = 8
-learning_rate = 0.0001""",
+learning_rate = 0.001""",
     """epochs = 8
 batch_size = 8
-learning_rate = 0.0001
+learning_rate = 0.001
 optimizer = "adam"
 mixup = 0.2
 warmup = 1.5
@@ -184,14 +183,16 @@ refit = true""",
 )
 
 
-def test_a_killed_run_goes_on_at_the_next_epoch_and_ends_as_one_that_was_not(mobile: Project, tmp_path: Path) -> None:
-    shutil.copytree(mobile.folder, tmp_path / "killed", symlinks=True)
+def test_a_killed_run_goes_on_at_the_next_epoch_and_ends_as_one_that_was_not(tiny: Project, tmp_path: Path) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "killed", symlinks=True)
     killed = Project(tmp_path / "killed")
     killed.edit(*CHANCE)
     killed.edit(*LONG)
     shutil.copytree(killed.folder, tmp_path / "whole", symlinks=True)
     whole = Project(tmp_path / "whole")
-    process = subprocess.Popen([*HEADSTART, "heads"], cwd=killed.folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        [*HEADSTART, "heads", "tuned"], cwd=killed.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     checkpoint = killed.artifacts / "heads" / "tuned" / "checkpoint.npz"
     while process.poll() is None and not (checkpoint.exists() and len(kept(checkpoint)["history"]) > 3):
         time.sleep(0.02)
@@ -200,9 +201,9 @@ def test_a_killed_run_goes_on_at_the_next_epoch_and_ends_as_one_that_was_not(mob
     done = len(kept(checkpoint)["history"])
     assert 3 < done < 8
     assert result(killed, "heads", "tuned")["epochs"] == 3  # the head of before, until there is another
-    outcome = killed.headstart("heads")
+    outcome = killed.headstart("heads", "tuned")
     assert outcome.code == 0 and f"head tuned: goes on after epoch {done} of 8" in outcome.out
-    assert whole.headstart("heads").code == 0
+    assert whole.headstart("heads", "tuned").code == 0
     assert history(killed, "tuned") == [pytest.approx(row, abs=1e-5) for row in history(whole, "tuned")]
     broken, other = (result(each, "heads", "tuned") for each in (killed, whole))
     assert broken["best_epoch"] == other["best_epoch"] and broken["epochs"] == 8
@@ -215,29 +216,29 @@ def kept(path: Path) -> dict[str, Any]:
         return json.loads(str(file["told"]))
 
 
-def test_it_is_streamed_where_memory_does_not_hold_the_activations(tuned: Project, tmp_path: Path) -> None:
-    shutil.copytree(tuned.folder, tmp_path / "project", symlinks=True)
+def test_it_is_streamed_where_memory_does_not_hold_the_activations(tiny: Project, tmp_path: Path) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "project", symlinks=True)
     project = Project(tmp_path / "project")
     project.edit("shard_images", "memory = 1000\nshard_images")
     shutil.rmtree(project.artifacts / "heads" / "tuned")
     outcome = project.headstart("heads")
-    assert outcome.code == 0 and "36 rows of block4_pool do not fit into 0.0 MB; they are streamed" in outcome.out
-    for row, other in zip(history(project, "tuned"), history(tuned, "tuned"), strict=True):
+    assert outcome.code == 0 and "54 rows of block1_out do not fit into 0.0 MB; they are streamed" in outcome.out
+    for row, other in zip(history(project, "tuned"), history(tiny, "tuned"), strict=True):
         assert row["val_loss"] == pytest.approx(other["val_loss"], abs=0.2)  # another order of batches
 
 
-def test_a_sweep_varies_where_training_begins(tuned: Project, tmp_path: Path) -> None:
-    shutil.copytree(tuned.folder, tmp_path / "project", symlinks=True)
+def test_a_sweep_varies_where_training_begins(tiny: Project, tmp_path: Path) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "project", symlinks=True)
     project = Project(tmp_path / "project")
-    grid = '[sweeps.start]\nhead = "tuned"\nrepeats = 2\ngrid = { from = ["block5_conv1", "block5_conv2"] }\n'
+    grid = '[sweeps.start]\nhead = "tuned"\nrepeats = 2\ngrid = { from = ["block2_conv", "block3_conv"] }\n'
     project.config.write_text(project.config.read_text() + grid)
     outcome = project.headstart("sweep")
     # What the second begins with is not in the cache.
-    assert outcome.code == 1 and "'block5_conv1' (2 × 2 × 512, 4.1 kB" in outcome.out, outcome.out
-    assert outcome.trained == ["start"] and result(project, "heads", "start")["tuned"]["from"] == "block5_conv1"
+    assert outcome.code == 1 and "'block2_out' (15 × 15 × 8, 3.6 kB" in outcome.out, outcome.out
+    assert outcome.trained == ["start"] and result(project, "heads", "start")["tuned"]["from"] == "block2_conv"
     found = {row["from"]: row for row in trials(project, "start")}
-    assert found["block5_conv1"]["accuracy"] and not found["block5_conv2"]["accuracy"]
-    project.edit(', "block5_conv2"', "")
+    assert found["block2_conv"]["accuracy"] and not found["block3_conv"]["accuracy"]
+    project.edit(', "block3_conv"', "")
     assert "1 trial, 1 of them known before" in project.headstart("sweep").out
     assert not list(project.artifacts.rglob("checkpoint*"))
 

@@ -62,7 +62,8 @@ def finetuned_head(task: HeadTask, data: Dataset, progress: Progress) -> Spoken:
     spec, origin = task.spec, task.origin
     assert isinstance(spec, FinetuneSpec) and origin and origin.spec and origin.weights
     base, weights, (folder,) = origin.spec, origin.weights, task.needs.values()
-    tail = tail_of(base, weights, spec.start, task.layers[-1])
+    built = [build(base, weights, "float32")]  # taken once: training changes it
+    tail = found_tail(built[0], base, spec.start, task.layers[-1])
     _check_there(tail, list(data.stores))
     source = data.source(spec.pool, [tail.before], spec.views)
     if not source.whole:
@@ -79,7 +80,7 @@ def finetuned_head(task: HeadTask, data: Dataset, progress: Progress) -> Spoken:
 
     def model() -> Any:
         dense = DenseHead.load(folder / f"model{MODEL_SUFFIX['dense']}", begun, data.classes)
-        return finetuned(build(base, weights, "float32"), tail, dense)
+        return finetuned(built.pop() if built else build(base, weights, "float32"), tail, dense)
 
     def batches(rows: NDArray[np.int64]) -> FeatureBatches:
         return FeatureBatches(source, tail.shape, spec, rows, data.rows("validation"), len(data.classes))

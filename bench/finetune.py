@@ -36,7 +36,7 @@ from stages.heads.checkpoint import Checkpoint
 from stages.heads.dense import DenseHead
 from stages.heads.epochs import train
 from stages.heads.keras_fit import optimizer
-from stages.heads.tuned import finetuned, from_pixels
+from stages.heads.tuned import finetuned, images_of, prepared
 from stages.heads.tuned_spec import FinetuneSpec
 from stages.progress import SILENT
 from stages.training.source import InMemory
@@ -112,10 +112,10 @@ def main() -> None:
     tune = FinetuneSpec.model_validate(SPEC | {"from": "block5_conv1", "epochs": arguments.rounds + 1})
     ours = finetuned(base, tail, head())
     another = build(spec, weights, "float32")
-    theirs = from_pixels(another, spec, tail.before, finetuned(another, tail, head()))
-    # ``from_pixels`` calls the head as in use, and dropout is to be active here.
-    inner = theirs.layers[-1]
-    theirs = keras.Model(theirs.input, inner(theirs.layers[-2].output))
+    pixels = images_of(spec.input_size)
+    # Dropout of the head is active, so this is not ``from_pixels``, which is for a head that is in use.
+    features = part_between(another, None, tail.before)(prepared(pixels, spec), training=False)
+    theirs = keras.Model(pixels, finetuned(another, tail, head())(features))
     theirs.compile(optimizer(tune), "binary_crossentropy", metrics=["accuracy"], jit_compile=False)
     first, last = images[:rows], images[rows:]
     target = y[:, None].astype(np.float32)
@@ -124,11 +124,11 @@ def main() -> None:
         theirs.fit(first, target[:rows], validation_data=(last, target[rows:]), batch_size=20, verbose=0)
 
     before = part_between(base, None, tail.before)
-    prepared = [
+    activations = [
         np.array(before(images[i : i + 32].astype(np.float32) - 120.0, training=False))
         for i in range(0, len(images), 32)
     ]
-    source = InMemory(np.concatenate(prepared).reshape(len(images), -1), y)
+    source = InMemory(np.concatenate(activations).reshape(len(images), -1), y)
     batches = FeatureBatches(source, tail.shape, tune, np.arange(rows), np.arange(rows, len(y)), 2)
     same, others = (sum(prod(each.shape) for each in model.trainable_variables) for model in (ours, theirs))
     assert same == others

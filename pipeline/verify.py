@@ -1,6 +1,6 @@
 """``headstart verify``: read everything in the cache, and check it; with ``--images``, compute some of it again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cache.errors import CacheError, DataError
@@ -9,8 +9,9 @@ from cache.store import FeatureStore
 from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import load_graph
-from pipeline.target_features import BaseTarget
+from pipeline.target_features import BaseTarget, LayerTarget, ViewTarget
 from stages.audit.results import read_audit
+from stages.data.views import View
 from stages.heads.results import damaged_files, read_result, read_sweep
 from stages.progress import Progress
 
@@ -68,22 +69,32 @@ def _problems(config: Config, progress: Progress) -> list[str]:
 
 
 def _compared_with_images(config: Config, progress: Progress) -> Iterator[tuple[str, bool]]:
-    """Compute some rows of each store of the configuration again; gives a line for each layer, and whether it is right."""
+    """Compute some rows of each store of the configuration again; gives a line for each layer and view, and whether it is right."""
     graph = load_graph(config, progress=progress)
     if not graph.images_here:
         raise DataError(f"{config.data.root}: expected the images, found none; run verify --images where they are")
     for target in graph.bases.values():
-        stores = {layer: store for layer, store in target.stores.items() if len(store)}
-        for layer in target.spec.cuts:
-            if layer not in stores:
-                yield f"{_name(target, layer)}: nothing is stored yet", True
-        if not stores:
+        passes = {each.view: _filled(each.layers) for each in (ViewTarget(None, target.layers), *target.views)}
+        for view, stores in passes.items():
+            for layer in target.spec.cuts:
+                if layer not in stores:
+                    yield f"{_name(target, layer, view)}: nothing is stored yet", True
+        if not any(passes.values()):
             continue
         from stages.extract.recheck import recheck
 
-        base = base_as_stored(target, progress, list(stores))
-        for layer, found in recheck(stores, graph.manifest.by_digest, config.data.root, base, progress).items():
-            yield _words(_name(target, layer), stores[layer], base, found)
+        layers = [layer for layer in target.spec.cuts if any(layer in stores for stores in passes.values())]
+        base = base_as_stored(target, progress, layers)
+        for view, stores in passes.items():
+            for layer, found in recheck(
+                stores, graph.manifest.by_digest, config.data.root, base, progress, view
+            ).items():
+                yield _words(_name(target, layer, view), stores[layer], base, found)
+
+
+def _filled(layers: Sequence[LayerTarget]) -> dict[str, FeatureStore]:
+    """The stores of layers that have rows, by layer."""
+    return {each.layer: each.store for each in layers if each.store is not None and len(each.store)}
 
 
 def _words(name: str, store: FeatureStore, base: "FrozenBase", found: "Rechecked") -> tuple[str, bool]:
@@ -103,5 +114,6 @@ def _words(name: str, store: FeatureStore, base: "FrozenBase", found: "Rechecked
     ), False
 
 
-def _name(target: BaseTarget, layer: str) -> str:
-    return f"{target.spec.name if target.name == 'base' else target.name}, {layer}"
+def _name(target: BaseTarget, layer: str, view: View | None) -> str:
+    name = f"{target.spec.name if target.name == 'base' else target.name}, {layer}"
+    return f"{name}, view {view.number}" if view else name

@@ -14,6 +14,7 @@ from conftest import SMALL, Outcome, Project, write_image, write_photos
 from pages import see
 
 from cache import FeatureStore, Manifest
+from cache.shard import read_info, read_shard, write_shard
 from pipeline.config import load_config
 from pipeline.graph import load_graph
 
@@ -159,6 +160,20 @@ def test_a_damaged_view_is_extracted_again(project: Project) -> None:
     assert project.headstart("verify").code == 1
     outcome = report(project)
     assert 0 < outcome.extracted <= len(training(project)) and outcome.trained == []
+
+
+def test_views_that_are_whole_and_wrong_are_found_by_computing_them_again(project: Project) -> None:
+    outcome = project.headstart("verify", "--images")
+    assert outcome.code == 0 and outcome.out.count(" rows computed again from the images") == 3, outcome.out
+    first, second = stores(project)
+    for path, other in zip(second.shards(), first.shards(), strict=True):
+        table = read_shard(path)[1]
+        assert read_shard(other)[1].sha256 == table.sha256
+        write_shard(path, read_shard(other)[0].copy(), table, read_info(path))  # the rows of another view
+    assert project.headstart("verify").code == 0
+    outcome = project.headstart("verify", "--images")
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("wrong: ")]
+    assert outcome.code == 1 and line.startswith("wrong: VGG16, block5_pool, view 2: ")
 
 
 def test_heads_on_views_need_a_base_with_some(project: Project) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from cache.manifest import ImageRecord
 from cache.store import FeatureStore
 from stages.bases.frozen import FrozenBase
+from stages.data.views import View
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.extract.drift import relative_errors
 from stages.progress import Progress
@@ -36,8 +37,9 @@ def recheck(
     root: Path,
     base: FrozenBase,
     progress: Progress,
+    view: View | None = None,
 ) -> dict[str, Rechecked]:
-    """Compute some rows of each layer's store again, and compare; nothing is written.
+    """Compute some rows of each layer's store again, of the images or of one ``view`` of them, and compare; nothing is written.
 
     ``known`` says by SHA-256 where the images are, below ``root``; those that changed or cannot be read are left out. Raises DamageError
     for a damaged shard.
@@ -45,7 +47,7 @@ def recheck(
     wanted = {record.sha256: record for store in stores.values() for record in spread(store, known)}
     found = {layer: Rechecked() for layer in stores}
     with progress.task("Computing features again", len(wanted)) as advance:
-        for batch in decoded_batches(root, list(wanted.values()), base.spec, base.batch_size, Rejected()):
+        for batch in decoded_batches(root, list(wanted.values()), base.spec, base.batch_size, Rejected(), view):
             here = base(batch.images)
             for layer, store in stores.items():
                 rows = [row for row, record in enumerate(batch.records) if record.sha256 in store]

@@ -2,78 +2,23 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project, result, write_image, write_photos
+from conftest import ROOT, Project, result, write_image, write_photos
+from ensembles import ALL, CONFIG
 
 from cache.errors import HeadError
 from cache.files import read_sealed
 from headstart import load_features, load_head
 from pipeline.config import load_config
 from stages.heads.ensemble import EnsembleHead
-
-CONFIG = """
-[data]
-root = "photos"
-seed = 1
-
-[bases.a]
-name = "VGG16"
-input_size = 32
-weights = "random"
-precision = "float32"
-batch_size = 8
-layers = ["block4_pool", "block5_pool"]
-
-[bases.b]
-name = "VGG16"
-input_size = 40
-weights = "random"
-precision = "float32"
-batch_size = 8
-
-[heads.mix]
-kind = "ensemble"
-heads = ["small", "logreg@a", "logreg@b"]
-
-[heads.logreg]
-kind = "sklearn"
-estimator = "LogisticRegression"
-base = ["a", "b"]
-
-[heads.ridge]
-kind = "sklearn"
-estimator = "RidgeClassifierCV"
-refit = true
-
-[heads.small]
-kind = "dense"
-layers = ["block4_pool", "block5_pool"]
-pool = "avg"
-units = [8]
-epochs = 4
-dropout = 0.0
-optimizer = "adam"
-learning_rate = 1e-2
-
-[heads.weighted]
-kind = "ensemble"
-heads = ["logreg@a", "ridge"]
-weights = "validation"
-
-[heads.best]
-kind = "ensemble"
-sweep = "width"
-best = 2
-
-[sweeps.width]
-head = "small"
-grid = { units = [[], [4], [8]] }
-"""
-ALL = ["best", "logreg@a", "logreg@b", "mix", "ridge", "small", "weighted", "width"]
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +207,26 @@ def test_what_a_killed_run_left_is_kept_and_leftovers_go(mine: Project) -> None:
     outcome = mine.headstart("heads")
     assert outcome.trained == ["best"] and "trials of sweep" not in outcome.out, outcome.out
     assert sorted(path.name for path in (folder / "heads").iterdir()) == ["width-1", "width-2"]
+
+
+@pytest.mark.parametrize("at", ["heads/width-2/predictions.csv", "model.json", "result.json"])
+def test_a_kill_while_it_is_made_costs_what_was_not_done(mine: Project, at: str) -> None:
+    """SIGKILL at the moment when a file of it, or of a trial that is trained for it, is put into its place."""
+    folder = mine.artifacts / "heads" / "best"
+    expected = result(mine, "heads", "best")["metrics"]
+    shutil.rmtree(folder)
+    code = (
+        "import os, signal, sys\nfrom pipeline.cli import main\nreal = os.replace\n"
+        f"def replace(a, b):\n    if str(b).endswith('heads/best/{at}'): os.kill(os.getpid(), signal.SIGKILL)\n    real(a, b)\n"
+        "os.replace = replace\nsys.argv = ['headstart', 'heads', 'best']\nmain()"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=mine.folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert killed.returncode == -signal.SIGKILL and not (folder / "result.json").exists()
+    outcome = mine.headstart("heads")
+    assert outcome.trained == ["best"], outcome.out
+    assert ("trial of sweep width trained for best" in outcome.out) == (at != "model.json" and at != "result.json")
+    assert mine.headstart("verify").code == 0 and not list(mine.artifacts.rglob(".tmp-*"))
+    assert result(mine, "heads", "best")["metrics"] == expected
 
 
 def test_a_head_that_cannot_be_trained_keeps_its_ensembles_from_it_and_no_others(mine: Project) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from conftest import Project
-from test_ensemble import CONFIG
+from ensembles import CONFIG
 
 from stages.heads.ensemble import best_weights, too_good
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import HeadError
-from cache.files import remove_temporaries, write_text
+from cache.files import write_text
 from cache.manifest import SPLITS
 from stages.heads.calibration import EPSILON, cooled, log_probabilities
 from stages.heads.dataset import Dataset
@@ -246,7 +246,6 @@ def _take(folders: Mapping[str, Path], results: Mapping[str, dict[str, Any]], fo
         files = [*results[name]["files"], "result.json"]
         taken += [f"{HEADS}/{name}/{file}" for file in files]
         if source == home / name:
-            remove_temporaries(source)
             continue
         shutil.rmtree(home / name, ignore_errors=True)
         (home / name).mkdir()

@@ -225,7 +225,8 @@ def test_a_kill_while_it_is_made_costs_what_was_not_done(mine: Project, at: str)
     outcome = mine.headstart("heads")
     assert outcome.trained == ["best"], outcome.out
     assert ("trial of sweep width trained for best" in outcome.out) == (at != "model.json" and at != "result.json")
-    assert mine.headstart("verify").code == 0 and not list(mine.artifacts.rglob(".tmp-*"))
+    assert mine.headstart("verify").code == 0 and mine.headstart("prune", "--yes").code == 0
+    assert not list(mine.artifacts.rglob(".tmp-*"))
     assert result(mine, "heads", "best")["metrics"] == expected
 
 

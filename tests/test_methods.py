@@ -22,9 +22,17 @@ def timed(head: HeadSummary, seconds: float) -> HeadSummary:
     return replace(head, result=head.result | {"seconds": seconds})
 
 
+# What specs of these kinds have beside those of a baseline, as far as the page tells of it.
+SPECS: dict[str, dict[str, Any]] = {
+    "cnn": {"filters": [4, 8], "units": [8]},
+    "finetune": {"head": "logreg", "from": 1},
+    "end_to_end": {"units": [8], "from": None},
+}
+
+
 def as_kind(head: HeadSummary, name: str, kind: str, seconds: float, views: bool = False, **told: Any) -> HeadSummary:
     """The head as one of another kind would be told of."""
-    spec = {**head.result["spec"], "kind": kind, "views": views}
+    spec = {**head.result["spec"], "kind": kind, "views": views, **SPECS.get(kind, {})}
     return replace(
         head, name=name, result={**head.result, "head": name, "kind": kind, "spec": spec, "seconds": seconds, **told}
     )
@@ -46,7 +54,15 @@ def test_each_method_has_its_best_head_with_seconds_images_and_cost(data: Report
         *data.heads,
         as_kind(logreg, "viewed", "sklearn", 4.0, views=True),
         as_kind(stump, "scratch", "cnn", 60.0, images_read=2700, base="", layers=[]),
-        as_kind(ridge, "tuned", "finetune", 30.0, images_read=0, needs={"logreg": {"key": "k", "predictions": "p"}}),
+        as_kind(
+            ridge,
+            "tuned",
+            "finetune",
+            30.0,
+            images_read=0,
+            tuned={"from": "block5_conv1"},
+            needs={"logreg": {"key": "k", "predictions": "p"}},
+        ),
         as_kind(ridge, "whole", "end_to_end", 90.0, images_read=1800),
     ]
     found = rows(replace(data, heads=heads, cost=CostSpec(per_hour=3600)), tmp_path / "i.html")

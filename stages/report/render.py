@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cache.files import write_text
@@ -29,7 +29,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
     Raises HeadError for a head whose ``predictions.csv`` or ``history.csv`` cannot be read.
     """
-    write_text(path, _environment().get_template("page.html.j2").render(_context(data)) + "\n")
+    write_text(path, environment().get_template("page.html.j2").render(_context(data)) + "\n")
 
 
 def _context(data: ReportData) -> dict[str, Any]:
@@ -60,9 +60,10 @@ def _context(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def environment(*packages: str) -> Environment:
+    """The templates of other packages, which may include those of the report, or of the report alone."""
     environment = Environment(
-        loader=PackageLoader("stages.report"),
+        loader=ChoiceLoader([PackageLoader(each) for each in (*packages, "stages.report")]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

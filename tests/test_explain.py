@@ -110,8 +110,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
     keras.Model(inputs, second).save(project.folder / "mine.keras")
     (project.folder / "own.py").write_text(OWN)
     write_image(project.folder / "new.png", 91)
-    outcome = project.make("heads")
-    assert outcome.code == 0, outcome.out
+    for command in ("features", "heads"):
+        outcome = project.headstart(command)
+        assert outcome.code == 0, outcome.out
     return project
 
 
@@ -260,3 +261,24 @@ def test_the_pattern_of_a_filter_drives_it_up(trained: Project) -> None:
         (means,) = base(np.stack([cell.pictures[0]]))["second"].mean(axis=(1, 2))
         (before,) = base(grey)["second"].mean(axis=(1, 2))
         assert means[channel] > before[channel]
+
+
+def test_the_report_shows_where_the_head_looked_only_where_that_is_asked(trained: Project, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "project", symlinks=True)
+    project = Project(tmp_path / "project")
+    text = project.config.read_text()
+    # A head that was hardly trained makes mistakes.
+    start, end = text.index("[heads.hidden]"), text.index("[heads.own]")
+    project.config.write_text(text[: text.index("[heads.average]")] + text[start:end])
+    page = project.artifacts / "report" / "index.html"
+    assert project.headstart("report").code == 0
+    plain = page.read_text()
+    assert "labelled <b>" in plain and "what spoke for" not in plain and '"maps"' not in plain
+    with open(project.config, "a") as file:
+        file.write("[report]\nmaps = true\n")
+    assert "maps of the mistakes were switched on or off" in project.headstart("status").out
+    assert project.headstart("report").code == 0
+    assert page.read_text().count('alt="what spoke for') == plain.count("labelled <b>") > 0
+    assert "report: up to date" in project.headstart("report").out
+    project.edit("maps = true", "maps = false")
+    assert project.headstart("report").code == 0 and page.read_text() == plain

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Rows = NDArray[np.float16] | NDArray[np.float32]
 
 # Numbers in a block: as float32 they stay in the processor's cache, so that a row is read from memory once, in two bytes a number.
-BLOCK = 2**17
+BLOCK = 2**18
 # What a float16's bits, moved to the place of a float32's, are too small by: the exponents are counted from 15 and from 127.
 SHIFTED = 2.0**112
 # So many more are compared in float64: products of float32 may exchange two rows that are as near.

@@ -32,3 +32,72 @@ def predict(
     printed(lines)
     if not complete:
         raise typer.Exit(1)
+
+
+@command()
+def explain(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Image files or folders.")] = None,
+    head: Annotated[str | None, typer.Option(help="The head that is asked; left out, the best on validation.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--class", help="The class; left out, the one that is predicted.")
+    ] = None,
+    occlusion: Annotated[
+        bool, typer.Option("--occlusion", help="Hide parts of the image, too, and see what the head says then.")
+    ] = False,
+    features: Annotated[str | None, typer.Option(help="Draw an image's feature maps at this layer instead.")] = None,
+    filters: Annotated[str | None, typer.Option(help="Draw what the filters of this layer answer to instead.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base of that layer; left out, the first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The picture (PNG); left out, in artifacts/explain.")] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Draw what in an image speaks for a class, or what a layer of the base sees."""
+    from pipeline.explain import explained_lines
+    from pipeline.explain_layer import layer_lines
+
+    if features or filters:
+        lines, complete = layer_lines(*opened(config), paths or [], features, filters, base, out)
+    else:
+        lines, complete = explained_lines(*opened(config), paths or [], head, label, occlusion, out)
+    printed(lines)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@command()
+def similar(
+    paths: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    count: Annotated[int, typer.Option("--count", "-k", help="So many images for each.", min=1)] = 10,
+    base: Annotated[str | None, typer.Option(help="The base whose features are compared; left out, the first.")] = None,
+    layer: Annotated[str | None, typer.Option(help="The layer of it; left out, the last that is extracted.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a CSV file with a line for each image that is found.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page of thumbnails (HTML).")] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Find the images of the data that are most like others."""
+    from pipeline.similar import similar_lines
+
+    lines, complete = similar_lines(*opened(config), paths, base, layer, count, csv, page)
+    printed(lines)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@command()
+def label_next(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Image files or folders; left out, the unlabelled images of the data folder."),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-k", help="So many images.", min=1)] = 50,
+    head: Annotated[str | None, typer.Option(help="The head that is unsure; left out, the best on validation.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a CSV file with a line for each image.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page of thumbnails (HTML).")] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Say which unlabelled images to label next."""
+    from pipeline.label_next import label_next_lines
+
+    lines, complete = label_next_lines(*opened(config), paths or [], head, count, csv, page)
+    printed(lines)
+    if not complete:
+        raise typer.Exit(1)

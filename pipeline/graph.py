@@ -79,6 +79,7 @@ class Graph:
                 "sweeps": {name: digest_json(each.result) for name, each in self.sweeps.items() if each.done},
             }
             | ({} if metric == "accuracy" else {"metric": metric})
+            | ({"maps": True} if self.config.report.maps else {})
         )
 
     @cached_property

@@ -65,7 +65,7 @@ def predict_lines(
     # Before hours of predicting, as it may be an error.
     form = form_of(graph.manifest.layout, config.data.root, [str(name) for name in model.classes_]) if csv else None
     takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
-    sources = {name: _source(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
+    sources = {name: source_of(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
     temperature = result.get("temperature", 1.0)
     recipe, seed = config.views.whole, config.views.seed
     every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
@@ -81,7 +81,8 @@ def predict_lines(
     return [*_lines(left_out), *write_submission(csv, predictions, form)], complete
 
 
-def _source(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress) -> "Source":
+def source_of(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress) -> "Source":
+    """What a head takes of the images of this name, or of the features of the base of this name."""
     from stages.predict.pixels import images_named
     from stages.predict.predict import Source
 

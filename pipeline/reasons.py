@@ -134,6 +134,7 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
         "bases": "the base changed",
         "sweeps": "a sweep has another result",
         "metric": "heads are ranked by another score",
+        "maps": "maps of the mistakes were switched on or off",
         "audit": "the audit has another result",
         "cost": "the cost of an hour changed",
     }

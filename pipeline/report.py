@@ -1,5 +1,8 @@
 """``headstart report``: the page of what was trained."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from cache.errors import HeadError
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
@@ -7,8 +10,14 @@ from pipeline.target_features import BaseTarget
 from stages.bases.licences import licence_of
 from stages.bases.weights import note
 from stages.heads.looks import test_looks
-from stages.progress import Progress
+from stages.progress import SILENT, Progress
 from stages.report.data import AuditSummary, BaseSummary, HeadSummary, ReportData
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.explain import Looker
 
 
 def write_stale(config: Config, progress: Progress) -> Graph:
@@ -23,14 +32,14 @@ def write_stale(config: Config, progress: Progress) -> Graph:
     if graph.report_reasons:
         from stages.report.render import write_report
 
-        write_report(graph.report_path, report_data(graph))
+        write_report(graph.report_path, report_data(graph, progress))
         progress.say(f"report: written → {graph.report_path}")
     else:
         progress.say("report: up to date")
     return graph
 
 
-def report_data(graph: Graph) -> ReportData:
+def report_data(graph: Graph, progress: Progress = SILENT) -> ReportData:
     """Everything that the page shows."""
     return ReportData(
         title=graph.config.data.root.name,
@@ -49,7 +58,33 @@ def report_data(graph: Graph) -> ReportData:
         sweeps=[sweep.done for sweep in graph.sweeps.values() if sweep.done],
         cost=graph.config.cost,
         audit=AuditSummary(graph.audit.folder, graph.audit.result) if graph.audit and graph.audit.result else None,
+        maps=_maps(graph, progress) if graph.config.report.maps and graph.images_here else None,
     )
+
+
+def _maps(graph: Graph, progress: Progress) -> "Callable[[str, str, str], NDArray[np.uint8] | None]":
+    """What draws where a head looked; a head that does not say where is named once."""
+    lookers: dict[str, Looker | None] = {}
+
+    def draw(name: str, path: str, label: str) -> "NDArray[np.uint8] | None":
+        from pipeline.explain import Looker
+        from stages.explain.drawing import overlay
+        from stages.report.pictures import EDGE
+
+        if name not in lookers:
+            lookers[name] = Looker(graph, graph.heads[name], progress)
+        if (looker := lookers[name]) is None:
+            return None
+        file = graph.config.data.root / path
+        try:
+            found = looker.look([file], label, {}, edge=EDGE).get(file)
+        except HeadError as error:
+            lookers[name] = None
+            progress.say(f"report: no maps: {error}")
+            return None
+        return overlay(found[0].image, found[0].map) if found and found[0].map is not None else None
+
+    return draw
 
 
 def _base_summary(base: BaseTarget, layer: str) -> BaseSummary:

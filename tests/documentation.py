@@ -49,5 +49,6 @@ def documented_project(built: Project, folder: Path) -> Project:
     shutil.copytree(built.folder, folder, symlinks=True)
     project = Project(folder)
     write_image(project.folder / "new.jpg", 5)
+    write_image(project.folder / "unlabelled" / "1.jpg", 6)
     project.config.write_text(project.config.read_text() + SWEEP)
     return project

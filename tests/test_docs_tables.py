@@ -116,13 +116,16 @@ def test_every_field_of_a_sweep_is_explained_and_exists(documented: Project) -> 
 
 
 def test_every_command_and_option_is_explained_and_exists(documented: Project) -> None:
-    there = re.findall(r"^  ([a-z]+)  ", documented.headstart("--help").out.partition("Commands:")[2], re.MULTILINE)
+    there = re.findall(r"^  ([a-z-]+)  ", documented.headstart("--help").out.partition("Commands:")[2], re.MULTILINE)
     shown, options = tables("docs/configuration.md", "Commands")
     assert [row[0].strip("| `") for row in shown[1:]] == there
     of_all = {"--config", "--debug", "--help"}
     for row in shown[1:]:
         command = row[0].strip("| `")
-        found = set(re.findall(r"^  (--[a-z-]+)", documented.headstart(command, "--help").out, re.MULTILINE)) - of_all
+        found = (
+            set(re.findall(r"^  (?:-[a-z], )?(--[a-z-]+)", documented.headstart(command, "--help").out, re.MULTILINE))
+            - of_all
+        )
         assert set(re.findall(r"--[a-z-]+", row[-1])) == found, command
     explained = {row[0].strip("| `") for row in options[1:]}
     assert explained == {option for row in shown[1:] for option in re.findall(r"--[a-z-]+", row[-1])}

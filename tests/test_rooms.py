@@ -14,9 +14,11 @@ from conftest import ROOT
 ROOMS = [
     "headstart",
     "pipeline",
+    "stages.search",
     "stages.predict",
     "stages.report",
     "stages.audit",
+    "stages.explain",
     "stages.sweeps",
     "stages.heads",
     "stages.training",

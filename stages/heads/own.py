@@ -18,6 +18,7 @@ from stages.bases.backend import load_keras
 from stages.heads.calibration import log_probabilities, log_softmax
 from stages.heads.head import PREDICT_BATCH, KerasModelHead, Rows
 from stages.heads.keras_fit import best_kept, drawn, loss, metrics, optimizer, told
+from stages.heads.logits import without_activation
 from stages.heads.spec import KerasSpec
 from stages.progress import Progress
 from stages.training.member import class_weights, criterion
@@ -106,26 +107,11 @@ class KerasHead(KerasModelHead):
         """Log-probabilities (n, number of classes), float64: of the logits, wherever the model has its last softmax or sigmoid,
         in a layer of its own or in a nested model; else of the probabilities.
         """
-        keras = load_keras()
-        last = self._core
-        while isinstance(last, keras.Model):
-            # Of operations that are no layers, a functional model alone can have the last.
-            last = (last.layers if isinstance(last, keras.Sequential) else last.operations)[-1]
-        activation = getattr(last, "activation", None)
-        if isinstance(last, keras.layers.Softmax) and last.axis == -1:
-            name, before, after = "call", None, lambda inputs, mask=None: inputs
-        elif activation in (keras.activations.softmax, keras.activations.sigmoid):
-            name, before, after = "activation", activation, keras.activations.linear
-        else:
-            return log_probabilities(self.predict_proba(X))
         expected = self.predict_proba(X[:1])
-        setattr(last, name, after)
-        try:
+        with without_activation(self._core) as found:
             # A layer that the model has in two places is not its end alone.
-            if np.allclose(np.exp(log_softmax(self._called(X[:1]))), expected, atol=1e-4):
+            if found and np.allclose(np.exp(log_softmax(self._called(X[:1]))), expected, atol=1e-4):
                 return log_softmax(self._called(X))
-        finally:
-            setattr(last, name, before) if before else delattr(last, name)
         return log_probabilities(self.predict_proba(X))
 
     def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:

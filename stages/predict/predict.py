@@ -118,22 +118,10 @@ def predict_images(
     remaining = iter(files)
     with progress.task("Predicting", len(files)) as advance:
         while chunk := list(islice(remaining, CHUNK)):
-            digests, reasons = _digests(chunk)
+            digests, reasons = digests_of(chunk)
             by_view = []
             for view in views:
-                features: dict[Taken, dict[str, NDArray[np.float32]]] = {each: {} for each in takes}  # by digest
-                for name, source in sources.items():
-                    of_base = [each for each in features if each.base == name]
-                    stores = source.stores.values()
-                    cached = [digest for digest in digests.values() if all(digest in each for each in stores)]
-                    if cached and stores and view is None:
-                        rows = {layer: store.read(cached) for layer, store in source.stores.items()}
-                        _keep(features, of_base, cached, rows)
-                    known = features[of_base[0]]
-                    if new := {path: digest for path, digest in digests.items() if digest not in known}:
-                        if name not in built:
-                            built[name] = source.make_base()
-                        _extract(new, built[name], features, of_base, reasons, view)
+                features = features_of(digests, takes, sources, built, reasons, view)
                 readable = [path for path in chunk if path not in reasons]
                 taken = [[features[each][digests[path]] for path in readable] for each in takes]
                 by_view.append(_probabilities(readable, taken, head, temperature))
@@ -145,7 +133,36 @@ def predict_images(
     return out
 
 
-def _digests(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+def features_of(
+    digests: Mapping[Path, str],
+    takes: Sequence[Taken],
+    sources: Mapping[str, Source],
+    built: "dict[str, FrozenBase | Images]",
+    reasons: dict[Path, str],
+    view: View | None = None,
+) -> dict[Taken, dict[str, NDArray[np.float32]]]:
+    """What is ``taken`` of image files, by the SHA-256 of their contents: read where the stores have it, else computed and not kept.
+
+    A base that has to be built stays in ``built``, for the next files; why a file gives nothing goes to ``reasons``.
+    """
+    features: dict[Taken, dict[str, NDArray[np.float32]]] = {each: {} for each in takes}
+    for name, source in sources.items():
+        of_base = [each for each in features if each.base == name]
+        stores = source.stores.values()
+        cached = [digest for digest in digests.values() if all(digest in each for each in stores)]
+        if cached and stores and view is None:
+            rows = {layer: store.read(cached) for layer, store in source.stores.items()}
+            _keep(features, of_base, cached, rows)
+        known = features[of_base[0]]
+        if new := {path: digest for path, digest in digests.items() if digest not in known}:
+            if name not in built:
+                built[name] = source.make_base()
+            _extract(new, built[name], features, of_base, reasons, view)
+    return features
+
+
+def digests_of(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+    """The SHA-256 of each file, and for those that cannot be read the reason."""
     digests, reasons = {}, {}
     for path in files:
         if not path.is_file():  # a broken link, or a pipe that would never end

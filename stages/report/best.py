@@ -15,7 +15,7 @@ from stages.heads.predictions import Probabilities, read_probabilities
 from stages.report.board import Row
 from stages.report.figures import confusion_image
 from stages.report.outcomes import Outcome, read_outcome
-from stages.report.pictures import Picture, pictures
+from stages.report.pictures import Draw, Picture, pictures
 from stages.report.trust import Abstention, describe_abstention, reliability_of
 
 # Up to so many classes the confusion matrix is a table that can be read and copied.
@@ -95,8 +95,8 @@ class Best:
     pictures: list[Picture]
 
 
-def describe_best(row: Row, manifest: Manifest, root: Path | None) -> Best:
-    """Read the best head's predictions; on test where there is a test split, else on validation."""
+def describe_best(row: Row, manifest: Manifest, root: Path | None, draw: Draw | None = None) -> Best:
+    """Read the best head's predictions; on test where there is a test split, else on validation. ``draw`` is as in ``pictures``."""
     split = "test" if row.test else "validation"
     classes: list[str] = row.result["classes"]
     outcome = read_outcome(row.head.folder, manifest, classes, split)
@@ -116,7 +116,7 @@ def describe_best(row: Row, manifest: Manifest, root: Path | None) -> Best:
         table=[] if many else _table(outcome.counts, classes),
         image=confusion_image(outcome.counts, classes, label) if many else None,
         pairs=_pairs(outcome, root),
-        pictures=pictures(outcome.mistakes, root),
+        pictures=pictures(outcome.mistakes, root, draw),
     )
 
 

@@ -1,5 +1,6 @@
 """What a report is made of: plain values that its caller collects."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from cache.manifest import Manifest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from stages.bases.spec import BaseSpec
     from stages.extract.cost import CostSpec
 
@@ -61,6 +65,8 @@ class ReportData:
     the data folder, or None where the images are not on this machine; ``parts`` is kept in the page and read back by
     ``read_report_parts``; ``metric`` ranks heads; ``looks`` is how many heads have been scored on these test images in all;
     ``sweeps`` are their ``result.json`` as read; ``audit`` is None where none was run; ``cost`` is None where no cost is configured.
+    ``maps`` draws where a head, by its name, looked for a class in an image, by its path: (height, width, 3) uint8, or None where that
+    cannot be told; it is None itself where no maps are asked for.
     """
 
     title: str
@@ -75,3 +81,4 @@ class ReportData:
     sweeps: list[dict[str, Any]] = field(default_factory=list)
     audit: AuditSummary | None = None
     cost: "CostSpec | None" = None
+    maps: "Callable[[str, str, str], NDArray[np.uint8] | None] | None" = None

@@ -3,19 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cache.files import write_text
 from stages.report import text
 from stages.report.audit import describe_audit
 from stages.report.best import describe_best
-from stages.report.board import leaderboard
+from stages.report.board import Row, leaderboard
 from stages.report.costs import describe_costs
 from stages.report.data import ReportData
 from stages.report.methods import describe_methods
 from stages.report.page import embed_parts
 from stages.report.pairs import compare_with_best
+from stages.report.pictures import Draw
 from stages.report.rescored import as_scored_now
 from stages.report.sections import describe_bases, describe_curves, describe_data, joint_heads, notices
 from stages.report.sweeps import describe_sweep, too_good
@@ -29,7 +30,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
     Raises HeadError for a head whose ``predictions.csv`` or ``history.csv`` cannot be read.
     """
-    write_text(path, _environment().get_template("page.html.j2").render(_context(data)) + "\n")
+    write_text(path, environment().get_template("page.html.j2").render(_context(data)) + "\n")
 
 
 def _context(data: ReportData) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "title": data.title,
         "parts": Markup(embed_parts(data.parts)),
         "board": board,
-        "best": describe_best(board.best, data.manifest, data.root) if board.best else None,
+        "best": describe_best(board.best, data.manifest, data.root, _draw(data, board.best)) if board.best else None,
         "data": describe_data(data, split),
         "bases": bases,
         "costs": describe_costs(bases, joint, board, data.cost),
@@ -60,9 +61,15 @@ def _context(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def _draw(data: ReportData, best: Row) -> Draw | None:
+    maps = data.maps
+    return (lambda mistake: maps(best.head.name, mistake.path, mistake.predicted)) if maps else None
+
+
+def environment(*packages: str) -> Environment:
+    """The templates of other packages, which may include those of the report, or of the report alone."""
     environment = Environment(
-        loader=PackageLoader("stages.report"),
+        loader=ChoiceLoader([PackageLoader(each) for each in (*packages, "stages.report")]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""``[report]``: what heads are ranked by."""
+"""``[report]``: what heads are ranked by, and what the page shows beside that."""
 
 from typing import Literal
 
@@ -8,6 +8,9 @@ Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auc", "top5_accur
 
 
 class ReportSpec(Spec):
-    """``[report]``. ``metric`` is the validation score by which heads are ranked."""
+    """``[report]``. ``metric`` is the validation score by which heads are ranked; with ``maps``, mistakes are shown with where the
+    head looked.
+    """
 
     metric: Metric = "accuracy"
+    maps: bool = False

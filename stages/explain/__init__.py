@@ -1,0 +1,1 @@
+"""What a head looked at: which places of an image speak for a class."""

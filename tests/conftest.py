@@ -1,6 +1,7 @@
 """What the tests share: small folders of real image files, and headstart run as a user runs it."""
 
 import csv
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +29,10 @@ HEADSTART = [sys.executable, "-m", "pipeline"]
 
 # A shell that runs the tests in the background starts them with Ctrl-C ignored, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What trains a head here runs for milliseconds, and compiling it takes a second, half of which is for code that runs quicker.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 
 CONFIG = """
 [data]
@@ -141,6 +147,20 @@ class Outcome:
     def reported(self) -> bool:
         """Whether the report was written."""
         return "report: written" in self.out
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What XLA has compiled serves all processes of this run, which get the folder through their environment."""
+    if "TF_XLA_FLAGS" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="xla")
+        os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={folder.name}"
+        config.add_cleanup(folder.cleanup)
+
+
+def pytest_collection_finish() -> None:
+    """What the tests import stays until they end: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 SLOW = re.compile(r"\b(Project|keras|load_keras|subprocess|train_all)\b")

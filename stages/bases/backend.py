@@ -18,6 +18,7 @@ from cache.errors import HeadstartError
 
 # Seconds that loading Keras and its backend took, once it was done: what stage two spends most of a short run on.
 LOADING: list[float] = []
+_begun = False
 CPU_FLAGS_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 
 
@@ -25,7 +26,9 @@ def load_keras() -> Any:
     """The ``keras`` module. Raises HeadstartError in one line where it cannot be imported."""
     if not os.environ.get("HEADSTART_DEBUG"):
         # Many heads in one process are many functions to trace, of which TensorFlow would warn; whoever imported it.
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        logger = logging.getLogger("tensorflow")
+        if logger.level != logging.ERROR:  # setting it makes every logger of the process forget what it knows
+            logger.setLevel(logging.ERROR)
     if "keras" in sys.modules:
         return sys.modules["keras"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -71,13 +74,20 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
+def fresh_session() -> None:
+    """Number layers without a name of their own from the beginning, as in a new process, and free the models of before."""
+    global _begun
+    # Looking for garbage among all that TensorFlow's import made takes half a second, and at first there are no models.
+    load_keras().utils.clear_session(free_memory=_begun)
+    _begun = True
+
+
 @contextmanager
 def fresh_names(policy: str) -> Iterator[None]:
     """Build a model with layers named as in a new process, computing in ``policy``, channels last."""
     keras = load_keras()
     keras.config.set_image_data_format("channels_last")
-    # Layers without a name of their own are numbered; starting afresh gives them the same names each time.
-    keras.utils.clear_session()
+    fresh_session()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

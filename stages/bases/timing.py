@@ -10,7 +10,9 @@ from stages.bases.layers import layers_of
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
 
+# So many batches are timed, or as many as take so many seconds: a large base varies less from one to the next.
 BATCHES = 4
+SECONDS = 2.0
 
 
 def _runnable(spec: BaseSpec) -> BaseSpec:
@@ -36,8 +38,8 @@ def images_per_second(spec: BaseSpec, weights: Weights) -> float:
     base = FrozenBase(spec, Weights(spec, weights.folder))
     images = np.random.default_rng(0).integers(0, 256, (base.batch_size, *spec.input_size, 3), np.uint8)
     base(images)
-    seconds = []
-    for _ in range(BATCHES):
+    seconds: list[float] = []
+    while len(seconds) < BATCHES and sum(seconds) < SECONDS:
         start = perf_counter()
         base(images)
         seconds.append(perf_counter() - start)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import DivergedError, HeadError
-from stages.bases.backend import load_keras
+from stages.bases.backend import fresh_session, load_keras
 from stages.heads.calibration import log_probabilities, log_softmax
 from stages.heads.head import PREDICT_BATCH, KerasModelHead, Rows
 from stages.heads.keras_fit import best_kept, drawn, loss, metrics, optimizer, told
@@ -53,7 +53,7 @@ class KerasHead(KerasModelHead):
 
     def _fit(self, train: Rows, validation: Rows, progress: Progress, name: str) -> Self:
         keras, spec, start = load_keras(), self.spec, perf_counter()
-        keras.utils.clear_session()
+        fresh_session()
         keras.utils.set_random_seed(spec.seed)
         self._core = build_model(spec, self.home, train.X.shape[1:], len(self.classes_))
         kept = best_kept(spec)

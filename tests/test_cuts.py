@@ -10,6 +10,7 @@ from tuned_project import HEADS, VGG, made
 
 from cache.errors import BaseError, ConfigError
 from pipeline.config import load_config
+from stages.bases.backend import load_keras
 from stages.bases.model import build
 from stages.bases.parts import found_tail, part_between, tail_of
 from stages.bases.spec import BaseSpec
@@ -93,6 +94,21 @@ def test_where_one_tensor_separates_a_base(name: str, start: int | str, before: 
     )
     whole = np.array(base(images, training=False))
     assert np.abs(np.array(halves) - whole).max() <= 1e-4 * np.abs(whole).max()
+
+
+def test_a_sequential_model_of_ones_own_can_be_cut_between_its_layers(tmp_path: Path) -> None:
+    keras = load_keras()
+    layers = [keras.layers.Conv2D(4, 3, strides=2, name=name) for name in ("first", "second", "third")]
+    whole = keras.Sequential([keras.layers.Input((32, 32, 3)), *layers])
+    whole.save(tmp_path / "own.keras")
+    spec = BaseSpec.model_validate({"name": f"file:{tmp_path / 'own.keras'}", "input_size": 32})
+    spec = spec.model_copy(update={"weights": str(tmp_path / "own.keras")})
+    base = build(spec, Weights(spec, tmp_path), "float32")
+    tail = found_tail(base, spec, "second", "third")
+    assert tail.before == "first" and tail.shape == (15, 15, 4)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    before = part_between(base, None, "first")(images)
+    np.testing.assert_allclose(part_between(base, "first", "third")(before), whole(images), atol=1e-5)
 
 
 def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:

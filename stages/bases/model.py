@@ -135,7 +135,11 @@ def _own_model(spec: BaseSpec, precision: str) -> Any:
             f"set input_size = {list(wanted)}"
         )
     # A Sequential lists its layers differently, and has no outputs to cut at.
-    model = keras.Model(model.inputs[0], model.outputs[0])
+    sequential, model = isinstance(model, keras.Sequential), keras.Model(model.inputs[0], model.outputs[0])
+    if sequential:
+        # Its layers were called once for each that was added, and remember all of these calls: which is the model's, they do not tell.
+        values, model = model.get_weights(), keras.models.clone_model(model)
+        model.set_weights(values)
     if precision != "float32":
         _set_policy(model, POLICIES[precision])
     model.trainable = False

@@ -107,17 +107,12 @@ class KerasHead(KerasModelHead):
         in a layer of its own or in a nested model; else of the probabilities.
         """
         keras = load_keras()
-        last = self._core
-        while isinstance(last, keras.Model):
-            # Of operations that are no layers, a functional model alone can have the last.
-            last = (last.layers if isinstance(last, keras.Sequential) else last.operations)[-1]
-        activation = getattr(last, "activation", None)
-        if isinstance(last, keras.layers.Softmax) and last.axis == -1:
-            name, before, after = "call", None, lambda inputs, mask=None: inputs
-        elif activation in (keras.activations.softmax, keras.activations.sigmoid):
-            name, before, after = "activation", activation, keras.activations.linear
-        else:
+        last, plain = activated_end(self._core)
+        if plain is None:
             return log_probabilities(self.predict_proba(X))
+        name, before, after = "activation", getattr(last, "activation", None), plain
+        if isinstance(last, keras.layers.Softmax):
+            name, before, after = "call", None, lambda inputs, mask=None: inputs
         expected = self.predict_proba(X[:1])
         setattr(last, name, after)
         try:
@@ -141,6 +136,20 @@ class KerasHead(KerasModelHead):
         except (TypeError, ValueError) as error:
             raise HeadError(f"{path}: expected a model of built-in layers, found {in_one_line(error)}") from error
         return head
+
+
+def activated_end(model: Any) -> tuple[Any, Callable[..., Any] | None]:
+    """The last layer or operation of a model, nested ones looked into; and where it is a softmax or has one, or a sigmoid, the
+    activation that leaves its logits as they are.
+    """
+    keras = load_keras()
+    last = model
+    while isinstance(last, keras.Model):
+        # Of operations that are no layers, a functional model alone can have the last.
+        last = (last.layers if isinstance(last, keras.Sequential) else last.operations)[-1]
+    softmax = isinstance(last, keras.layers.Softmax) and last.axis == -1
+    activated = getattr(last, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid)
+    return last, keras.activations.linear if softmax or activated else None
 
 
 def build_model(spec: KerasSpec, home: Path, shape: tuple[int, ...], n_classes: int) -> Any:

@@ -43,7 +43,7 @@ $(SETUP): requirements.lock requirements-weights.lock pyproject.toml
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, ONNX Runtime, KerasHub, Dask, Optuna and pi-heif to .venv (Python 3.11); TORCH=… names the build of PyTorch
+extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, ONNX Runtime, KerasHub, Dask, Optuna, pi-heif, LiteRT and tf2onnx to .venv (Python 3.11); TORCH=… names the build of PyTorch
 
 $(EXTRAS): $(SETUP) requirements-extras.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.lock
@@ -75,7 +75,7 @@ check: style ## for the working day: style, types and the fast tests (a minute)
 test: style ## style, types and all tests (five minutes)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=worksteal
 
-test-extras: $(EXTRAS) ## test every base, every backend, OpenVINO, int8, the cluster and HEIC (ten minutes)
+test-extras: $(EXTRAS) ## test every base, every backend, OpenVINO, int8, exports, the cluster and HEIC (ten minutes)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto tests/extras
 
 lock: $(SETUP) ## resolve requirements.in and requirements-extras.in into their lock files (needs uv)

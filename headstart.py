@@ -89,12 +89,11 @@ def load_image_model(source: "Config | Path | str", name: str | None = None) -> 
     """
     from pipeline.graph import load_graph
     from pipeline.heads import trained_head
-    from stages.heads.whole import image_model
+    from stages.export.model import Built, image_model
 
     graph = load_graph(_config(source))
-    chosen = trained_head(graph, name)
-    base = graph.bases.get(chosen.entry.base)
-    return image_model(chosen.folder, base.spec if base else None, base.weights if base else None)
+    bases = {each: Built(base.spec, base.weights) for each, base in graph.bases.items()}
+    return image_model(trained_head(graph, name).folder, bases)
 
 
 def _opened(source: "Config | Path | str", base: str | None, layer: str | None) -> tuple[Manifest, FeatureStore]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,6 +64,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """As ``atomic_path``, for a folder, which is there when the block begins.
+
+    What was there before is set aside, and removed when the new one stands. Killed in between, there is no folder, and never a half one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
+    new, old = path.with_name(name), path.with_name(f"{name}-before")
+    new.mkdir()
+    try:
+        yield new
+        for each in (*new.rglob("*"), new):
+            _sync(each)
+        with suppress(FileNotFoundError):
+            os.replace(path, old)
+        os.replace(new, path)
+        _sync(path.parent)
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -139,7 +163,10 @@ def read_memo(path: Path) -> dict[str, Any]:
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed writers left in ``folder``. Call it only while holding the folder's lock."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def is_alive(temporary: Path) -> bool:

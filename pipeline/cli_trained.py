@@ -101,3 +101,22 @@ def label_next(
     printed(lines)
     if not complete:
         raise typer.Exit(1)
+
+
+@command()
+def export(
+    head: Annotated[str, typer.Argument(help="The head to export.")],
+    to: Annotated[str, typer.Option(help="The format: keras, saved_model, litert, onnx or openvino.")],
+    precision: Annotated[
+        str, typer.Option(help="float32; or float16 or int8, of litert, onnx and openvino.")
+    ] = "float32",
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
+    ] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Write a trained head as one model, from images of any size to probabilities, which needs no headstart."""
+    from pipeline.export import export_lines
+
+    printed(export_lines(*opened(config), head, to, precision, min_accuracy))

@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import DataError, HeadError
 from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.heads import trained_head
+from pipeline.targets import HeadTarget
 from pipeline.words import score_words
 from stages.data.views import View
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
+    from stages.heads.head import Head
     from stages.predict.predict import Prediction, Source, Taken
 
 
@@ -34,10 +36,8 @@ def predict_lines(
     """
     from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
-    from stages.predict.predict import find_images, predict_images, taken_by
+    from stages.predict.predict import find_images
     from stages.predict.submission import form_of, write_submission
-    from stages.report.data import HeadSummary
-    from stages.report.rescored import as_scored_now
 
     graph = load_graph(config, progress=progress)
     chosen = trained_head(graph, head)
@@ -50,35 +50,60 @@ def predict_lines(
     progress.say(f"head: {chosen.entry.name} ({score_words(result, config.report.metric)})")
     threshold = 0.0
     if min_accuracy is not None:
-        if "abstention" not in result:
-            raise HeadError(
-                f"head {chosen.entry.name!r}: expected its confidences on validation, found none, as an earlier version trained it; "
-                f"remove {chosen.folder} and run `make heads`"
-            )
-        if graph.manifest.groups and "validation_groups" not in result["abstention"]:
-            # An earlier version took images of one group for as many.
-            summary = HeadSummary(chosen.entry.name, chosen.folder, result)
-            result = as_scored_now(summary, graph.manifest.group_of).result
-        threshold = threshold_for(result["abstention"], min_accuracy)
+        threshold = threshold_for(abstention_of(graph, chosen), min_accuracy)
         progress.say(f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}")
     model = load_head(chosen.folder)
     # Before hours of predicting, as it may be an error.
     form = form_of(graph.manifest.layout, config.data.root, [str(name) for name in model.classes_]) if csv else None
-    takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
-    sources = {name: source_of(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
-    temperature = result.get("temperature", 1.0)
-    recipe, seed = config.views.whole, config.views.seed
-    every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
-    if views:
-        progress.say(
-            f"predict: means over each image and {counted(views, 'view')} of it, so the base computes {views + 1} times as much"
-        )
-    predictions = predict_images(files, model, takes, sources, progress, temperature, threshold, every)
+    predictions = predicted(graph, chosen, model, files, progress, threshold, views)
     complete = not any(each.reason for each in predictions)
     if csv is None or form is None:
         return _lines(predictions), complete
     left_out = [each for each in predictions if each.reason or not each.sure]
     return [*_lines(left_out), *write_submission(csv, predictions, form)], complete
+
+
+def abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
+    """The confidences of a head on validation. Raises HeadError for a head of an earlier version, which has none."""
+    from stages.report.data import HeadSummary
+    from stages.report.rescored import as_scored_now
+
+    result = chosen.result or {}
+    if "abstention" not in result:
+        raise HeadError(
+            f"head {chosen.entry.name!r}: expected its confidences on validation, found none, as an earlier version trained it; "
+            f"remove {chosen.folder} and run `make heads`"
+        )
+    if graph.manifest.groups and "validation_groups" not in result["abstention"]:
+        # An earlier version took images of one group for as many.
+        result = as_scored_now(HeadSummary(chosen.entry.name, chosen.folder, result), graph.manifest.group_of).result
+    found: dict[str, Any] = result["abstention"]
+    return found
+
+
+def predicted(
+    graph: Graph,
+    chosen: HeadTarget,
+    model: "Head",
+    files: Sequence[Path],
+    progress: Progress,
+    threshold: float = 0.0,
+    views: int = 0,
+) -> "list[Prediction]":
+    """What a head says of image files, as ``predict_images`` does; ``model`` is the head, loaded."""
+    from stages.predict.predict import predict_images, taken_by
+
+    result = chosen.result or {}
+    takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
+    sources = {name: source_of(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
+    temperature = result.get("temperature", 1.0)
+    recipe, seed = graph.config.views.whole, graph.config.views.seed
+    every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
+    if views:
+        progress.say(
+            f"predict: means over each image and {counted(views, 'view')} of it, so the base computes {views + 1} times as much"
+        )
+    return predict_images(files, model, takes, sources, progress, temperature, threshold, every)
 
 
 def source_of(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress) -> "Source":

@@ -13,6 +13,7 @@ from pipeline.config import Config, load_config
 from pipeline.graph import Graph, load_graph
 from pipeline.words import bytes_in
 from stages.data.corrections import DROPPED
+from stages.export.spec import folder_names
 from stages.progress import Progress
 
 
@@ -37,14 +38,17 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     sweeps = {name for graph in graphs for name in graph.sweeps}
     heads = {name for graph in graphs for name in graph.heads} | sweeps  # a stale sweep's winner is not among the heads
     bases = {name for graph in graphs for name in graph.bases}
+    exports = {folder for name in heads for folder in folder_names(name)}
     unused: dict[Path, str] = {}
     for kind, known, what in (
         ("features", stores, "features of no configured base"),
         ("heads", heads, "a head that is not configured"),
         ("sweeps", sweeps, "a sweep that is not configured"),
         ("audit", bases, "an audit on no configured base"),
+        ("export", exports, "an export of a head that is not configured"),
     ):
-        unused |= {path: what for path in sorted(folder.glob(f"{kind}/*/")) if path.name not in known}
+        there = [path for path in sorted(folder.glob(f"{kind}/*/")) if not path.name.startswith(TEMPORARY_PREFIX)]
+        unused |= {path: what for path in there if path.name not in known}
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
     unused |= dict.fromkeys(left, "a temporary file of a killed run")
     # What is left of a damaged shard is kept until its images are extracted again.

@@ -6,6 +6,7 @@ from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.target_features import BaseTarget
 from pipeline.words import bytes_in, data_lines, score_words, scored_on
+from stages.export.spec import EXPORTS, export_key, read_export
 from stages.progress import Progress, counted
 
 
@@ -32,6 +33,7 @@ def status_lines(config: Config, progress: Progress) -> list[str]:
         if audit.result:
             title = f"audit {name}" if len(graph.audits) > 1 else "audit"
             rows.append((title, audit.reasons, _audit_words(audit.result)))
+    rows += _export_rows(graph)
     rows.append(("report", _report_reasons(graph), str(graph.report_path)))
     width = max(len(name) for name, *_ in rows)
     lines += [
@@ -46,6 +48,20 @@ def _views_row(base: BaseTarget, several: bool) -> tuple[str, tuple[str, ...], s
     title = f"features {base.name} views" if several else "features views"
     what = f"{counted(len(base.views), 'view')}, {sum(map(len, stores)):,} rows, {sum(each.size() for each in stores) / 1e6:,.1f} MB"
     return title, base.reasons_of_views, what
+
+
+def _export_rows(graph: Graph) -> list[tuple[str, tuple[str, ...], str]]:
+    """The exports that there are, of heads that are configured."""
+    rows: list[tuple[str, tuple[str, ...], str]] = []
+    for folder in sorted((graph.config.cache.dir / EXPORTS).glob("*/")):
+        about = read_export(folder)
+        head = graph.heads.get(about["head"]) if about else None
+        if not about or not head or not head.result:  # of a killed run, or of no head, which is for prune
+            continue
+        same = about["key"] == export_key(head.result, about["format"], about["precision"], about["min_accuracy"])
+        why = "is stale" if head.stale else None if same else "was trained anew"
+        rows.append((f"export {folder.name}", (f"head {about['head']} {why}",) if why else (), str(folder)))
+    return rows
 
 
 def _report_reasons(graph: Graph) -> tuple[str, ...]:
@@ -75,7 +91,10 @@ def _audit_words(result: dict[str, Any]) -> str:
 def _size_line(graph: Graph) -> str:
     """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
     folder = graph.config.cache.dir
-    sizes = {name: bytes_in(folder / name) for name in ("features", "heads", "sweeps", "audit", "weights", "report")}
+    sizes = {
+        name: bytes_in(folder / name)
+        for name in ("features", "heads", "sweeps", "audit", "export", "weights", "report")
+    }
     stores = [layer.store for base in graph.bases.values() for layer in base.every if layer.store]
     used = sum(bytes_in(store.folder) for store in stores)
     used += sum(bytes_in(head.folder) for head in graph.heads.values())

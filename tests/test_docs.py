@@ -31,6 +31,7 @@ IN_CI = ("make demo", "make test", "make test-extras")
 NOT_RUN = {
     'python -m pip install -e ".[gpu]"': "downloads gigabytes of CUDA libraries, and needs a GPU to be of use",
     'python -m pip install -e ".[heic]"': "installs into the environment that the tests run in; tests/extras/test_heic.py needs it",
+    'python -m pip install -e ".[export]"': "installs into the environment that the tests run in; tests/extras/test_export_formats.py needs it",
     "python -m pip install ipykernel": "installs into the environment that the tests run in",
     "python -m ipykernel install --user --name headstart": "writes into the home folder",
     "rsync -a USER@HOST:PROJECT/artifacts/ artifacts/": "needs another machine",

@@ -16,7 +16,7 @@ from stages.progress import Progress
 from stages.training import stack
 from stages.training.member import Fitted, Member
 from stages.training.source import InMemory
-from stages.training.spec import DenseSpec
+from stages.training.spec import DenseSpec, Pool
 from stages.training.together import train_all
 
 
@@ -74,19 +74,16 @@ class DenseHead(KerasModelHead):
         inputs = [keras.layers.Input(shape, name=f"features_{layer}") for layer, shape in feature_shapes.items()]
         pooled = list(inputs)
         for i, (name, shape) in enumerate(feature_shapes.items()):
-            for layer in _pooling(self.spec, f"pool_{name}", shape):
+            for layer in pooling_layers(self.spec.pool, f"pool_{name}", shape):
                 pooled[i] = layer(pooled[i])
         out = keras.layers.Concatenate(name="pool")(pooled)
-        for layer in (*self._scaling(), *self._core.layers):
+        for layer in (*scaling_layers(self.spec.pool), *self._core.layers):
             out = layer(out)
         keras.Model(inputs, out, name="head").save(path)
 
     def layers_on(self, shape: tuple[int, ...]) -> list[Any]:
         """The layers of the trained head on features of one layer with this shape, pooling included."""
-        return [*_pooling(self.spec, "pool", shape), *self._scaling(), *self._core.layers]
-
-    def _scaling(self) -> list[Any]:
-        return [load_keras().layers.UnitNormalization(name="pool_l2")] if self.spec.pool.endswith(L2) else []
+        return [*pooling_layers(self.spec.pool, "pool", shape), *scaling_layers(self.spec.pool), *self._core.layers]
 
     @classmethod
     def load(cls, path: Path, spec: DenseSpec, classes: Sequence[str]) -> Self:
@@ -119,10 +116,15 @@ def build_core(spec: DenseSpec, inputs: int, n_classes: int) -> Any:
     return load_keras().Sequential(found, name="head")
 
 
-def _pooling(spec: DenseSpec, name: str, shape: tuple[int, ...]) -> list[Any]:
+def scaling_layers(pool: Pool, name: str = "pool_l2") -> list[Any]:
+    """The layers that do to pooled features what ``joined`` does to arrays."""
+    return [load_keras().layers.UnitNormalization(name=name)] if pool.endswith(L2) else []
+
+
+def pooling_layers(pool: Pool, name: str, shape: tuple[int, ...]) -> list[Any]:
     """The layers that do to features of a shape what ``pool_features`` does to arrays."""
     layers = load_keras().layers
-    kind = spec.pool.removesuffix(L2)
+    kind = pool.removesuffix(L2)
     if len(shape) == 1:
         return []
     if kind == "flatten":

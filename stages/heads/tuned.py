@@ -137,10 +137,10 @@ def images_of(size: tuple[int, int]) -> Any:
     return load_keras().Input((*size, 3), name=IMAGES)
 
 
-def prepared(images: Any, spec: BaseSpec) -> Any:
+def prepared(images: Any, spec: BaseSpec, name: str = "preprocess_input") -> Any:
     """Images as a base expects them. All preprocessing is affine in the colours of a pixel: a convolution of 1×1, which any Keras reads."""
     keras = load_keras()
-    layer = keras.layers.Conv2D(3, 1, name="preprocess_input", trainable=False)
+    layer = keras.layers.Conv2D(3, 1, name=name, trainable=False)
     found = layer(images)
     colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.float32)[None, :, None]
     black, *others = np.asarray(keras.ops.convert_to_numpy(preprocessing(spec)(colours)), np.float64)[0, :, 0]

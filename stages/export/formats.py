@@ -1,0 +1,165 @@
+"""A Keras model of images, written in the format that a runtime reads, in float32, float16 or int8.
+
+In float16, weights are stored in half of the bytes; what computes with them decides in which precision. In int8, LiteRT quantises
+weights, and activations while it computes; ONNX and OpenVINO models are quantised on training images. Resizing is never quantised.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import BaseError, HeadError
+from stages.bases.backend import load_keras, without_chatter
+from stages.bases.engines import convert, load_extra
+from stages.export.resizing import RESIZED
+from stages.export.spec import FORMATS, Precision
+
+# Weights with fewer numbers stay as they are.
+SMALL = 1024
+# Gives images (1, height, width, 3) uint8 to quantise on.
+Sample = Callable[[], Sequence[NDArray[np.uint8]]]
+
+
+def check_packages(to: str, precision: Precision) -> None:
+    """Raise HeadError in one line where what writes a format is not installed, or Keras runs on another backend."""
+    wanted = [*FORMATS[to].writers, *([("nncf", "openvino")] if (to, precision) == ("openvino", "int8") else [])]
+    for package, extra in wanted:
+        try:
+            load_extra(package, extra, f"export to {to}")
+        except BaseError as error:
+            raise HeadError(str(error)) from error
+    name = load_keras().backend.backend()
+    if to != "keras" and name != "tensorflow":
+        raise HeadError(f"export to {to}: expected Keras on TensorFlow, found KERAS_BACKEND={name}; leave it unset")
+
+
+def write_model(model: Any, folder: Path, to: str, precision: Precision, sample: Sample) -> None:
+    """Write a Keras model of images into a folder. Raises HeadError where it has an operation that the format lacks."""
+    path = folder / FORMATS[to].model
+    try:
+        with without_chatter():
+            WRITERS[to](model, path, precision, sample)
+    except (HeadError, OSError):
+        raise
+    except Exception as error:  # converters raise whatever they meet
+        reason = " ".join(str(error).split())[:300]
+        raise HeadError(f"export to {to}: the model cannot be converted ({reason}); take another format") from error
+
+
+def _keras(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
+    model.save(path)
+
+
+def _saved_model(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
+    model.export(path, format="tf_saved_model", verbose=False)
+
+
+def _litert(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
+    import tensorflow as tf
+
+    options: dict[str, Any] = {}
+    if precision != "float32":
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    model.export(path, format="litert", verbose=False, **options)
+
+
+def _onnx(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
+    import onnx
+
+    images = load_keras().InputSpec(dtype="uint8", shape=model.input_shape, name=model.inputs[0].name)
+    model.export(path, format="onnx", verbose=False, input_signature=[images])
+    proto = onnx.load(path)
+    _name_axes(proto)
+    if precision == "float16":
+        _halve(proto)
+    onnx.save(proto, path)
+    if precision == "int8":
+        _quantise_onnx(proto, path, sample())
+
+
+def _name_axes(proto: Any) -> None:
+    for value, names in ((proto.graph.input[0], ("n", "height", "width")), (proto.graph.output[0], ("n",))):
+        for side, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            side.dim_param = name
+
+
+def _halve(proto: Any) -> None:
+    """Store weights in float16, each with a cast to float32 behind it, which runtimes fold."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weights in proto.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype != np.float32 or values.size < SMALL or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = weights.name
+        weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
+        casts.append(helper.make_node("Cast", [f"{name}_float16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def _quantise_onnx(proto: Any, path: Path, images: Sequence[NDArray[np.uint8]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            found = next(self._left, None)
+            return None if found is None else {proto.graph.input[0].name: found}
+
+    given = {each.name for each in proto.graph.initializer}
+    # Of two tensors that are computed, as in resizing; and preprocessing, whose numbers are exact.
+    plain = [
+        node.name
+        for node in proto.graph.node
+        if (node.op_type == "MatMul" and not given & set(node.input)) or "preprocess_input" in node.name
+    ]
+    quantize_static(
+        proto,
+        path,
+        Reader(),
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        nodes_to_exclude=plain,
+        per_channel=True,
+    )
+
+
+def _openvino(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
+    import openvino
+
+    converted, _ = convert(model)
+    if precision == "int8":
+        import nncf
+
+        images = sample()
+        scope = nncf.IgnoredScope(names=_before_the_base(converted))
+        converted = nncf.quantize(converted, nncf.Dataset(images), subset_size=len(images), ignored_scope=scope)
+    openvino.save_model(converted, path, compress_to_fp16=precision == "float16")
+
+
+def _before_the_base(model: Any) -> list[str]:
+    """The names of the operations that resize and prepare images."""
+    ends = [
+        each
+        for each in model.get_ops()
+        if f"/{RESIZED}" in each.get_friendly_name() or "preprocess" in each.get_friendly_name()
+    ]
+    found: dict[str, Any] = {}
+    while ends:
+        node = ends.pop()
+        if node.get_friendly_name() not in found:
+            found[node.get_friendly_name()] = node
+            ends += [value.get_node() for value in node.input_values()]
+    return [name for name, node in found.items() if node.get_type_name() not in ("Constant", "Parameter", "Result")]
+
+
+WRITERS = {"keras": _keras, "saved_model": _saved_model, "litert": _litert, "onnx": _onnx, "openvino": _openvino}

@@ -1,0 +1,77 @@
+"""Into which formats a head can be exported, in which precisions, and how an export is read back. Nothing heavy is imported."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from cache.errors import HeadError
+from cache.files import digest_json
+from stages.heads.results import as_trained
+
+Precision = Literal["float32", "float16", "int8"]
+# Raised by hand when exports are made otherwise.
+EXPORT_SCHEMA = 1
+ABOUT = "model.json"
+EXPORTS = "export"  # the folder of all of them
+
+
+class Format(NamedTuple):
+    """A format: the file or folder of its model, the precisions it has, and what writes it beside TensorFlow, by extra."""
+
+    model: str
+    precisions: tuple[Precision, ...] = ("float32",)
+    writers: tuple[tuple[str, str], ...] = ()
+    readers: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "keras": Format("model.keras", readers=("keras", "tensorflow")),
+    "saved_model": Format("saved_model", readers=("tensorflow",)),
+    "litert": Format("model.tflite", ("float32", "float16", "int8"), readers=("ai-edge-litert",)),
+    "onnx": Format(
+        "model.onnx",
+        ("float32", "float16", "int8"),
+        (("tf2onnx", "export"), ("onnx", "export"), ("onnxruntime", "export")),
+        ("onnxruntime",),
+    ),
+    "openvino": Format("model.xml", ("float32", "float16", "int8"), (("openvino", "openvino"),), ("openvino",)),
+}
+
+
+def check_format(name: str, precision: str) -> Precision:
+    """The precision. Raises HeadError for a format that there is not, or one without this precision."""
+    if name not in FORMATS:
+        raise HeadError(f"--to: expected one of {', '.join(FORMATS)}, found {name!r}")
+    allowed = FORMATS[name].precisions
+    if precision not in allowed:
+        others = [each for each, found in FORMATS.items() if precision in found.precisions]
+        more = f"; {', '.join(others)} have it" if others else ""
+        raise HeadError(f"--precision: {name} is written in {' or '.join(allowed)}, found {precision!r}{more}")
+    return allowed[allowed.index(precision)]
+
+
+def folder_name(head: str, to: str, precision: str) -> str:
+    """``dense256-onnx``, ``dense256-onnx-int8``."""
+    return f"{head}-{to}" + ("" if precision == "float32" else f"-{precision}")
+
+
+def folder_names(head: str) -> set[str]:
+    """All folders that exports of a head may have."""
+    return {folder_name(head, to, precision) for to, each in FORMATS.items() for precision in each.precisions}
+
+
+def export_key(result: Mapping[str, Any], to: str, precision: str, min_accuracy: float | None) -> str:
+    """SHA-256 of what an export is made of: the head as it was trained, and how it is written."""
+    parts = {"schema": EXPORT_SCHEMA, "head": as_trained(dict(result)), "to": to, "precision": precision}
+    return digest_json(parts | ({} if min_accuracy is None else {"min_accuracy": min_accuracy}))
+
+
+def read_export(folder: Path) -> dict[str, Any] | None:
+    """What is told of an export that is whole; None where there is none."""
+    with suppress(OSError, ValueError):
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if isinstance(about, dict) and all((folder / name).exists() for name in about["files"]):
+            return about
+    return None

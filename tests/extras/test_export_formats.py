@@ -1,0 +1,55 @@
+"""Exports in the formats that need packages of their own, and what float16 and int8 change."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Project
+from export_project import HEADS, export_project, probabilities, used
+
+from stages.data.images import decode
+from stages.export.runtimes import loaded
+
+FORMATS = ["litert", "onnx", "openvino"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    heads = {name: HEADS[name] for name in ("small", "logreg", "scratch", "both")}
+    return export_project(tmp_path_factory.mktemp("export") / "project", heads, 3)
+
+
+def exported(project: Project, to: str, *options: str) -> Path:
+    outcome = project.headstart("export", "both", "--to", to, *options)
+    assert outcome.code == 0, outcome.out
+    return project.artifacts / "export" / "-".join(["both", to, *options[1:]])
+
+
+@pytest.fixture(scope="module")
+def expected(project: Project) -> tuple[list[Path], np.ndarray]:
+    """Photos, and what the Keras model says of them, which is compared with ``predict`` elsewhere."""
+    paths = sorted(project.photos.rglob("*.png"))[:4]
+    run = loaded(exported(project, "keras"), "keras")
+    return paths, np.concatenate([run(decode(path.read_bytes())[None]) for path in paths])
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_the_script_gives_the_probabilities_of_keras(
+    project: Project, expected: tuple[list[Path], np.ndarray], to: str
+) -> None:
+    paths, p = expected
+    folder = exported(project, to)
+    np.testing.assert_allclose(probabilities(used(folder, *paths)), p, atol=5e-3)
+    assert loaded(folder, to)(np.zeros((3, 50, 70, 3), np.uint8)).shape == (3, 3)  # batches and sizes are free
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("to", FORMATS)
+def test_lower_precision_is_nearly_the_same(
+    project: Project, expected: tuple[list[Path], np.ndarray], to: str, precision: str
+) -> None:
+    paths, p = expected
+    run = loaded(exported(project, to, "--precision", precision), to)
+    found = np.concatenate([run(decode(path.read_bytes())[None]) for path in paths])
+    # Random weights and noise make the largest difference a matter of chance; `bench.export` has it for photographs.
+    assert found.shape == p.shape and np.median(np.abs(found - p)) < 0.02

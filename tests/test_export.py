@@ -1,0 +1,195 @@
+"""A head as one model from pixels to probabilities: the same as ``predict``, whole, and of use without headstart."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Project, failed
+from export_project import HEADS, OTHERS, export_project, probabilities, used
+from PIL import Image
+
+from cache.files import atomic_folder
+from pipeline.config import load_config
+from pipeline.graph import load_graph
+from pipeline.predict import predicted
+from stages.bases.backend import load_keras
+from stages.data.images import decode
+from stages.data.policy import Resize
+from stages.data.resizing import resized as on_file
+from stages.export.model import Built, whole_model
+from stages.export.resizing import resized
+from stages.heads.train import load_head
+from stages.progress import SILENT
+
+SIZES = [(100, 130), (20, 30), (40, 48), (301, 200), (31, 47), (1, 1), (3, 500)]
+TWO = ("ridge", "lda", "sgd")
+HOWS = [
+    Resize(),
+    Resize("squash", 0.9),
+    Resize("shortest", 0.875),
+    Resize("shortest", 0.95, "bicubic"),
+    Resize("crop"),
+    Resize("crop", filter="bicubic", antialias=False),
+    Resize("stretch", antialias=False),
+    *(Resize(filter=name) for name in ("nearest", "box", "hamming", "lanczos")),
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose heads are trained."""
+    return export_project(tmp_path_factory.mktemp("export") / "project", HEADS | OTHERS, 3)
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project of two classes, for which heads have one output."""
+    heads = {name: HEADS[name] for name in TWO}
+    return export_project(tmp_path_factory.mktemp("export") / "project", heads | {"small": HEADS["small"]}, 2)
+
+
+@pytest.fixture
+def copied(project: Project, tmp_path: Path) -> Project:
+    shutil.copytree(project.folder, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def photos(project: Project, count: int) -> list[Path]:
+    return sorted(project.photos.rglob("*.png"))[:count]
+
+
+def predictions(project: Project, name: str, paths: list[Path]) -> np.ndarray:
+    """What ``headstart predict`` says: probabilities (n, classes)."""
+    graph = load_graph(load_config(project.config))
+    head = graph.heads[name]
+    return np.array([each.probabilities for each in predicted(graph, head, load_head(head.folder), paths, SILENT)])
+
+
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.mode} {how.crop:g} {how.filter} {how.antialias}")
+def test_resizing_in_the_model_is_that_of_files(how: Resize) -> None:
+    keras = load_keras()
+    images = keras.Input((None, None, 3), dtype="uint8")
+    model = keras.Model(images, resized(images, (40, 48), how))
+    rng = np.random.default_rng(0)
+    for height, width in SIZES:
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = np.asarray(on_file(Image.fromarray(pixels), (40, 48), how), np.float32)
+        found = keras.ops.convert_to_numpy(model(pixels[None]))[0]
+        away = np.abs(found - expected)
+        # Pillow resizes rows first where that is less work, and rounds in between. A box ends at a pixel, or just beside it.
+        most = {"nearest": 0, "box": 255}.get(how.filter, 2)
+        assert found.shape == expected.shape and away.max() <= most and away.mean() < 1
+
+
+@pytest.mark.parametrize("name", ["small@tiny", "small@other", *(name for name in HEADS if name != "small")])
+def test_every_kind_of_head_gives_the_probabilities_of_predict(project: Project, tmp_path: Path, name: str) -> None:
+    check(project, tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["small@tiny", *TWO])
+def test_of_two_classes_too(of_two: Project, tmp_path: Path, name: str) -> None:
+    check(of_two, tmp_path, name)
+
+
+def check(project: Project, folder: Path, name: str) -> None:
+    keras = load_keras()
+    graph = load_graph(load_config(project.config))
+    bases = {each: Built(base.spec, base.weights) for each, base in graph.bases.items()}
+    whole_model(graph.heads[name].folder, bases).save(folder / "model.keras")
+    model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
+    kinds = {type(each).__module__ for each in model._flatten_layers() if each is not model}
+    assert all(kind.startswith("keras.") and "lambda" not in kind for kind in kinds), kinds
+    paths = photos(project, 6)
+    expected = predictions(project, name, paths)
+    found = [keras.ops.convert_to_numpy(model(decode(path.read_bytes())[None], training=False))[0] for path in paths]
+    # These images are noise, of which a step of a pixel changes more than of photographs, for which `bench.export` measures it.
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert np.ptp(expected, axis=0).max() > 1e-3, "a head that says the same of all images would pass"
+    two = np.stack([decode(paths[0].read_bytes(), (50, 60))] * 2)  # a batch
+    assert model(two).shape == (2, len(graph.manifest.classes))
+
+
+@pytest.mark.parametrize("to", ["keras", "saved_model"])
+def test_a_script_of_ten_lines_uses_it_without_headstart(project: Project, to: str) -> None:
+    outcome = project.headstart("export", "both", "--to", to)
+    assert outcome.code == 0 and "probabilities differ from those of `headstart predict` by" in outcome.out, outcome.out
+    folder = project.artifacts / "export" / f"both-{to}"
+    paths = photos(project, 3)
+    told = used(folder, *paths)
+    np.testing.assert_allclose(probabilities(told), predictions(project, "both", paths), atol=5e-3)
+    about = json.loads((folder / "model.json").read_text())
+    assert [list(each["probabilities"]) for each in told] == [about["classes"]] * 3
+    assert about["agreement"]["largest_difference"] < 5e-3 and about["agreement"]["labels_changed"] == 0
+    assert about["metrics"]["test"]["scores"]["accuracy"]["interval"] and len(about["bases"]) == 2
+    card = (folder / "README.md").read_text()
+    assert "{" not in card and "| accuracy | " in card and "not known: ask who made the file" in card
+    assert project.headstart("export", "both", "--to", to).out.startswith("export: up to date")
+
+
+def test_it_is_stale_when_its_head_is_trained_anew_and_goes_with_it(copied: Project) -> None:
+    assert copied.headstart("export", "ridge", "--to", "keras").code == 0
+    folder = copied.artifacts / "export" / "ridge-keras"
+    assert re.search(r"export ridge-keras +up to date ", copied.headstart("status").out)
+    assert "nothing to remove" in copied.headstart("prune").out
+    copied.edit('"RidgeClassifierCV"', '"RidgeClassifier"')
+    assert re.search(r"export ridge-keras +stale: head ridge is stale", copied.headstart("status").out)
+    assert copied.headstart("heads").code == 0
+    assert "stale: head ridge was trained anew" in copied.headstart("status").out
+    before = (folder / "model.keras").stat().st_ino
+    assert "up to date" not in copied.headstart("export", "ridge", "--to", "keras").out
+    assert (folder / "model.keras").stat().st_ino != before
+    copied.edit("[heads.ridge]", "[heads.other]")
+    assert (
+        f"{folder.relative_to(copied.folder)}: an export of a head that is not configured"
+        in copied.headstart("prune").out
+    )
+
+
+def test_a_threshold_keeps_unsure_answers_back(copied: Project) -> None:
+    assert copied.headstart("export", "logreg", "--to", "keras", "--min-accuracy", "0.3").code == 0
+    about = json.loads((copied.artifacts / "export" / "logreg-keras" / "model.json").read_text())
+    assert 0 < about["threshold"] < 1 and about["min_accuracy"] == 0.3
+
+
+def test_without_the_images_it_is_exported_and_not_compared(copied: Project) -> None:
+    shutil.rmtree(copied.photos)
+    outcome = copied.headstart("export", "ridge", "--to", "keras")
+    assert outcome.code == 0 and "not compared" in outcome.out, outcome.out
+    card = (copied.artifacts / "export" / "ridge-keras" / "README.md").read_text()
+    assert "so it was not compared" in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ridge", "--to", "torch"], "--to: expected one of keras, saved_model, litert, onnx, openvino, found 'torch'"),
+        (["ridge", "--to", "keras", "--precision", "int8"], "keras is written in float32, found 'int8'; litert, onnx, openvino have it"),
+        (["nobody", "--to", "keras"], "no head 'nobody'"),
+    ],
+    ids=["format", "precision", "head"],
+)  # fmt: skip
+def test_what_cannot_be_exported_is_one_line(project: Project, arguments: list[str], message: str) -> None:
+    assert message in failed(project.headstart("export", *arguments))
+
+
+def test_a_baseline_that_has_no_form_as_layers_names_those_that_have(project: Project) -> None:
+    for name, what in (("knn", "KNeighborsClassifier"), ("svm", "SVC")):
+        line = failed(project.headstart("export", name, "--to", "keras"))
+        assert "LogisticRegression, " in line and f"found {what}, which has no form as layers" in line
+        assert not (project.artifacts / "export" / f"{name}-keras").exists()
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    home = tmp_path / "model"
+    with atomic_folder(home) as new:
+        (new / "a").write_text("1")
+    with pytest.raises(RuntimeError), atomic_folder(home) as new:
+        (new / "a").write_text("2")
+        raise RuntimeError
+    assert (home / "a").read_text() == "1"
+    with atomic_folder(home) as new:
+        (new / "b").mkdir()
+    assert [path.name for path in home.iterdir()] == ["b"] and [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -65,7 +65,9 @@ def predict_lines(
     # Before hours of predicting, as it may be an error.
     form = form_of(graph.manifest.layout, config.data.root, [str(name) for name in model.classes_]) if csv else None
     takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
-    sources = {name: _source(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
+    sources = {
+        name: _source(graph, name, takes, progress, len(files)) for name in dict.fromkeys(each.base for each in takes)
+    }
     temperature = result.get("temperature", 1.0)
     recipe, seed = config.views.whole, config.views.seed
     every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
@@ -81,7 +83,7 @@ def predict_lines(
     return [*_lines(left_out), *write_submission(csv, predictions, form)], complete
 
 
-def _source(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress) -> "Source":
+def _source(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress, files: int) -> "Source":
     from stages.predict.pixels import images_named
     from stages.predict.predict import Source
 
@@ -89,7 +91,7 @@ def _source(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progres
         return Source({}, lambda: images)
     layers = dict.fromkeys(layer for each in takes if each.base == name for layer in each.layers)
     target = graph.bases[name]
-    make_base = partial(base_as_stored, target, progress, list(layers))
+    make_base = partial(base_as_stored, target, progress, list(layers), files)
     return Source({layer: target.stores[layer] for layer in layers}, make_base)
 
 

@@ -19,7 +19,7 @@ CONFIG_FILE := $(call quoted,$(CONFIG))
 NEEDED := $(if $(wildcard $(SETUP)),,$(SETUP))
 PIPELINE := features heads sweep audit report
 
-.PHONY: help setup extras demo style check test test-extras lock status clean $(PIPELINE) FORCE
+.PHONY: help setup extras demo style check test test-extras lock status watch clean $(PIPELINE) FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf 'make %-13s%s\n' "$$name" "$$text"; done
@@ -43,7 +43,7 @@ $(SETUP): requirements.lock requirements-weights.lock pyproject.toml
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, ONNX Runtime, KerasHub, Dask, Optuna, pi-heif, LiteRT and tf2onnx to .venv (Python 3.11); TORCH=… names the build of PyTorch
+extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, ONNX Runtime, KerasHub, Dask, Optuna, pi-heif, LiteRT, tf2onnx and watchfiles to .venv (Python 3.11); TORCH=… names the build of PyTorch
 
 $(EXTRAS): $(SETUP) requirements-extras.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.lock
@@ -58,6 +58,9 @@ report: ## write the report; brings features and heads up to date first
 
 status: $(NEEDED) ## print what is stale, and why
 	@"$(HEADSTART)" status --config $(CONFIG_FILE)
+
+watch: $(NEEDED) ## stay, and bring everything up to date after each edit; the report reloads itself
+	@"$(HEADSTART)" watch --config $(CONFIG_FILE)
 
 demo: $(SETUP) ## run it all on handwritten digits, into artifacts/demo
 	@"$(HEADSTART)" demo artifacts/demo

@@ -52,14 +52,22 @@ def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:
             progress.say(f"base: quantised on {taken} training images; kept in {target.weights.folder}")
 
 
-def base_as_stored(target: BaseTarget, progress: Progress, layers: Sequence[str]) -> "FrozenBase":
-    """The base in the precision that its stored features have, as far as this machine has it."""
+def base_as_stored(
+    target: BaseTarget, progress: Progress, layers: Sequence[str], most: int | None = None
+) -> "FrozenBase":
+    """The base in the precision that its stored features have, as far as this machine has it; for ``most`` images at once, where more
+    are not to come.
+    """
+    from stages.bases import backend
     from stages.bases.frozen import FrozenBase
     from stages.extract.precision import stored_precision
 
     _say_note(target, progress)
     precision = stored_precision(target.spec, [target.stores[layer] for layer in layers])
-    base = FrozenBase(target.spec, target.weights, layers, precision)
+    spec = target.spec
+    if most and most < (spec.batch_size or backend.batch_size(spec.computed_by)):
+        spec = spec.model_copy(update={"batch_size": most})
+    base = FrozenBase(spec, target.weights, layers, precision)
     _say_base(base, progress)
     return base
 

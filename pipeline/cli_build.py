@@ -134,6 +134,21 @@ def report(config: ConfigOption = CONFIG) -> None:
 
 
 @command()
+def watch(
+    config: ConfigOption = CONFIG,
+    port: Annotated[
+        int,
+        typer.Option(help="The port of the report's page on this machine; 0 for any that is free.", min=0, max=65535),
+    ] = 8765,
+) -> None:
+    """Stay, and bring everything up to date after each edit; the report reloads itself."""
+    from pipeline.console import Terminal
+    from pipeline.watch import watch
+
+    watch(config, Terminal(), port)
+
+
+@command()
 def status(config: ConfigOption = CONFIG) -> None:
     """Say for each target whether it is stale, and why."""
     from pipeline.status import status_lines

@@ -32,7 +32,7 @@ def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None
             except HeadstartError as error:
                 _stop(str(error), 1, debug)
             except Exception as error:
-                _stop(_unforeseen(error), 1, debug)
+                _stop(unforeseen(error), 1, debug)
 
         # Typer reads the signature, and --debug belongs to every command.
         signature = inspect.signature(function)
@@ -44,7 +44,8 @@ def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None
     return register
 
 
-def _unforeseen(error: Exception) -> str:
+def unforeseen(error: Exception) -> str:
+    """What is said of an error that nobody foresaw."""
     if isinstance(error, OSError) and error.errno:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}; nothing that was there is lost"

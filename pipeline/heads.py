@@ -22,14 +22,29 @@ if TYPE_CHECKING:
     from stages.heads.dataset import Dataset
     from stages.heads.task import HeadTask
 
+    # What heads were trained on, by base, each with what it is made of: a process that stays reads it once.
+    Datasets = dict[str, tuple[tuple[str, str], Dataset]]
 
-def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), on: str | None = None) -> None:
+
+class FailedHeadsError(HeadError):
+    """Some heads could not be trained, each of which was said when it failed."""
+
+
+def train_stale(
+    config: Config,
+    progress: Progress,
+    names: Sequence[str] = (),
+    on: str | None = None,
+    datasets: "Datasets | None" = None,
+) -> None:
     """Stage two: train the heads that are stale.
 
     All are trained in this process; with the address of a Dask scheduler in ``on``, what scikit-learn does in parallel goes there.
+    What they are trained on is taken from ``datasets``, and kept there.
 
-    A head that cannot be trained does not keep the others from it; HeadError is raised at the end.
+    A head that cannot be trained does not keep the others from it; FailedHeadsError is raised at the end.
     """
+    datasets = {} if datasets is None else datasets
     if not config.heads:
         example = '[heads.linear] kind = "dense" units = []'
         raise HeadError(f"{config.path}: expected at least one [heads.NAME], found none; add one, such as {example}")
@@ -58,12 +73,12 @@ def train_stale(config: Config, progress: Progress, names: Sequence[str] = (), o
             progress.say(line)
         check_heads(graph)
         if on is None:
-            _train(graph, stale, progress)
+            _train(graph, stale, progress, datasets)
             return
         from stages.extract.cluster import cluster
 
         with cluster(on):
-            _train(graph, stale, progress)
+            _train(graph, stale, progress, datasets)
 
 
 def _wanted(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
@@ -76,7 +91,7 @@ def _wanted(graph: Graph, names: Sequence[str]) -> list[HeadTarget]:
     return [head for name, head in graph.heads.items() if name in wanted]
 
 
-def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> None:
+def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress, datasets: "Datasets") -> None:
     from stages.bases.backend import LOADING
     from stages.heads.train import train_heads
 
@@ -87,11 +102,11 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
         tasks = []
         for head in heads:
             try:
-                tasks.append(_ready(graph, head, failures, progress))
+                tasks.append(_ready(graph, head, failures, progress, datasets))
             except HeadError as error:
                 progress.say(f"failed: {error}")
                 failures[head.entry.name] = error
-        for task, outcome in train_heads(tasks, _dataset(graph, base), progress):
+        for task, outcome in train_heads(tasks, _dataset(graph, base, datasets), progress):
             if isinstance(outcome, HeadError):
                 progress.say(f"failed: {outcome}")
                 failures[task.name] = outcome
@@ -109,7 +124,7 @@ def _train(graph: Graph, stale: Sequence[HeadTarget], progress: Progress) -> Non
     if failures:
         first_of_all, *others = failures.values()
         more = f" (and {len(others)} more)" if others else ""
-        raise HeadError(f"{first_of_all}{more}; mend or remove it in {graph.config.path.name}")
+        raise FailedHeadsError(f"{first_of_all}{more}; mend or remove it in {graph.config.path.name}")
 
 
 def _rounds(stale: Sequence[HeadTarget]) -> Iterator[tuple[str, list[HeadTarget]]]:
@@ -122,17 +137,21 @@ def _rounds(stale: Sequence[HeadTarget]) -> Iterator[tuple[str, list[HeadTarget]
         left = {name: head for name, head in left.items() if head not in ready}
 
 
-def _dataset(graph: Graph, base: str) -> "Dataset":
+def _dataset(graph: Graph, base: str, datasets: "Datasets") -> "Dataset":
     """What heads on a base are trained on; for an ensemble, which has no base, the labels alone."""
     from stages.heads.dataset import Dataset
 
-    memory = graph.config.cache.memory
-    if not base:
-        return Dataset(graph.manifest, {}, memory)
-    return Dataset(graph.manifest, graph.bases[base].stores, memory, graph.bases[base].view_stores)
+    memory, target = graph.config.cache.memory, graph.bases.get(base)
+    made_of = (graph.manifest.digest, str(target.key(views=True)) if target else "")
+    if base not in datasets or datasets[base][0] != made_of:
+        parts = (target.stores, memory, target.view_stores) if target else ({}, memory)
+        datasets[base] = (made_of, Dataset(graph.manifest, *parts))
+    return datasets[base][1]
 
 
-def _ready(graph: Graph, head: HeadTarget, failures: Collection[str], progress: Progress) -> "HeadTask":
+def _ready(
+    graph: Graph, head: HeadTarget, failures: Collection[str], progress: Progress, datasets: "Datasets"
+) -> "HeadTask":
     """The task of a head whose needs are there. Raises HeadError where they are not, and cannot be had."""
     name = head.entry.name
     for need in head.entry.needs:
@@ -146,18 +165,20 @@ def _ready(graph: Graph, head: HeadTarget, failures: Collection[str], progress: 
     if head.key is None:
         raise HeadError(f"head {name!r}: {head.reasons[-1]}")
     if stale := [each for each in head.inside if each.stale]:
-        _train_inside(graph, head, stale, progress)
+        _train_inside(graph, head, stale, progress, datasets)
     return task_of(graph, head)
 
 
-def _train_inside(graph: Graph, head: HeadTarget, stale: Sequence[HeadTarget], progress: Progress) -> None:
+def _train_inside(
+    graph: Graph, head: HeadTarget, stale: Sequence[HeadTarget], progress: Progress, datasets: "Datasets"
+) -> None:
     """Train the heads of an ensemble that have their place in its folder; those that a killed run left are kept. Raises HeadError."""
     from stages.heads.train import train_heads
 
     start = perf_counter()
     for base, heads in _rounds(stale):
         tasks = [task_of(graph, each) for each in heads]
-        for task, outcome in train_heads(tasks, _dataset(graph, base), progress):
+        for task, outcome in train_heads(tasks, _dataset(graph, base, datasets), progress):
             if isinstance(outcome, HeadError):
                 raise HeadError(f"head {head.entry.name!r}: {task.name}: {outcome}")
     of, seconds = head.entry.sweeps[0], perf_counter() - start
@@ -185,6 +206,15 @@ def task_of(graph: Graph, head: HeadTarget) -> "HeadTask":
         board=graph.config.cache.dir / "heads",
         origin=origin_of(graph.config, entry, graph.bases, graph.images_here),
     )
+
+
+def warm_up(graph: Graph, datasets: "Datasets") -> None:
+    """Read, import and compile what heads will need that are edited next. Trains nothing that is kept."""
+    from stages.heads.warm import warm_up_head
+
+    for head in graph.heads.values():
+        if not head.stale:
+            warm_up_head(task_of(graph, head), _dataset(graph, head.entry.base, datasets))
 
 
 def check_heads(graph: Graph) -> None:

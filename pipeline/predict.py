@@ -95,7 +95,9 @@ def predicted(
 
     result = chosen.result or {}
     takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
-    sources = {name: source_of(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
+    sources = {
+        name: source_of(graph, name, takes, progress, len(files)) for name in dict.fromkeys(each.base for each in takes)
+    }
     temperature = result.get("temperature", 1.0)
     recipe, seed = graph.config.views.whole, graph.config.views.seed
     every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
@@ -106,8 +108,10 @@ def predicted(
     return predict_images(files, model, takes, sources, progress, temperature, threshold, every)
 
 
-def source_of(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress) -> "Source":
-    """What a head takes of the images of this name, or of the features of the base of this name."""
+def source_of(
+    graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress, files: int | None = None
+) -> "Source":
+    """What a head takes of the images or the base of this name; ``files`` are as many as are to come, where that is known."""
     from stages.predict.pixels import images_named
     from stages.predict.predict import Source
 
@@ -115,7 +119,7 @@ def source_of(graph: Graph, name: str, takes: Sequence["Taken"], progress: Progr
         return Source({}, lambda: images)
     layers = dict.fromkeys(layer for each in takes if each.base == name for layer in each.layers)
     target = graph.bases[name]
-    make_base = partial(base_as_stored, target, progress, list(layers))
+    make_base = partial(base_as_stored, target, progress, list(layers), files)
     return Source({layer: target.stores[layer] for layer in layers}, make_base)
 
 

@@ -35,6 +35,7 @@ NOT_RUN = {
     "python -m pip install ipykernel": "installs into the environment that the tests run in",
     "python -m ipykernel install --user --name headstart": "writes into the home folder",
     "rsync -a USER@HOST:PROJECT/artifacts/ artifacts/": "needs another machine",
+    "make watch": "runs until it is stopped; tests/extras/test_watching.py follows edits",
     "dask scheduler": "runs until it is stopped; tests/extras/test_cluster.py has a cluster",
     "dask worker tcp://HOST:8786 --nthreads 1": "needs another machine",
     "headstart features --on tcp://HOST:8786": "needs a cluster; tests/extras/test_cluster.py has one",

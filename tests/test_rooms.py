@@ -28,6 +28,7 @@ ROOMS = [
     "stages.data",
     "stages.fields",
     "stages.progress",
+    "stages.imports",
     "cache",
 ]
 # Seconds to import: kept from every path that computes nothing.

@@ -3,6 +3,7 @@
 TensorFlow's import costs seconds, so nothing imports Keras but through here, and only when something is computed.
 """
 
+import json
 import logging
 import os
 import sys
@@ -15,6 +16,8 @@ from time import perf_counter
 from typing import Any
 
 from cache.errors import HeadstartError
+from stages import imports
+from stages.bases.compilation import keep_compiled
 
 # Seconds that loading Keras and its backend took, once it was done: what stage two spends most of a short run on.
 LOADING: list[float] = []
@@ -34,7 +37,10 @@ def load_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     start = perf_counter()
     try:
-        with without_chatter():
+        if imports.left_out():
+            keep_compiled(_configured())
+        unused = ("sklearn", "matplotlib", "pandas", *(() if _configured() == "jax" else ("jax",)))
+        with without_chatter(), imports.without(*unused):
             import keras
     except ImportError as error:
         raise HeadstartError(
@@ -42,6 +48,16 @@ def load_keras() -> Any:
         ) from error
     LOADING.append(perf_counter() - start)
     return keras
+
+
+def _configured() -> str:
+    """The backend that Keras, which is not imported yet, will take."""
+    chosen = os.environ.get("KERAS_BACKEND")
+    if not chosen:
+        config = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+        with suppress(OSError, ValueError):
+            chosen = json.loads(config.read_text()).get("backend")
+    return chosen or "tensorflow"
 
 
 @contextmanager
@@ -161,13 +177,16 @@ def versions(of_keras: bool = True) -> dict[str, str]:
     return {"keras": keras.__version__, "backend": backend, backend: version(backend)} | found
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of tensors, compiled by XLA for each set of shapes; PyTorch runs it as it is."""
+def compiled(function: Callable[..., Any], xla: bool = True) -> Callable[..., Any]:
+    """``function`` of tensors, compiled by XLA for each set of shapes; PyTorch runs it as it is.
+
+    Without ``xla``, TensorFlow traces it alone, which takes tenths of the seconds and is enough for a few operations on many rows.
+    """
     name = load_keras().backend.backend()
     if name == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
+        return tf.function(function, jit_compile=xla or None, autograph=False)  # type: ignore[no-any-return]
     if name == "jax":
         import jax
 

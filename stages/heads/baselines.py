@@ -15,6 +15,7 @@ from stages.heads.metrics import scores
 from stages.heads.pooling import pool_layers
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import Shared
+from stages.imports import load_skops
 from stages.progress import Progress
 
 
@@ -104,18 +105,15 @@ class SklearnHead(Head):
 
     def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Write the fitted pipeline, which takes pooled features (n, d), those of several layers side by side, with skops."""
-        import skops.io
-
-        skops.io.dump(self._pipeline, path)
+        load_skops().dump(self._pipeline, path)
 
     @classmethod
     def load(cls, path: Path, spec: SklearnSpec, classes: Sequence[str]) -> Self:
         """As ``Head.load``; a file that holds anything but scikit-learn's own types is not loaded."""
-        import skops.io
-
-        unknown = skops.io.get_untrusted_types(file=path)
+        skops = load_skops()
+        unknown = skops.get_untrusted_types(file=path)
         if foreign := [name for name in unknown if not name.startswith("sklearn.")]:
             raise HeadError(f"{path}: expected types of scikit-learn, found {', '.join(foreign)}; not loaded")
         head = cls(spec, classes)
-        head._pipeline = skops.io.load(path, trusted=unknown)
+        head._pipeline = skops.load(path, trusted=unknown)
         return head

@@ -6,6 +6,7 @@ from typing import Any
 from cache.errors import HeadError
 from stages.fields import nearest
 from stages.heads.spec import SklearnSpec
+from stages.imports import load_sklearn
 
 # Where most classifiers live, the likeliest first: importing all of scikit-learn to find one costs a second.
 MODULES = ("linear_model", "svm", "neighbors", "discriminant_analysis", "naive_bayes", "neural_network", "ensemble")
@@ -31,6 +32,7 @@ def classifier(spec: SklearnSpec) -> Any:
 
 
 def _class_named(name: str) -> Any:
+    load_sklearn()
     from sklearn.base import ClassifierMixin
 
     for module in MODULES:

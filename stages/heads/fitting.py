@@ -13,6 +13,7 @@ from stages.heads.dataset import Dataset
 from stages.heads.estimators import classifier
 from stages.heads.spec import SklearnSpec
 from stages.heads.strengths import STRENGTH, Shared, fit_path, on_path
+from stages.imports import load_sklearn
 
 # Starting processes and importing scikit-learn in them takes about as long.
 SECONDS_WORTH_A_PROCESS = 2.0
@@ -43,6 +44,7 @@ def fit_all(specs: Sequence[SklearnSpec], shared: Shared) -> list[Fit]:
 
     A fit is the same alone and in any company.
     """
+    load_sklearn()
     from sklearn.pipeline import make_pipeline
 
     found: dict[int, Fit] = {}  # classifiers first, without the steps before them

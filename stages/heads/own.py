@@ -135,7 +135,9 @@ def build_model(spec: KerasSpec, home: Path, shape: tuple[int, ...], n_classes: 
     name, _, function = spec.build.rpartition(":")
     path = home / name
     # As Python does for a script: what lies beside the file can be imported.
-    sys.path.insert(0, str(path.absolute().parent))
+    home = path.absolute().parent
+    sys.path.insert(0, str(home))
+    before = set(sys.modules)
     try:
         # The file is the user's own, named in the configuration that they run.
         there = runpy.run_path(str(path))
@@ -154,10 +156,18 @@ def build_model(spec: KerasSpec, home: Path, shape: tuple[int, ...], n_classes: 
     except BaseException as error:  # whatever the user's code raises, SystemExit too
         raise HeadError(f"{spec.build}: cannot be built for features {shape} ({in_one_line(error)})") from error
     finally:
-        sys.path.remove(str(path.absolute().parent))
+        sys.path.remove(str(home))
+        _forget(set(sys.modules) - before, home)
     _check_probabilities(spec, found, n_classes)
     _check_that_it_can_be_loaded(spec, made)
     return made
+
+
+def _forget(modules: set[str], home: Path) -> None:
+    """Import what lies beside the user's file anew the next time: a process that stays would not see that it was edited."""
+    for name in modules:
+        if home in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
+            del sys.modules[name]
 
 
 def _check_probabilities(spec: KerasSpec, found: np.ndarray, n_classes: int) -> None:

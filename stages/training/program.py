@@ -22,7 +22,7 @@ BN_MOMENTUM, BN_EPSILON = 0.99, 1e-3
 
 
 class Program(NamedTuple):
-    """The functions for heads of one shape, of which the first is compiled.
+    """The functions for heads of one shape, of which the first two are compiled.
 
     ``train(state, rates, X, y, draws) → (State, Sums)`` is one pass over the orders of the draws, which hold positions in ``X`` (n, d)
     and ``y`` (n,) int32. The loss in the sums is cross-entropy, whatever heads are trained by.
@@ -95,8 +95,8 @@ def program(shape: Shape, uses: Uses) -> Program:
         sums = (ops.sum(each * member, axis=1) for each in (loss, correct(logits, labels), ops.ones_like(member)))
         return Sums(*sums), logits
 
-    # Scoring is a few operations a head and epoch: less than compiling it would take.
-    return Program(compiled(train), evaluate, _outcomes)
+    # Scoring is a few operations a head and epoch: less than XLA would take to compile it.
+    return Program(compiled(train), compiled(evaluate, xla=False), _outcomes)
 
 
 class _Dropout(NamedTuple):

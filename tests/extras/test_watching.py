@@ -1,0 +1,112 @@
+"""`headstart watch` in a process of its own: real edits, beside other commands, and ended."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import HEADSTART, ROOT, Project
+
+from cache.files import lock
+from pipeline.config import load_config
+from pipeline.edits import Edits
+
+SECONDS = 60
+
+
+class Watching:
+    """A process that watches a project, and what it has said so far."""
+
+    def __init__(self, project: Project) -> None:
+        self._log = project.folder / "watch.log"
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with open(self._log, "w") as log:
+            self.process = subprocess.Popen(
+                [*HEADSTART, "watch", "--port", "0"], cwd=project.folder, env=env, stdout=log, stderr=log
+            )
+        self._seen = 0
+
+    def until(self, words: str) -> str:
+        """What is said until these words come, since the last time."""
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            text = self._log.read_text()[self._seen :]
+            if words in text:
+                self._seen += len(text)
+                return text
+            time.sleep(0.02)
+        raise AssertionError(f"{words!r} was not said: {self._log.read_text()}")
+
+
+@pytest.fixture
+def watching(project: Project) -> Iterator[Watching]:
+    found = Watching(project)
+    yield found
+    found.process.kill()
+    found.process.wait()
+
+
+def strength(project: Project, value: float) -> None:
+    """Edit the regularisation of the baseline, as an editor does: a new file in the place of the old one."""
+    lines = [line for line in project.config.read_text().splitlines() if "params" not in line]
+    at = lines.index('estimator = "LogisticRegression"')
+    new = project.folder / "headstart.toml~"
+    new.write_text("\n".join([*lines[: at + 1], f"params = {{ C = {value} }}", *lines[at + 1 :]]) + "\n")
+    new.replace(project.config)
+
+
+def test_edits_beside_other_commands_and_the_end(project: Project, watching: Watching) -> None:
+    watching.until("waiting for edits")
+    strength(project, 0.01)
+    assert "logreg: validation" in watching.until("waiting for edits")
+    whole = project.config.read_text()
+    project.config.write_text(whole + "[heads.")
+    assert "expected TOML" in watching.until("waiting for edits")
+    project.config.write_text(whole)
+    assert "nothing to train" in watching.until("waiting for edits")
+    # It holds no lock while it waits: another command trains at once.
+    (project.artifacts / "heads" / "ridge" / "result.json").unlink()
+    assert project.headstart("heads").trained == ["ridge"]
+    # While another holds one, it says so, and waits.
+    with lock(project.artifacts / "heads", print):
+        strength(project, 0.02)
+        assert f"process {os.getpid()}" in watching.until("waiting for process")
+        assert watching.process.poll() is None
+    assert "logreg: validation" in watching.until("waiting for edits")
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.process.wait(SECONDS) == 130 and "headstart: interrupted" in watching.until("interrupted")
+    assert project.headstart("verify").code == 0
+    assert project.headstart("heads").out.rstrip().endswith("heads: up to date")
+
+
+def test_killed_while_it_trains_it_loses_nothing(project: Project, watching: Watching) -> None:
+    watching.until("waiting for edits")
+    strength(project, 0.03)
+    watching.until("changed")
+    watching.process.kill()
+    assert watching.process.wait(SECONDS) == -signal.SIGKILL
+    assert project.headstart("verify").code == 0
+    assert project.make("report").code == 0
+
+
+def test_what_is_followed(project: Project) -> None:
+    """The configuration alone at first, then what it names; not what lies beside it."""
+    own = project.folder / "my_heads.py"
+    own.write_text("def build(shape, classes):\n    return []\n")
+    with Edits(project.config) as edits:
+        project.config.write_text(
+            project.config.read_text() + '[heads.own]\nkind = "keras"\nbuild = "my_heads.py:build"\n'
+        )
+        assert edits.next() == {project.config}
+        edits.follow(load_config(project.config))
+        assert edits.names == ["headstart.toml", "my_heads.py", "photos/"]
+        for path in (project.folder / "notes.txt", own, project.photos / "cat" / "more" / "x.png"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("x")
+        seen: set[Path] = set()
+        while not {own, project.photos / "cat" / "more" / "x.png"} <= seen and len(seen) < 9:
+            seen |= edits.next()
+        assert project.folder / "notes.txt" not in seen

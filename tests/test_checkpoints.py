@@ -6,15 +6,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import csv
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONFIG, ROOT, Project, write_photos
+from conftest import CONFIG, Project, write_photos
+from forked import Forked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,12 +99,14 @@ def test_folds_take_one_epoch_together_and_scores_are_means_over_seeds(tmp_path:
     X, y, folds = split()
     sizes = [len(held) for _, held in folds]
     assert isinstance(each.spec, DenseSpec)
+    specs = [each.spec.model_copy(update={"seed": seed}) for seed in (0, 1)]
+    alone = [[train_all([Member(spec, *fold)], InMemory(X, y), 2)[0].history for fold in folds] for spec in specs]
     for epochs in range(1, 7):
         by_seed = []
-        for seed in (0, 1):
-            spec = each.spec.model_copy(update={"seed": seed})
-            alone = [train_all([Member(spec, *fold)], InMemory(X, y), 2)[0].history[:epochs] for fold in folds]
-            rows = np.array([[(row["val_accuracy"], row["val_loss"]) for row in history] for history in alone])
+        for histories in alone:
+            rows = np.array(
+                [[(row["val_accuracy"], row["val_loss"]) for row in history[:epochs]] for history in histories]
+            )
             means = np.average(rows, axis=0, weights=sizes)
             by_seed.append(means[means[:, 1].argmin()])
         found = record.scores[epochs - 1]
@@ -183,14 +183,14 @@ def test_a_killed_halving_goes_on_with_its_survivors(tmp_path: Path) -> None:
 [heads.small]
 kind = "dense"
 units = [8]
-epochs = 500
-patience = 500
+epochs = 100
+patience = 100
 batch_size = 4
 [sweeps.fast]
 head = "small"
 strategy = "halving"
 min_epochs = 4
-factor = 125
+factor = 25
 repeats = 2
 grid = { units = [[8], [16]], learning_rate = [1e-5, 1e-4] }
 """
@@ -198,19 +198,15 @@ grid = { units = [[8], [16]], learning_rate = [1e-5, 1e-4] }
     write_photos(project.photos, {"cat": 20, "dog": 20})
     assert project.headstart("features").code == 0
     often = "import stages.sweeps.group as g; g.SECONDS_BETWEEN_CHECKPOINTS = 0.0; g.SHARE_FOR_CHECKPOINTS = 1e9; from pipeline.cli import main; main()"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", often, "sweep", "fast"]
-    running = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    running = Forked(project.folder, "sweep", "fast", code=often)
     folder = project.artifacts / "sweeps" / "fast" / "under_way"
-    end = time.monotonic() + 90
-    while time.monotonic() < end and running.poll() is None:
+    end = time.monotonic() + 150
+    while time.monotonic() < end:
         # At the second rung one of the four is left.
         if len(list(folder.glob("[!.]*.npz"))) == 1 and ledger_epochs(project) == [4, 4, 4, 4]:
             break
         time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
+    running.kill()
     running.wait()
     (kept,) = folder.glob("[!.]*.npz")
     assert Checkpoints(folder).epochs(kept.stem) >= 4
@@ -219,7 +215,7 @@ grid = { units = [[8], [16]], learning_rate = [1e-5, 1e-4] }
     assert not folder.exists()
     with open(folder.parent / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert sorted(int(row["trained_epochs"]) for row in rows) == [4, 4, 4, 500]
+    assert sorted(int(row["trained_epochs"]) for row in rows) == [4, 4, 4, 100]
 
 
 def ledger_epochs(project: Project) -> list[int]:

@@ -6,18 +6,18 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONFIG, HEADSTART, ROOT, Project, store_of, write_photos
+from conftest import CONFIG, Project, store_of, write_photos
+from forked import Forked
 
 from cache import FeatureStore
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+COUNTING = "import runpy; runpy.run_module('counting', run_name='__main__')"
 # Larger features than the other tests', so that there is something to fill a disk with.
 WIDE = CONFIG.replace('weights = "random"', 'weights = "random"\nlayer = "block2_pool"')
 
@@ -26,19 +26,7 @@ def contents(store: FeatureStore) -> dict[str, np.ndarray]:
     return dict(zip(store.digests(), store.read(store.digests()), strict=True))
 
 
-def start(project: Project, *command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command or [*HEADSTART, "features"],
-        cwd=project.folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -61,13 +49,13 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path: Path) -> None:
     rng = random.Random(0)
     for _ in range(kills):
         before = log.stat().st_size if log.exists() else 0
-        process = start(project, sys.executable, str(ROOT / "tests" / "counting.py"), str(project.config), str(log))
+        process = Forked(project.folder, str(project.config), str(log), code=COUNTING)
         wait_for(lambda at=before: log.exists() and log.stat().st_size > at)  # type: ignore[misc]
         time.sleep(rng.uniform(0, 0.25))
         process.kill()
         process.wait()
         assert store_of(project).verify() == {}
-    process = start(project, sys.executable, str(ROOT / "tests" / "counting.py"), str(project.config), str(log))
+    process = Forked(project.folder, str(project.config), str(log), code=COUNTING)
     out = process.communicate()[0]
     assert process.returncode == 0, out
     through_the_base = sum(map(int, log.read_text().split()))
@@ -86,16 +74,16 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_done_and_exits_with_130(tmp_path: Path) -> None:
     project = Project(tmp_path / "p").create(CONFIG.replace("shard_images = 16", "shard_images = 40"))
-    write_photos(project.photos, {"cat": 400, "dog": 400})
-    process = start(project)
+    write_photos(project.photos, {"cat": 200, "dog": 200})
+    process = Forked(project.folder, "features")
     wait_for(lambda: list(project.artifacts.glob("features/*/shard-00001.h5")))
     os.killpg(process.pid, signal.SIGINT)
     out = process.communicate()[0]
     assert process.returncode == 130, out
     kept, total = map(int, re.search(r"interrupted; (\d+) of (\d+) images are kept", out).groups())  # type: ignore[union-attr]
-    assert total == 800 and 64 <= kept < 800 and len(store_of(project)) == kept
+    assert total == 400 and 64 <= kept < 400 and len(store_of(project)) == kept
     assert not leftovers(project) and "Traceback" not in out
-    assert project.headstart("features").extracted == 800 - kept
+    assert project.headstart("features").extracted == 400 - kept
 
 
 # Disks
@@ -129,14 +117,13 @@ def test_a_file_size_limit(tmp_path: Path) -> None:
     project = Project(tmp_path / "p").create(WIDE.replace("shard_images = 16", "shard_images = 200"))
     write_photos(project.photos, {"cat": 100, "dog": 100})
     code = (
-        "import resource, signal, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
-        "sys.argv = ['headstart', 'features']\nfrom pipeline.cli import main\nmain()"
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "from pipeline.cli import main\nmain()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project.folder, env=ENVIRONMENT, capture_output=True, text=True
-    )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("headstart: ")]
-    assert done.returncode == 1 and len(errors) == 1 and "File too large" in errors[0], done.stderr
+    done = Forked(project.folder, "features", code=code)
+    out, _ = done.communicate()
+    errors = [line for line in out.splitlines() if line.startswith("headstart: ")]
+    assert done.returncode == 1 and len(errors) == 1 and "File too large" in errors[0], out
     assert not leftovers(project) and not list(project.artifacts.glob("features/*/shard-*"))
 
 
@@ -173,7 +160,7 @@ def test_a_read_only_cache_can_be_read_and_says_so_when_it_must_be_written(proje
 def test_two_extractions_at_once_share_the_work(tmp_path: Path) -> None:
     project = Project(tmp_path / "p").create()
     write_photos(project.photos, {"cat": 100, "dog": 100})
-    both = [start(project) for _ in range(2)]
+    both = [Forked(project.folder, "features") for _ in range(2)]
     outs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     assert sum(int(n) for out in outs for n in re.findall(r"(\d+) images extracted", out)) == 200
@@ -184,8 +171,7 @@ def test_the_second_waits_and_says_for_whom(project: Project) -> None:
     write_photos(project.photos, {"cat": 22, "dog": 22}, first=700)
     store = store_of(project)
     with store.writing():
-        process = start(project)
-        assert process.stdout is not None
+        process = Forked(project.folder, "features")
         lines = []
         for line in process.stdout:
             lines.append(line)

@@ -3,7 +3,9 @@
 from typing import Any
 
 from pipeline.graph import Graph
+from pipeline.targets import HeadTarget
 from stages.heads.results import ranking
+from stages.heads.scored import SCORING
 
 
 def up_to_date_line(graph: Graph) -> str:
@@ -16,9 +18,9 @@ def up_to_date_line(graph: Graph) -> str:
 
 
 def leaderboard_lines(graph: Graph) -> list[str]:
-    """The trained heads, best on validation first, with 95% intervals."""
+    """The trained heads, best on validation first, with 95% intervals. Raises HeadError where those of today cannot be computed."""
     metric = graph.config.report.metric
-    found = [head.result for head in graph.heads.values() if head.result and not head.stale]
+    found = [scored_now(graph, head) for head in graph.heads.values() if head.result and not head.stale]
     results = sorted(found, key=lambda result: ranking(result, metric))
     if not results:
         return ["no head is trained yet; run `make report`"]
@@ -29,6 +31,18 @@ def leaderboard_lines(graph: Graph) -> list[str]:
         scores = [_interval(result["metrics"].get(split), metric) for split in ("validation", "test")]
         lines.append(f"{result['head']:{width}}  {scores[0]:>22}  {scores[1]:>22}  {result['seconds']:8.1f}")
     return lines
+
+
+def scored_now(graph: Graph, head: HeadTarget) -> dict[str, Any]:
+    """The result of a trained head with the scores that this version gives, as the report shows them. Raises HeadError."""
+    result = head.result or {}
+    if result.get("scoring", 1) == SCORING:
+        return result
+    # These compute, and import NumPy and scikit-learn for it.
+    from stages.report.data import HeadSummary
+    from stages.report.rescored import as_scored_now
+
+    return as_scored_now(HeadSummary(head.entry.name, head.folder, result), graph.manifest.group_of).result
 
 
 def _interval(metrics: dict[str, Any] | None, metric: str) -> str:

@@ -10,6 +10,7 @@ from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.heads import trained_head
+from pipeline.leaderboard import scored_now
 from pipeline.words import score_words
 from stages.data.views import View
 from stages.progress import Progress, counted
@@ -36,8 +37,6 @@ def predict_lines(
     from stages.heads.train import load_head
     from stages.predict.predict import find_images, predict_images, taken_by
     from stages.predict.submission import form_of, write_submission
-    from stages.report.data import HeadSummary
-    from stages.report.rescored import as_scored_now
 
     graph = load_graph(config, progress=progress)
     chosen = trained_head(graph, head)
@@ -57,8 +56,7 @@ def predict_lines(
             )
         if graph.manifest.groups and "validation_groups" not in result["abstention"]:
             # An earlier version took images of one group for as many.
-            summary = HeadSummary(chosen.entry.name, chosen.folder, result)
-            result = as_scored_now(summary, graph.manifest.group_of).result
+            result = scored_now(graph, chosen)
         threshold = threshold_for(result["abstention"], min_accuracy)
         progress.say(f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}")
     model = load_head(chosen.folder)

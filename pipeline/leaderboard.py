@@ -3,7 +3,9 @@
 from typing import Any
 
 from pipeline.graph import Graph
+from pipeline.targets import HeadTarget
 from stages.heads.results import ranking
+from stages.heads.scored import SCORING
 
 
 def up_to_date_line(graph: Graph) -> str:
@@ -16,7 +18,7 @@ def up_to_date_line(graph: Graph) -> str:
 
 
 def leaderboard_lines(graph: Graph) -> list[str]:
-    """The trained heads, best on validation first, with 95% intervals."""
+    """The trained heads, best on validation first, with 95% intervals. Raises HeadError where those of today cannot be computed."""
     metric, results = standings(graph)
     if not results:
         return ["no head is trained yet; run `make report`"]
@@ -30,9 +32,9 @@ def leaderboard_lines(graph: Graph) -> list[str]:
 
 
 def standings(graph: Graph) -> tuple[str, list[dict[str, Any]]]:
-    """The metric that ranks heads, and the results of those that are trained, the best first."""
+    """The metric that ranks heads, and the results of those that are trained, the best first. Raises HeadError."""
     metric = graph.config.report.metric
-    found = [head.result for head in graph.heads.values() if head.result and not head.stale]
+    found = [scored_now(graph, head) for head in graph.heads.values() if head.result and not head.stale]
     return metric, sorted(found, key=lambda result: ranking(result, metric))
 
 
@@ -54,6 +56,18 @@ def changed_lines(before: tuple[str, list[dict[str, Any]]], now: tuple[str, list
         lines.append(words)
     gone = [name for name in old if name not in {result["head"] for result in results}]
     return [*lines, *(f"{name}: no longer in the leaderboard" for name in gone)]
+
+
+def scored_now(graph: Graph, head: HeadTarget) -> dict[str, Any]:
+    """The result of a trained head with the scores that this version gives, as the report shows them. Raises HeadError."""
+    result = head.result or {}
+    if result.get("scoring", 1) == SCORING:
+        return result
+    # These compute, and import NumPy and scikit-learn for it.
+    from stages.report.data import HeadSummary
+    from stages.report.rescored import as_scored_now
+
+    return as_scored_now(HeadSummary(head.entry.name, head.folder, result), graph.manifest.group_of).result
 
 
 def _interval(metrics: dict[str, Any] | None, metric: str) -> str:

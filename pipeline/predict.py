@@ -10,6 +10,7 @@ from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.heads import trained_head
+from pipeline.leaderboard import scored_now
 from pipeline.targets import HeadTarget
 from pipeline.words import score_words
 from stages.data.views import View
@@ -65,9 +66,6 @@ def predict_lines(
 
 def abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
     """The confidences of a head on validation. Raises HeadError for a head of an earlier version, which has none."""
-    from stages.report.data import HeadSummary
-    from stages.report.rescored import as_scored_now
-
     result = chosen.result or {}
     if "abstention" not in result:
         raise HeadError(
@@ -76,7 +74,7 @@ def abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
         )
     if graph.manifest.groups and "validation_groups" not in result["abstention"]:
         # An earlier version took images of one group for as many.
-        result = as_scored_now(HeadSummary(chosen.entry.name, chosen.folder, result), graph.manifest.group_of).result
+        result = scored_now(graph, chosen)
     found: dict[str, Any] = result["abstention"]
     return found
 

@@ -1,6 +1,7 @@
 """What a trained head leaves behind of its scores: copies, calibrated predictions, looks at test, the score that ranks."""
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from conftest import CONFIG, Project
 from reports import make_data, train
 
+from cache.files import seal
 from cache.store import FeatureStore
 from stages.heads.calibration import cooled, log_probabilities
 from stages.heads.dataset import Dataset
@@ -93,3 +95,19 @@ def test_another_score_ranks_without_training(project: Project) -> None:
     assert (outcome.extracted, outcome.trained, outcome.reported) == (0, [], True), outcome.out
     assert "ranked by log_loss" in outcome.out and read_result(project.artifacts / "heads" / "ridge") == result
     assert project.make("-q", "report").code == 0
+
+
+def test_the_leaderboard_shows_the_intervals_of_today(project: Project) -> None:
+    """It printed those that an earlier version had stored, beside those of this one."""
+    board = project.headstart("leaderboard").out.splitlines()[1:]
+    path = project.artifacts / "heads" / "ridge" / "result.json"
+    result = read_result(path.parent)
+    assert result is not None
+    del result["scoring"]
+    for metrics in result["metrics"].values():
+        metrics["accuracy_interval"] = [0.0, 1.0]
+    path.write_text(seal(json.dumps(result)))
+    assert project.headstart("leaderboard").out.splitlines()[1:] == board
+    (path.parent / "predictions.csv").write_text("path,split\n")
+    outcome = project.headstart("leaderboard")
+    assert outcome.code == 1 and "expected the predictions of a head, found a damaged file" in outcome.out

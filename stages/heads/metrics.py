@@ -19,8 +19,6 @@ from stages.heads.intervals import (
 from stages.heads.means import expected_largest, mean_interval
 from stages.training.outcomes import Outcomes
 
-# Raised by hand when scores or their intervals change, so that the report shows older heads with those of today.
-SCORING = 2
 # What a temperature changes: all that depends on more than the order of the probabilities.
 CALIBRATED = ("log_loss", "brier", "calibration_error", "ece")
 

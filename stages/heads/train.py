@@ -23,9 +23,10 @@ from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all, shared
 from stages.heads.head import Head, Rows
 from stages.heads.looks import note_look
-from stages.heads.metrics import CALIBRATED, SCORING, scores
+from stages.heads.metrics import CALIBRATED, scores
 from stages.heads.own import KerasHead
 from stages.heads.results import MODEL_SUFFIX, as_trained, whole_result, write_head
+from stages.heads.scored import SCORING
 from stages.heads.spec import AnyHead, EnsembleSpec, HeadSpec, KerasSpec, SklearnSpec
 from stages.heads.task import HeadTask, Spoken, Trained, Trainings
 from stages.heads.tuned import TunedHead

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from stages.heads.abstention import Confident, selective
 from stages.heads.calibration import cooled, log_probabilities
-from stages.heads.metrics import CALIBRATED, SCORING, scores
+from stages.heads.metrics import CALIBRATED, scores
 from stages.heads.predictions import Probabilities, read_probabilities
+from stages.heads.scored import SCORING
 from stages.report.data import HeadSummary
 
 # By how much a score from the probabilities in the file may differ from the stored one: these have six digits.

@@ -71,7 +71,7 @@ def train_stale(
             graph.bases[base].require()
         for line in first([f"data: {note}" for note in notes_of(graph.manifest)], 5):
             progress.say(line)
-        check_heads(graph)
+        check_heads(graph, extracts=False)
         if on is None:
             _train(graph, stale, progress, datasets)
             return
@@ -217,16 +217,16 @@ def warm_up(graph: Graph, datasets: "Datasets") -> None:
             warm_up_head(task_of(graph, head), _dataset(graph, head.entry.base, datasets))
 
 
-def check_heads(graph: Graph) -> None:
-    """Find a misspelt estimator, or a layer that is to be extracted too, now, and not after an hour of extraction."""
+def check_heads(graph: Graph, extracts: bool = True) -> None:
+    """Find a misspelt estimator now, and where it ``extracts`` a layer that is to be extracted too, and not after an hour of extraction."""
     from stages.heads.train import check_spec
 
     for name, head in graph.heads.items():
         if not head.stale:
             continue
         check_spec(name, head.entry.spec)
-        if not isinstance(head.entry.spec, FinetuneSpec | EndToEndSpec):
-            continue
+        if not extracts or not isinstance(head.entry.spec, FinetuneSpec | EndToEndSpec):
+            continue  # a head that finds what it needs is trained, whatever another lacks
         from stages.heads.tuning import check_start
 
         base = graph.bases[head.entry.base]
@@ -282,4 +282,6 @@ def _held_as_configured(graph: Graph, told: Mapping[str, Any]) -> bool:
         if trained_with(entry.spec, told["spec"]) != entry.spec.parameters():
             return False
         return bool(base_key_of(graph.config, entry, graph.bases) == told["base_key"])
+    if "tuned" in told:  # it takes the activations before the layers that were trained, and is on the last of these
+        layers = [told["tuned"]["to"]]
     return base in graph.bases and graph.bases[base].key(layers, views) == told["base_key"]

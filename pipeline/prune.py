@@ -51,6 +51,9 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
         unused |= {path: what for path in there if path.name not in known}
     left = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_alive(path)]
     unused |= dict.fromkeys(left, "a temporary file of a killed run")
+    fresh = {head.folder for graph in graphs for head in graph.heads.values() if not head.stale}
+    begun = [path for path in folder.glob("heads/*/checkpoint*.npz") if path.parent in fresh]
+    unused |= dict.fromkeys(begun, "a checkpoint of a head that is up to date")
     # What is left of a damaged shard is kept until its images are extracted again.
     whole = {layer.store.folder for layer in layers if layer.store and not layer.missing}
     damaged = [path for path in folder.glob("features/*/*.damaged") if path.parent in whole]

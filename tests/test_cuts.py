@@ -32,6 +32,11 @@ def test_the_layer_before_is_asked_for_before_anything_is_extracted(tmp_path: Pa
     project.edit(*VGG)
     assert "36 images to extract" in project.headstart("features", "--dry-run").out
     assert project.headstart("features").extracted == 36
+    # What one head lacks keeps no other from being trained.
+    project.edit(*reversed(VGG))
+    outcome = project.headstart("heads")
+    assert outcome.code == 1 and outcome.trained == ["small"], outcome.out
+    assert "failed: head 'tuned': from: training begins with 'block5_conv1'" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,16 @@ def test_a_sequential_model_of_ones_own_can_be_cut_between_its_layers(tmp_path: 
     np.testing.assert_allclose(part_between(base, "first", "third")(before), whole(images), atol=1e-5)
 
 
+def test_a_layer_that_is_used_twice_is_one_line(tmp_path: Path) -> None:
+    keras = load_keras()
+    images, twice = keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 3, padding="same", name="twice")
+    keras.Model(images, keras.layers.ReLU(name="end")(twice(twice(images)))).save(tmp_path / "own.keras")
+    spec = BaseSpec.model_validate({"name": f"file:{tmp_path / 'own.keras'}", "input_size": 16})
+    spec = spec.model_copy(update={"weights": str(tmp_path / "own.keras")})
+    with pytest.raises(BaseError, match="uses each of its layers once"):
+        tail_of(spec, Weights(spec, tmp_path), "twice", "end")
+
+
 def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:
     spec = BaseSpec.model_validate({"name": "ResNet50", "weights": "random", "input_size": 32})
     with pytest.raises(BaseError, match=r"before 'conv5_block3_2_conv', .* can be cut are 'conv5_block3_1_conv'$"):
@@ -133,6 +148,13 @@ def test_a_checkpoint_of_another_head_or_a_damaged_one_is_not_gone_on_with(tmp_p
     at = whole.index(state[1].tobytes())
     checkpoint.path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
     assert checkpoint.read(shapes, 2) is None
+    rng = np.random.default_rng(0)
+    for at, bit in zip(rng.integers(0, len(whole), 2000), rng.integers(0, 8, 2000), strict=True):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << bit
+        checkpoint.path.write_bytes(flipped)
+        found = checkpoint.read(shapes, 2)  # as it was written, or not at all
+        assert found is None or all(np.array_equal(a, b) for a, b in zip(found.state, state, strict=True))
     checkpoint.path.unlink()
     assert checkpoint.read(shapes, 2) is None
 

@@ -238,8 +238,14 @@ def test_a_sweep_varies_where_training_begins(tiny: Project, tmp_path: Path) -> 
     assert outcome.trained == ["start"] and result(project, "heads", "start")["tuned"]["from"] == "block2_conv"
     found = {row["from"]: row for row in trials(project, "start")}
     assert found["block2_conv"]["accuracy"] and not found["block3_conv"]["accuracy"]
-    project.edit(', "block3_conv"', "")
-    assert "1 trial, 1 of them known before" in project.headstart("sweep").out
+    project.edit('from = ["block2_conv", "block3_conv"]', "learning_rate = [0.001, 0.01]")
+    project.edit("repeats = 2", "repeats = 1")
+    averaged = '[heads.mean]\nkind = "ensemble"\nsweep = "start"\nbest = 2\n'
+    project.config.write_text(project.config.read_text() + averaged)
+    assert project.headstart("sweep").code == 0
+    assert project.headstart("heads", "mean").trained == ["mean"]
+    outcome = project.headstart("predict", str(sorted(project.photos.glob("*/*"))[0]), "--head", "mean")
+    assert outcome.code == 0, outcome.out
     assert not list(project.artifacts.rglob("checkpoint*"))
 
 

@@ -17,7 +17,9 @@ from headstart import load_head, load_image_model
 from pipeline.config import load_config
 from pipeline.graph import load_graph
 from stages.bases.backend import load_keras
+from stages.data.views import View, ViewsSpec
 from stages.extract.decoding import load
+from stages.heads.batches import ImageBatches
 from stages.heads.spec import head_key
 from stages.heads.tuned import network
 from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
@@ -125,6 +127,33 @@ def test_they_say_the_same_of_pixels_and_of_files_alone_and_in_an_ensemble(train
         outcome = trained.headstart("predict", str(new), str(tmp_path / "bad.png"), "--head", name)
         assert "bad.png: skipped: " in outcome.out and "new.png: cat (" in outcome.out.replace(": dog (", ": cat (")
     assert trained.headstart("predict", str(new), "--head", "scratch", "--views", "2").code == 0
+    with pytest.raises(HeadError, match="its head 'scratch' takes images and no features"):
+        load_head(trained.config, "both").predict(np.zeros((1, 512), np.float32))
+
+
+def test_training_images_alone_have_views_also_where_a_head_is_refitted(trained: Project) -> None:
+    graph = load_graph(load_config(trained.config))
+    records, spec = graph.manifest.records, CnnSpec.model_validate({"kind": "cnn", "input_size": 32, "batch_size": 8})
+    y, rows = np.zeros(len(records), np.int64), np.arange(len(records))
+    view = View(ViewsSpec(recipe="tutorial").whole, 0, 1)
+    batches = ImageBatches(trained.photos, records, y, spec.images, spec, rows, rows, 2, lambda epoch: view)
+    plain, viewed = (
+        np.concatenate([images for _, images in batches.decoded(rows, 8, each)]).astype(int) for each in (None, view)
+    )
+    changed = (plain != viewed).any(axis=(1, 2, 3))
+    assert list(changed) == [record.split == "train" for record in records]
+
+
+def test_a_checkpoint_that_cannot_be_kept_or_is_left_over(copy: Project) -> None:
+    folder = copy.artifacts / "heads" / "scratch"
+    (folder / "checkpoint.npz").write_bytes(b"left")
+    assert f"{folder / 'checkpoint.npz'}: a checkpoint of a head that is up to date" in copy.headstart("prune").out
+    assert copy.headstart("prune", "--yes").code == 0 and not (folder / "checkpoint.npz").exists()
+    (folder / "checkpoint.npz" / "in the way").mkdir(parents=True)
+    copy.edit("epochs = 3", "epochs = 2")
+    outcome = copy.headstart("heads", "scratch")
+    assert outcome.code == 0 and outcome.trained == ["scratch"], outcome.out
+    assert outcome.out.count("checkpoint.npz: cannot be written") == 1
 
 
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(copy: Project, tmp_path: Path) -> None:
@@ -256,8 +285,9 @@ def test_a_table_that_cannot_be(tmp_path: Path, table: str, message: str) -> Non
 
 
 def test_images_that_are_too_small_for_a_network() -> None:
-    with pytest.raises(HeadError, match="images of 20×20 are too small for 3 convolutions with pooling"):
-        network(CnnSpec.model_validate({"kind": "cnn", "input_size": 20}), 2)
+    with pytest.raises(ValueError, match="images of 20×20 are too small for 3 convolutions with pooling"):
+        CnnSpec.model_validate({"kind": "cnn", "input_size": 20})
+    assert network(CnnSpec.model_validate({"kind": "cnn", "input_size": 22}), 2).output_shape == (None, 1)
     model = network(CnnSpec.model_validate({"kind": "cnn"}), 3)
     assert model.input_shape == (None, 150, 150, 3) and model.output_shape == (None, 3)
     assert [layer.filters for layer in model.layers if hasattr(layer, "filters")] == [32, 32, 64]

@@ -142,7 +142,14 @@ def separated(model: Any, end: str) -> tuple[list[str], list[Cut]]:
 def _inputs(operation: Any, makers: dict[int, int], itself: int) -> list[int]:
     """The operations that one takes the outputs of."""
     tensors = backend.load_keras().tree.flatten(operation.input)
-    return [makers[id(tensor)] for tensor in tensors if makers[id(tensor)] != itself and not _is_input(operation)]
+    if _is_input(operation):
+        return []
+    if not all(id(tensor) in makers for tensor in tensors):
+        raise BaseError(
+            f"from: expected a base that uses each of its layers once, found one that uses a layer before {operation.name!r} in several "
+            "places; train it end to end, without from"
+        )
+    return [makers[id(tensor)] for tensor in tensors if makers[id(tensor)] != itself]
 
 
 def _is_input(operation: Any) -> bool:

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,11 +53,11 @@ def decoded_batches(
     spec: BaseSpec,
     batch_size: int,
     rejected: Rejected,
-    view: View | None = None,
+    view: View | Callable[[ImageRecord], View | None] | None = None,
 ) -> Iterator[Batch]:
     """Batches of ``batch_size`` images in the order of ``records``, the last one smaller; bad ones go to ``rejected``.
 
-    With a ``view``, that view of each image.
+    With a ``view``, that view of each image, or the one that it gives for its record.
     """
     waiting: deque[tuple[ImageRecord, Future[NDArray[np.uint8]]]] = deque()
     upcoming = iter(records)
@@ -69,7 +69,8 @@ def decoded_batches(
         seen = 0
         while True:
             for record in islice(upcoming, BATCHES_AHEAD * batch_size - len(waiting)):
-                waiting.append((record, pool.submit(load, root / record.path, record.sha256, spec, view)))
+                of = view(record) if callable(view) else view
+                waiting.append((record, pool.submit(load, root / record.path, record.sha256, spec, of)))
             if not waiting:
                 break
             record, future = waiting.popleft()

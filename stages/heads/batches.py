@@ -142,7 +142,8 @@ class ImageBatches:
     def training(self, epoch: int) -> Iterator[Batch]:
         size, draw = self._spec.batch_size, Draw(self._spec.seed, epoch, 0)
         order = draw.order(np.arange(self.rows, dtype=np.int32), size, -(-self.rows // size)).ravel()[: self.rows]
-        decoded = self.decoded(self._train[order], size, self._view(epoch) if self._view else None)
+        view = self._view(epoch) if self._view else None
+        decoded = self.decoded(self._train[order], size, view)
         for (rows, images), mixed in zip(decoded, _mixing(draw, self.rows, size, self._spec.mixup), strict=True):
             yield self._targets.trained(images, rows, mixed)
 
@@ -156,7 +157,12 @@ class ImageBatches:
         """Images of some rows, ``size`` at a time, with these rows."""
         records = [self._records[int(row)] for row in rows]
         at, rejected = 0, Rejected()
-        for batch in decoded_batches(self._root, records, self._images, size, rejected, view):
+
+        def of(record: ImageRecord) -> View | None:
+            """Training images alone have views, also where a refit takes those of validation."""
+            return view if record.split == "train" else None
+
+        for batch in decoded_batches(self._root, records, self._images, size, rejected, of):
             self._check(rejected)
             yield rows[at : at + len(batch.records)], batch.images
             at += len(batch.records)

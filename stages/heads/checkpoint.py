@@ -1,7 +1,6 @@
 """What is kept of one model's training after each epoch, so that a run which is killed loses no more than the epoch it was in."""
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import whole_arrays
+from cache.errors import CacheError
 from cache.files import atomic_path
 
 
@@ -38,16 +39,13 @@ class Checkpoint:
     def read(self, shapes: Sequence[tuple[int, ...]], weights: int) -> Kept | None:
         """What was kept, where that is whole, and of variables with these shapes, of which the first are so many ``weights``."""
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                if archive.testzip():  # compares the checksum of each array
-                    return None
-            with np.load(self.path, allow_pickle=False) as file:
+            with whole_arrays(self.path) as file:
                 told = json.loads(str(file["told"]))
                 if told.pop("key") != self.key:
                     return None
                 state = [file[f"state{i}"] for i in range(len(shapes))]
                 best = [file[f"best{i}"] for i in range(weights if told["best_epoch"] else 0)]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except CacheError:
             return None
         fits = [each.shape for each in (*state, *best)] == [*shapes, *shapes[: len(best)]]
         return Kept(**told, state=state, best=best) if fits else None

@@ -32,7 +32,7 @@ from stages.progress import Progress, counted
 # Folds that tell by how much weights that were chosen on validation are too good there.
 FOLDS = 5
 # What an ensemble keeps of the results of its heads.
-TOLD = ("kind", "base", "layers", "base_key", "spec", "seconds", "images_read")
+TOLD = ("kind", "base", "layers", "base_key", "spec", "seconds", "images_read", "tuned")
 
 # Features (n, …) float32 by base and layer.
 ByLayer = Mapping[tuple[str, str], NDArray[np.float32]]
@@ -74,6 +74,10 @@ class EnsembleHead(Head):
     def predict_log_proba(self, X: NDArray[np.float32] | ByLayer) -> NDArray[np.float64]:
         """As ``Head.predict_log_proba``; raises HeadError for features that are not those of ``inputs_``."""
         inputs = self.inputs_
+        if on_images := [each["head"] for each in self.heads_ if not each["layers"]]:
+            raise HeadError(
+                f"its head {on_images[0]!r} takes images and no features; label image files by `headstart predict`, or export it"
+            )
         if not isinstance(X, Mapping):
             if len(inputs) != 1:
                 told = ", ".join(f'("{base}", "{layer}")' for base, layer in inputs)

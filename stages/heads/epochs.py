@@ -80,7 +80,7 @@ def train(
         progress.say(
             f"head {name}: goes on after epoch {len(fitted.history)} of {epochs}, which an earlier run came to"
         )
-    left = epochs - len(fitted.history)
+    left, lacking = epochs - len(fitted.history), False
     with progress.task(f"Training {name}", left * batches.rows) as advance:
         while not _at_its_end(fitted, spec, epochs):
             start, epoch = perf_counter(), len(fitted.history)
@@ -93,11 +93,17 @@ def train(
             if np.isfinite(now) and (until or now < _best(fitted, spec)):
                 fitted.best_epoch, fitted.weights = epoch + 1, taken(weights)
             fitted.seconds += perf_counter() - start
-            checkpoint.write(
-                Kept(
-                    fitted.history, fitted.best_epoch, fitted.seconds, batches.images_read, taken(state), fitted.weights
-                )
+            now_kept = Kept(
+                fitted.history, fitted.best_epoch, fitted.seconds, batches.images_read, taken(state), fitted.weights
             )
+            try:
+                checkpoint.write(now_kept)
+            except OSError as error:  # it is for a run that is killed, and no reason to end this one
+                if not lacking:
+                    progress.say(
+                        f"{checkpoint.path}: cannot be written ({error.strerror}); a kill now costs what was trained of {name}"
+                    )
+                lacking = True
             progress.show([f"{name}: {_told(fitted, epochs)}"])
     progress.show([])
     if fitted.best_epoch is None:
@@ -151,16 +157,18 @@ def put(variables: list[Any], values: list[NDArray[Any]]) -> None:
 def _pass(model: Any, batches: Iterator[Batch], advance: Any = None) -> dict[str, float]:
     """Train on batches, or score them where nothing is to ``advance``: loss and accuracy over all of their rows.
 
-    The loss is cross-entropy, whatever the model is trained by.
+    The loss is cross-entropy, whatever the model is trained by, and the mean by the rows' weights.
     """
     step = model.test_on_batch if advance is None else model.train_on_batch
-    rows, loss, accuracy = 0, 0.0, 0.0
+    rows, weights, loss, accuracy = 0, 0.0, 0.0, 0.0
     for batch in batches:
         n, logs = len(batch.y), step(batch.X, batch.y, batch.weight, return_dict=True)
-        rows, loss, accuracy = rows + n, loss + n * logs[LOG_LOSS], accuracy + n * logs["accuracy"]
+        weight = n if batch.weight is None else float(batch.weight.sum())
+        rows, accuracy = rows + n, accuracy + n * logs["accuracy"]
+        weights, loss = weights + weight, loss + weight * logs[LOG_LOSS]
         if advance is not None:
             advance(n)
-    return {"loss": float(loss / rows), "accuracy": float(accuracy / rows)}
+    return {"loss": float(loss / weights), "accuracy": float(accuracy / rows)}
 
 
 def _best(fitted: Fitted, spec: ScheduledSpec) -> float:

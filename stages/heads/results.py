@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,8 @@ def write_head(
     result["files"] = {name: sha256_file(folder / name) for name in there}
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
     for done in folder.glob(CHECKPOINTS):
-        done.unlink()
+        with suppress(OSError):  # the head is whole; `prune` lists what is left
+            done.unlink()
 
 
 def prediction_header(names: Sequence[str], calibrated: bool = True) -> list[str]:

@@ -120,15 +120,8 @@ def network(spec: CnnSpec, n_classes: int) -> Any:
     outputs, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
     found.append(layers.Dense(outputs, activation=activation, name="probabilities"))
     inputs = x = images_of(spec.input_size)
-    try:
-        for layer in found:
-            x = layer(x)
-    except ValueError as error:
-        height, width = spec.input_size
-        raise HeadError(
-            f"input_size: images of {height}×{width} are too small for {len(spec.filters)} convolutions with pooling; take larger ones, or "
-            "fewer filters"
-        ) from error
+    for layer in found:
+        x = layer(x)
     return load_keras().Model(inputs, x, name="cnn")
 
 

@@ -121,6 +121,20 @@ class CnnSpec(ScheduledSpec):
             raise ValueError(f"{idle[0]}: a network from scratch has no base; leave it out")
         return table
 
+    @model_validator(mode="after")
+    def _something_is_left_of_an_image(self) -> "CnnSpec":
+        for side in self.input_size:
+            left = side
+            for _ in self.filters:
+                left = (left - 2) // 2
+            if left < 1:
+                height, width = self.input_size
+                raise ValueError(
+                    f"input_size: images of {height}×{width} are too small for {len(self.filters)} convolutions with pooling; take larger "
+                    "ones, or fewer filters"
+                )
+        return self
+
     @property
     def images(self) -> BaseSpec:
         """How images come to its input size, as those of a base do."""

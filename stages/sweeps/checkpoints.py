@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cache.arrays import whole_arrays
+from cache.errors import CacheError
 from cache.files import atomic_path, remove_temporaries
 from stages.sweeps.ledger import Score
 from stages.training.member import Begun, Fitted
@@ -34,15 +35,12 @@ class Checkpoints:
         self._epochs: dict[str, int] = {}
         for path in folder.glob("*.npz"):
             try:
-                with zipfile.ZipFile(path) as file:
-                    if damaged := file.testzip():
-                        raise zipfile.BadZipFile(damaged)
-                with np.load(path, allow_pickle=False) as file:
+                with whole_arrays(path) as file:
                     scores, _ = _scores(file), _fitted(file)
                     if not all(score.by(metric) for score in scores):
                         raise ValueError(metric)
                     self._epochs[path.stem] = len(scores)
-            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            except CacheError:
                 path.unlink()
 
     def epochs(self, key: str) -> int:

@@ -23,7 +23,7 @@ WHOLE = "whole.json"
 def keep_compiled(backend: str) -> None:
     """Keep what this process will compile on a backend that is not imported yet, and use what is kept; nothing, where there is no place."""
     with suppress(OSError):
-        if backend == "tensorflow":
+        if backend == "tensorflow" and "persistent_cache_directory" not in os.environ.get("TF_XLA_FLAGS", ""):
             # Of the processor alone, as what is compiled for a GPU belongs to its driver, too.
             flags = f"--tf_xla_persistent_cache_directory={_folder(backend)} --tf_xla_persistent_cache_device_types=CPU"
             os.environ["TF_XLA_FLAGS"] = f"{flags} {os.environ.get('TF_XLA_FLAGS', '')}".strip()

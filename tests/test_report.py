@@ -143,6 +143,21 @@ def test_many_classes_become_an_image_and_lists_fold(tmp_path: Path) -> None:
     assert "Images of all 25 classes" in found.text and "Most frequent confusions on test" in found.text
 
 
+def test_of_very_many_classes_some_are_named_at_the_matrix_and_long_names_are_cut(tmp_path: Path) -> None:
+    """All of a name is in its title, and in the table of the data; a name of 180 characters made a row of the report a screen high."""
+    long = "long-" * 36
+    classes = (*(f"class {i:02d}" for i in range(64)), long)
+    found = page(make_data(tmp_path, ("train", "validation", "test"), 390, classes), tmp_path / "index.html")
+    (matrix,) = (attrs for tag, attrs in found.tags if tag == "svg" and "65 classes" in (attrs["aria-label"] or ""))
+    page_text = (tmp_path / "index.html").read_text()
+    figure = page_text[page_text.index(matrix["aria-label"] or "") :]
+    named = re.findall(r">(class \d\d)<", figure[: figure.index("</svg>")])
+    assert named == [f"class {i:02d}" for i in range(0, 64, 3)] * 2
+    cut = [words for words in found.words if words.startswith("long-")]
+    assert long in {attrs.get("title") for _, attrs in found.tags}
+    assert cut.count(long) == 1 and {len(words) for words in cut if words != long} <= {18, 64}
+
+
 def test_many_notices_fold_and_end(data: ReportData, tmp_path: Path) -> None:
     def shown(n: int) -> Seen:
         notes = tuple(f"identical files with different labels: note {i};" for i in range(n))

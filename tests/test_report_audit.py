@@ -12,6 +12,7 @@ from reports import HOSTILE, LOADING, make_data, page
 
 from stages.audit.audit import AuditTask, audit
 from stages.report.data import AuditSummary, ReportData
+from stages.report.figures import learning_curve
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,24 @@ def test_the_same_audit_gives_the_same_page(data: ReportData, tmp_path: Path) ->
 def test_a_page_without_an_audit_says_how_to_get_one(data: ReportData, tmp_path: Path) -> None:
     shown = page(replace(data, audit=None), tmp_path / "index.html")
     assert "make audit report" in shown.text and np.char.count(shown.text, "Suspicious labels") == 0
+
+
+def test_of_few_images_the_learning_curve_has_each_number_once() -> None:
+    """5% and 10% of few images are both one image for each class, and their numbers stood on one another."""
+    points = [
+        {"images": n, "accuracy": a, "low": a - 0.1, "high": a + 0.1}
+        for n, a in ((119, 0.4), (119, 0.42), (239, 0.5), (1190, 0.6))
+    ]
+    shown = str(learning_curve(points, None, None))
+    assert re.findall(r">([\d,]+)</text>", shown) == ["119", "239", "1,190"]
+
+
+def test_how_often_the_heads_are_right_stands_beside_what_looks_wrong_to_them(data: ReportData, tmp_path: Path) -> None:
+    assert data.audit
+    record = data.manifest.records[0]
+    row = {"path": record.path, "split": record.split, "label": record.label, "likely": "cat"}
+    labels = {"suspicious": 42, "accuracy": 0.787629, "C": 0.1, "first": [row]}
+    result = data.audit.result | {"labels": labels}
+    shown = page(replace(data, audit=replace(data.audit, result=result)), tmp_path / "index.html").text
+    assert "42 labels look wrong to linear heads" in shown and "right for 78.8% of all images" in shown
+    assert "likely to be wrong" not in shown

@@ -57,7 +57,10 @@ def summary(result: dict[str, Any]) -> list[str]:
             similarity = max(float(each["similarity"]) for each in group["members"])
             lines.append(f"  {similarity:.4f}  {shown}{f' and {more:,} more' if more > 0 else ''}")
     if labels:
-        lines.append(f"suspicious labels: {labels['suspicious']:,} of {result['images']:,}")
+        heads = (
+            f"to heads that are right for {labels['accuracy']:.0%} of all images; some are hard to tell, and not wrong"
+        )
+        lines.append(f"suspicious labels: {labels['suspicious']:,} of {result['images']:,}, {heads}")
         lines += [
             f"  {each['path']}: {each['label']} (probability {float(each['p_label']):.3f}), likely {each['likely']} "
             f"({float(each['p_likely']):.3f})"

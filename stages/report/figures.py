@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.8
 Limits = tuple[float, float]
-# Up to so many classes have their names beside the matrix; more would overlap.
-NAMED_CLASSES = 60
+# Up to so many classes have all their names beside the matrix; of more, about so many, as all would overlap.
+NAMED_CLASSES, SOME_NAMES = 60, 24
 # Mid tones, which stand out on white and on black; the share of the row is their opacity.
 _RIGHT, _WRONG = (0.05, 0.58, 0.53), (0.88, 0.11, 0.28)
 
@@ -62,7 +62,8 @@ def learning_curve(
         axes.plot(x, y, color=STAND_IN["muted"], linewidth=1.4, linestyle=(0, (4, 3)))
         _with_interval(axes, [doubled], [doubled["images"]], STAND_IN["muted"], hollow=True)
     _with_interval(axes, points, images, colour, hollow=False)
-    ticks = [*images, *([doubled["images"]] if doubled else [])]
+    # Two shares of few images may be as many: one class needs one image at least.
+    ticks = list(dict.fromkeys([*images, *([doubled["images"]] if doubled else [])]))
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
@@ -224,27 +225,25 @@ def confusion_image(counts: Counter[tuple[str, str]], classes: Sequence[str], la
     pixels[..., :3] = np.where(np.eye(n, dtype=bool)[..., None], _RIGHT, _WRONG)
     # The root lets a rare confusion be seen; what never happened stays blank.
     pixels[..., 3] = np.where(share > 0, 0.12 + 0.88 * np.sqrt(share), 0)
-    named = n <= NAMED_CLASSES
     figure = Figure(figsize=(7.6, 7.6))
-    axes = figure.add_axes((0.22, 0.02, 0.76, 0.76) if named else (0.06, 0.02, 0.92, 0.92))
+    axes = figure.add_axes((0.22, 0.02, 0.76, 0.76))
     axes.imshow(pixels, interpolation="none", aspect="equal")
     axes.spines[:].set_color(STAND_IN["rule"])
     axes.tick_params(length=0, labelcolor=STAND_IN["muted"], labeltop=True, labelbottom=False)
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("predicted", color=STAND_IN["text"])
     axes.set_ylabel("true", color=STAND_IN["text"])
-    if named:
-        _name_ticks(axes, classes)
-    else:
-        axes.set_xticks([])
-        axes.set_yticks([])
+    _name_ticks(axes, classes)
     return inline_svg(figure, "confusion", label, crop="tight")
 
 
 def _name_ticks(axes: "Axes", classes: Sequence[str]) -> None:
-    size = max(5.0, min(9.5, 300 / len(classes)))
+    """Names of all classes, or of every so many where all would be too small to read."""
+    step = 1 if len(classes) <= NAMED_CLASSES else -(-len(classes) // SOME_NAMES)
+    places = range(0, len(classes), step)
+    size = max(5.0, min(9.5, 300 / len(places)))
     # A dollar sign in a class name is a dollar sign, not mathematics.
     options: dict[str, Any] = {"fontsize": size, "parse_math": False}
-    labels = [short(name, 18) for name in classes]
-    axes.set_xticks(range(len(classes)), labels, rotation=90, **options)
-    axes.set_yticks(range(len(classes)), labels, **options)
+    labels = [short(classes[i], 18) for i in places]
+    axes.set_xticks(places, labels, rotation=90, **options)
+    axes.set_yticks(places, labels, **options)

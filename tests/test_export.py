@@ -11,7 +11,7 @@ from conftest import Project, failed
 from export_project import HEADS, OTHERS, export_project, probabilities, used
 from PIL import Image
 
-from cache.files import atomic_folder
+from cache.files import TEMPORARY_PREFIX, atomic_folder, remove_temporaries
 from pipeline.config import load_config
 from pipeline.graph import load_graph
 from pipeline.predict import predicted
@@ -193,3 +193,10 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with atomic_folder(home) as new:
         (new / "b").mkdir()
     assert [path.name for path in home.iterdir()] == ["b"] and [path.name for path in tmp_path.iterdir()] == ["model"]
+    killed = (
+        tmp_path / f"{TEMPORARY_PREFIX}99999999-0-model"
+    )  # as a run leaves it that was killed; the next one removes it
+    killed.mkdir()
+    (killed / "a").write_text("half")
+    remove_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

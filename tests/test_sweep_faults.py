@@ -1,14 +1,12 @@
 """Sweeps that are killed, fail, diverge, or do not fit into memory."""
 
-import os
 import re
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
-from conftest import CONFIG, HEADSTART, ROOT, SMALL, Project, result, trials, write_photos
+from conftest import CONFIG, SMALL, Project, result, trials, write_photos
+from forked import Forked
 
 
 def test_a_sweep_that_fails_keeps_no_other_from_running_and_is_tried_again(tmp_path: Path) -> None:
@@ -47,15 +45,12 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     project = Project(tmp_path).create(text)
     write_photos(project.photos, {"cat": 20, "dog": 20})
     assert project.headstart("features").code == 0
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*HEADSTART, "sweep"], cwd=project.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = Forked(project.folder, "sweep")
     ledger = project.artifacts / "sweeps" / "many" / "trials.jsonl"
-    end = time.monotonic() + 90
+    end = time.monotonic() + 150
     while not (ledger.exists() and len(ledger.read_text().splitlines()) >= 12) and time.monotonic() < end:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     kept = len(ledger.read_text().splitlines())
     assert 12 <= kept < 36

@@ -1,17 +1,15 @@
 """Sweeps: what is tried, what is kept, what is trained again, and that the winner is an ordinary head."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, SWEEPS, Project, result, trials, write_photos
+from conftest import SWEEPS, Project, result, trials, write_photos
 
 from cache import Manifest
 from stages.heads.intervals import wilson
+from stages.sweeps import halving
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +92,13 @@ def test_the_same_sweep_gives_the_same_numbers(swept: Project) -> None:
     assert kept == [{name: value for name, value in row.items() if name != "seconds"} for row in trials(swept, "fast")]
 
 
-def test_what_waits_on_disk_from_rung_to_rung_comes_to_the_same(swept: Project) -> None:
+def test_what_waits_on_disk_from_rung_to_rung_comes_to_the_same(
+    swept: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = trials(swept, "fast")
     shutil.rmtree(swept.artifacts / "sweeps" / "fast")
-    nothing_held = "import stages.sweeps.halving as s; s.HELD_BYTES = 0; from pipeline.cli import main; main()"
-    command = [sys.executable, "-c", nothing_held, "sweep", "fast"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=swept.folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(halving, "HELD_BYTES", 0)
+    assert swept.headstart("sweep", "fast").code == 0
     again = trials(swept, "fast")
     assert [row["key"] for row in again] == [row["key"] for row in kept]
     for row, before in zip(again, kept, strict=True):

@@ -52,4 +52,5 @@ def test_lower_precision_is_nearly_the_same(
     run = loaded(exported(project, to, "--precision", precision), to)
     found = np.concatenate([run(decode(path.read_bytes())[None]) for path in paths])
     # Random weights and noise make the largest difference a matter of chance; `bench.export` has it for photographs.
-    assert found.shape == p.shape and np.median(np.abs(found - p)) < 0.02
+    assert found.shape == p.shape and np.median(np.abs(found - p)) < {"float16": 0.02, "int8": 0.05}[precision]
+    assert list(found.argmax(axis=1)) == list(p.argmax(axis=1))

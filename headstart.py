@@ -100,20 +100,10 @@ def _opened(source: "Config | Path | str", base: str | None, layer: str | None) 
     if not hasattr(source, "bases") and Path(source).is_dir():
         folder = Path(source).resolve()
         return Manifest.load(folder.parents[1] / "manifest.json"), FeatureStore(folder)
-    from pipeline.config_tables import no_such
-    from pipeline.graph import load_graph
+    from pipeline.graph import extracted_layer, load_graph
 
     graph = load_graph(_config(source))
-    name = base or next(iter(graph.bases))
-    if name not in graph.bases:
-        raise ConfigError(f"base: {no_such('base', name, graph.bases)}")
-    target = graph.bases[name]
-    layer = layer or target.spec.cuts[-1]
-    if layer not in target.spec.cuts:
-        raise ConfigError(f"layer: {name} extracts {no_such('layer', layer, target.spec.cuts)}")
-    if not target.stores:
-        target.require()  # its weights are not here yet
-    return graph.manifest, target.stores[layer]
+    return graph.manifest, extracted_layer(graph, base, layer)[2]
 
 
 def _config(source: "Config | Path | str") -> "Config":

@@ -6,8 +6,7 @@ from pathlib import Path
 from cache.errors import DataError
 from pipeline.config import Config
 from pipeline.explain import files_of, write_picture
-from pipeline.graph import load_graph
-from pipeline.similar import searched
+from pipeline.graph import extracted_layer, load_graph
 from stages.progress import Progress
 
 
@@ -29,7 +28,7 @@ def layer_lines(
     from stages.explain.layers import EDGE, filter_cells, map_cells, strongest
 
     graph = load_graph(config, progress=progress)
-    target, _, _ = searched(graph, base, None)
+    target, _, _ = extracted_layer(graph, base, None, option="--")
     layer = features or filters or ""
     files = files_of(paths) if paths else []
     if (features and len(files) != 1) or len(files) > 1:

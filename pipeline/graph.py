@@ -6,7 +6,7 @@ Everything here looks at small files only: the scan's memo, and what ``pipeline.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import ConfigError, DataError
 from cache.files import digest_json
@@ -14,6 +14,7 @@ from cache.manifest import Manifest
 from cache.skipped import SkippedImages
 from pipeline.config import Config
 from pipeline.config_order import in_order
+from pipeline.config_tables import no_such
 from pipeline.reasons import report_reasons
 from pipeline.target_features import BaseTarget, base_target
 from pipeline.targets import (
@@ -35,6 +36,9 @@ from stages.data.scan import NoImagesError, scan
 from stages.data.splits import assign_splits
 from stages.progress import SILENT, Progress
 from stages.report.page import PAGE_VERSION, read_report_parts
+
+if TYPE_CHECKING:
+    from cache.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,24 @@ def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT
     sweeps = {name: sweeps[name] for name in config.sweeps}
     audits = {name: audit_target(config, base, manifest, here) for name, base in bases.items()}
     return Graph(config, manifest, skipped, bases, heads, sweeps, audits, here)
+
+
+def extracted_layer(
+    graph: Graph, base: str | None, layer: str | None, option: str = ""
+) -> "tuple[BaseTarget, str, FeatureStore]":
+    """A base (the first, where none is named), one of its layers (the last), and the store of that. Raises ConfigError, which names the
+    ``option``'s prefix, where the configuration does not have them.
+    """
+    name = base or next(iter(graph.bases))
+    if name not in graph.bases:
+        raise ConfigError(f"{option}base: {no_such('base', name, graph.bases)}")
+    target = graph.bases[name]
+    layer = layer or target.spec.cuts[-1]
+    if layer not in target.spec.cuts:
+        raise ConfigError(f"{option}layer: {name} extracts {no_such('layer', layer, target.spec.cuts)}")
+    if not target.stores:
+        target.require()  # its weights are not here yet
+    return target, layer, target.stores[layer]
 
 
 def _manifest(config: Config, skipped: SkippedImages, rehash: bool, progress: Progress) -> tuple[Manifest, bool]:

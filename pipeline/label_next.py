@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.errors import DataError
 from cache.files import write_csv
 from cache.manifest import ImageRecord
 from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
-from pipeline.heads import trained_head
-from pipeline.predict import source_of
+from pipeline.predict import asked, source_of
 from pipeline.target_features import BaseTarget
-from pipeline.words import score_words
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
@@ -44,21 +41,14 @@ def label_next_lines(
     The features of the images are kept: whoever labels asks again after each training, and labelled images are to be extracted once.
     """
     from stages.heads.train import load_head
-    from stages.predict.predict import digests_of, find_images, predict_images, taken_by
+    from stages.predict.predict import digests_of, predict_images, taken_by
     from stages.search.index import as_searched
     from stages.search.labelling import SAMPLE, near_distance, to_label
 
     graph = load_graph(config, progress=progress)
-    chosen = trained_head(graph, head)
-    if chosen.stale:
-        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
-    files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
-    if not files:
-        raise DataError(
-            "expected images without a label, found none; name files or folders: headstart label-next PATH…"
-        )
+    nothing = "expected images without a label, found none; name files or folders: headstart label-next PATH…"
+    chosen, files = asked(graph, head, paths, progress, nothing)
     result = chosen.result or {}
-    progress.say(f"head: {chosen.entry.name} ({score_words(result, config.report.metric)})")
     digests, unread = digests_of(files)
     once = {digest: path for path, digest in reversed(digests.items())}
     known = [digest for digest in once if digest in graph.manifest.by_digest]

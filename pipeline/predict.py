@@ -37,18 +37,16 @@ def predict_lines(
     """
     from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
-    from stages.predict.predict import find_images
     from stages.predict.submission import form_of, write_submission
 
     graph = load_graph(config, progress=progress)
-    chosen = trained_head(graph, head)
-    if chosen.stale:
-        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
-    files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
-    if not files:
-        raise DataError("expected image files or folders to predict, found none; name some: headstart predict PATH…")
-    result = chosen.result or {}
-    progress.say(f"head: {chosen.entry.name} ({score_words(result, config.report.metric)})")
+    chosen, files = asked(
+        graph,
+        head,
+        paths,
+        progress,
+        "expected image files or folders to predict, found none; name some: headstart predict PATH…",
+    )
     threshold = 0.0
     if min_accuracy is not None:
         threshold = threshold_for(abstention_of(graph, chosen), min_accuracy)
@@ -62,6 +60,24 @@ def predict_lines(
         return _lines(predictions), complete
     left_out = [each for each in predictions if each.reason or not each.sure]
     return [*_lines(left_out), *write_submission(csv, predictions, form)], complete
+
+
+def asked(
+    graph: Graph, head: str | None, paths: Sequence[Path], progress: Progress, nothing: str
+) -> tuple[HeadTarget, list[Path]]:
+    """The head named or the best on validation, and the image files it is to look at: those of ``paths``, or the images of the data
+    folder without a label. Raises DataError, which says ``nothing``, where there are none.
+    """
+    from stages.predict.predict import find_images
+
+    chosen, config = trained_head(graph, head), graph.config
+    if chosen.stale:
+        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
+    files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
+    if not files:
+        raise DataError(nothing)
+    progress.say(f"head: {chosen.entry.name} ({score_words(chosen.result or {}, config.report.metric)})")
+    return chosen, files
 
 
 def abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:

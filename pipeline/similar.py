@@ -5,17 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.errors import ConfigError
 from cache.files import write_csv
 from pipeline.build import base_as_stored
 from pipeline.config import Config
-from pipeline.config_tables import no_such
-from pipeline.graph import Graph, load_graph
+from pipeline.graph import extracted_layer, load_graph
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
-    from cache.store import FeatureStore
-    from pipeline.target_features import BaseTarget
     from stages.search.index import Hit
 
 COLUMNS = ("image", "rank", "path", "label", "split", "similarity")
@@ -40,7 +36,7 @@ def similar_lines(
     from stages.search.index import Index
 
     graph = load_graph(config, progress=progress)
-    target, name, store = searched(graph, base, layer)
+    target, name, store = extracted_layer(graph, base, layer, option="--")
     files = find_images(paths)
     index = Index.read(graph.manifest, store)
     if missing := len(graph.manifest.by_digest) - len(index.records):
@@ -76,20 +72,6 @@ def similar_lines(
     if page:
         lines += _write_page(page, config.data.root, found, f"{target.spec.name} at {name}")
     return lines, not reasons
-
-
-def searched(graph: Graph, base: str | None, layer: str | None) -> "tuple[BaseTarget, str, FeatureStore]":
-    """A base, one of its layers, and the store of that. Raises ConfigError where the configuration does not name them."""
-    name = base or next(iter(graph.bases))
-    if name not in graph.bases:
-        raise ConfigError(f"--base: {no_such('base', name, graph.bases)}")
-    target = graph.bases[name]
-    layer = layer or target.spec.cuts[-1]
-    if layer not in target.spec.cuts:
-        raise ConfigError(f"--layer: {name} extracts {no_such('layer', layer, target.spec.cuts)}")
-    if not target.stores:
-        target.require()  # its weights are not here yet
-    return target, layer, target.stores[layer]
 
 
 def _write_page(page: Path, root: Path, found: "dict[Path, list[Hit]]", features: str) -> list[str]:

@@ -14,6 +14,7 @@ from stages.bases.spec import BaseSpec
 from stages.data.views import View
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.heads.epochs import Batch
+from stages.heads.keras_fit import mixed_targets
 from stages.heads.tuned_spec import ScheduledSpec
 from stages.training.member import class_weights
 from stages.training.source import Source
@@ -49,10 +50,8 @@ class _Targets:
         X = ops.cast(X, "float32")
         X = X * along + ops.take(X, partners.astype(np.int32), axis=0) * (1 - along)
         hot = np.diag(self.weights)[self.y[rows]]
-        y = hot * shares[:, None] + hot[partners] * (1 - shares[:, None])
-        weight = y.sum(axis=1)
-        y = (y / weight[:, None]).astype(np.float32)
-        return Batch(X, y[:, 1:] if self.single else y, weight.astype(np.float32))
+        y, weight = (each.astype(np.float32, copy=False) for each in mixed_targets(hot, hot[partners], shares[:, None]))
+        return Batch(X, y[:, 1:] if self.single else y, weight)
 
 
 def _mixing(

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import DivergedError
 from stages.bases.backend import load_keras
-from stages.heads.calibration import log_softmax
 from stages.heads.head import KerasModelHead, Rows
 from stages.heads.pooling import L2, pool_layers
 from stages.progress import Progress
@@ -53,14 +51,6 @@ class DenseHead(KerasModelHead):
         (weights,) = stack.initial_state([self.spec], shape).heads([0], shape)
         self._core.set_weights(weights)
         return self
-
-    def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        last = self._core.layers[-1]
-        activation, last.activation = last.activation, load_keras().activations.linear
-        try:
-            return log_softmax(self._called(X))
-        finally:
-            last.activation = activation
 
     def save(self, path: Path, feature_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Write an ordinary Keras model that takes the base's features, pooling included: one input for each layer."""

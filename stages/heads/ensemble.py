@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from stages.heads.pooling import pool_layers
 from stages.heads.predictions import read_probabilities
 from stages.heads.results import HEADS, damaged_files, whole_result
 from stages.heads.spec import EnsembleSpec
+from stages.heads.task import Spoken
 from stages.progress import Progress, counted
 
 # Folds that tell by how much weights that were chosen on validation are too good there.
@@ -121,19 +122,7 @@ class EnsembleHead(Head):
         return head
 
 
-class Averaged(NamedTuple):
-    """An ensemble, the seconds it took, and what it says of all rows: log-probabilities (n, classes)."""
-
-    head: EnsembleHead
-    seconds: float
-    logs: NDArray[np.float64]
-
-    def log_probabilities(self, data: Dataset, layers: Sequence[str]) -> NDArray[np.float64]:
-        """As that of other heads that were trained."""
-        return self.logs
-
-
-def average(spec: EnsembleSpec, folders: Mapping[str, Path], folder: Path, data: Dataset) -> Averaged:
+def average(spec: EnsembleSpec, folders: Mapping[str, Path], folder: Path, data: Dataset) -> Spoken:
     """An ensemble of the trained heads in ``folders``, by name; their files are taken into its own ``folder``.
 
     Of a head that was refitted, the one that was trained without the validation images speaks for these, as in its own scores. Raises
@@ -168,7 +157,7 @@ def average(spec: EnsembleSpec, folders: Mapping[str, Path], folder: Path, data:
     head.n_parameters_ = None if None in parameters else sum(parameters)
     head.files_ = _take(folders, results, folder)
     head.told_ = {"heads": head.heads_}
-    return Averaged(head, perf_counter() - start, logs)
+    return Spoken(head, perf_counter() - start, logs)
 
 
 def best_weights(of_true: NDArray[np.float64]) -> NDArray[np.float64]:

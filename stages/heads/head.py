@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.bases.backend import load_keras
+from stages.heads.calibration import log_softmax
+from stages.heads.logits import without_activation
 from stages.heads.pooling import pool_layers
 from stages.progress import SILENT, Progress
 
@@ -103,6 +105,10 @@ class KerasModelHead(Head):
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         out = self._called(X)
         return np.hstack([1 - out, out]) if out.shape[1] == 1 else out
+
+    def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        with without_activation(self._core):
+            return log_softmax(self._called(X))
 
     def _called(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         pooled = pool_layers([X], self.spec.pool)

@@ -71,6 +71,17 @@ def best_kept(spec: TrainedSpec) -> Any:
     return Best(mode="min", patience=spec.patience or spec.epochs, restore_best_weights=True)
 
 
+def mixed_targets(
+    one: NDArray[np.float32], other: NDArray[np.float32], share: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The targets (n, classes) and weights (n,) of rows that are mixed by twos, of which ``share`` (n, 1) is that of the first; ``one`` and
+    ``other`` (n, classes) have the weights of their classes in the place of ones.
+    """
+    y = one * share + other * (1 - share)
+    weight = y.sum(axis=1)
+    return y / weight[:, None], weight
+
+
 def drawn(
     rows: Rows, views: NDArray[np.int32] | None, class_weights: NDArray[np.float32], spec: TrainedSpec, single: bool
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
@@ -92,7 +103,5 @@ def drawn(
             n = int((order != NOTHING).sum())
             one, other, share = order[:n], partners[:n], shares[:n, None]
             along = shares[:n].reshape(n, *[1] * (rows.X.ndim - 1))
-            y = hot[one] * share + hot[other] * (1 - share)
-            weight = y.sum(axis=1)
-            y = y / weight[:, None]
+            y, weight = mixed_targets(hot[one], hot[other], share)
             yield rows.X[one] * along + rows.X[other] * (1 - along), y[:, 1:] if single else y, weight

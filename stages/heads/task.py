@@ -12,7 +12,6 @@ from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
 from stages.data.views import View
 from stages.heads.dataset import Dataset
-from stages.heads.ensemble import Averaged
 from stages.heads.head import Head
 from stages.heads.spec import AnyHead
 
@@ -94,4 +93,4 @@ class Spoken(NamedTuple):
 
 
 # Each task with what trains it, or hands over what was trained together; called in this order.
-Trainings = Iterator[tuple[HeadTask, Callable[[], Trained | Averaged | Spoken]]]
+Trainings = Iterator[tuple[HeadTask, Callable[[], Trained | Spoken]]]

@@ -18,7 +18,7 @@ from stages.heads.baselines import SklearnHead
 from stages.heads.calibration import cooled, temperature
 from stages.heads.dataset import Dataset
 from stages.heads.dense import DenseHead
-from stages.heads.ensemble import Averaged, EnsembleHead, average
+from stages.heads.ensemble import EnsembleHead, average
 from stages.heads.estimators import classifier
 from stages.heads.fitting import fit_all, shared
 from stages.heads.head import Head, Rows
@@ -154,9 +154,7 @@ def _for_epochs(spec: Any, epochs: int | None) -> Any:
     return spec.model_copy(update={"epochs": epochs, "patience": None})
 
 
-def _outcome(
-    task: HeadTask, data: Dataset, train: Callable[[], Trained | Averaged | Spoken]
-) -> dict[str, Any] | HeadError:
+def _outcome(task: HeadTask, data: Dataset, train: Callable[[], Trained | Spoken]) -> dict[str, Any] | HeadError:
     """Score a head and write its folder; what went wrong, where it cannot be trained."""
     try:
         needs = {name: as_trained(whole_result(folder)) for name, folder in task.needs.items()}

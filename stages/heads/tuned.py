@@ -14,7 +14,6 @@ from stages.bases.model import preprocessing
 from stages.bases.parts import Tail, part_between
 from stages.bases.spec import BaseSpec
 from stages.heads.batches import SCORED
-from stages.heads.calibration import log_softmax
 from stages.heads.dense import DenseHead
 from stages.heads.head import KerasModelHead, Rows
 from stages.heads.tuned_spec import CnnSpec, EndToEndSpec
@@ -43,14 +42,6 @@ class TunedHead(KerasModelHead):
     def input_shape_(self) -> tuple[int, ...]:
         """The shape of what it takes of one image."""
         return tuple(self._core.input_shape[1:])
-
-    def predict_log_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        last = self._core.layers[-1]
-        activation, last.activation = last.activation, load_keras().activations.linear
-        try:
-            return log_softmax(self._called(X))
-        finally:
-            last.activation = activation
 
     def _called(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         to_numpy = load_keras().ops.convert_to_numpy

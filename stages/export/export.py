@@ -1,9 +1,10 @@
 """A trained head as a folder that needs no headstart: the model, what is to be known of it, and how it is used."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,8 +97,17 @@ def _told(wanted: Wanted, result: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": {split: _scores(found) for split, found in result["metrics"].items()},
         "bases": [_base(wanted.bases[name]) for name in used],
         "trained_with": result["versions"],
-        "versions": {name: version(name) for name in dict.fromkeys(packages)},
+        "versions": _versions(packages),
     }
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed: TensorFlow reads LiteRT files back where LiteRT itself is missing."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,10 @@ def _saved_model(path: Path) -> Run:
 def _litert(path: Path) -> Run:
     try:
         from ai_edge_litert.interpreter import Interpreter
-    except ImportError:  # TensorFlow has an older one
-        from tensorflow.lite import Interpreter
+    except ImportError:  # TensorFlow has an older one, in a module that loads lazily
+        import tensorflow as tf
+
+        Interpreter = tf.lite.Interpreter
     interpreter = Interpreter(str(path))
     place, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 

@@ -53,7 +53,10 @@ def plain_dense256(X, y, X_validation, y_validation, seed: int) -> list[float]:
         ]
     )
     model.compile(
-        optimizer=keras.optimizers.RMSprop(learning_rate=2e-5), loss="binary_crossentropy", metrics=["accuracy"]
+        optimizer=keras.optimizers.RMSprop(learning_rate=2e-5),
+        loss="binary_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
     )
     history = model.fit(X, y, validation_data=(X_validation, y_validation), epochs=4, batch_size=20, verbose=0)
     return list(history.history["val_loss"])

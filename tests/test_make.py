@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, SMALL, Project, write_image, write_photos
+from conftest import CONFIG, SMALL, Project, write_photos
 
 HEADSTART_PROGRAM = Path(sys.executable).parent / "headstart"
 
@@ -45,9 +45,6 @@ def test_from_photos_to_the_report_in_processes_of_its_own(tmp_path: Path) -> No
     assert (outcome.extracted, outcome.trained, outcome.reported) == (40, ["logreg", "ridge"], True)
     outcome = project.make("report", cold=True)
     assert outcome.code == 0 and "Nothing to be done" in outcome.out, outcome.out
-    write_image(project.photos / "cat" / "new.png", 5)
-    outcome = project.make("report", cold=True)
-    assert (outcome.extracted, outcome.trained, outcome.reported) == (1, ["logreg", "ridge"], True), outcome.out
 
 
 @pytest.mark.parametrize(

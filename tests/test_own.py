@@ -109,7 +109,6 @@ grid = { learning_rate = [1e-4, 1e-2] }
 [sweeps.folds]
 head = "listed"
 cv = 2
-grid = { label_smoothing = [0.0, 0.2] }
 """
 
 

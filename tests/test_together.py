@@ -64,7 +64,7 @@ def test_a_stack_trains_what_plain_keras_trains(classes: int, options: dict[str,
         shape = stack.Shape.of(spec, X.shape[1], classes)
         model = build_core(spec, X.shape[1], classes)
         model.set_weights(stack.initial_state([spec], shape).heads([0], shape)[0])
-        model.compile(optimizer=optimizer(spec), loss=loss(spec, classes == 2), metrics=["accuracy"])
+        model.compile(optimizer=optimizer(spec), loss=loss(spec, classes == 2), metrics=["accuracy"], jit_compile=False)
         targets = y.astype(np.float32)[:, None] if classes == 2 else np.eye(classes, dtype=np.float32)[y]
         weight = None
         if spec.class_weight:
@@ -86,7 +86,7 @@ def test_a_stack_trains_what_plain_keras_trains(classes: int, options: dict[str,
         assert relative(fitted.weights, weights[fitted.best_epoch - 1]) < 1e-4
 
 
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=2)
 @given(
     seeds=st.lists(st.integers(0, 9), min_size=2, max_size=5),
     optimizer_=st.sampled_from(["rmsprop", "adam", "sgd"]),

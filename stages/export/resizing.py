@@ -1,7 +1,8 @@
 """Images of any size → the input size of a base, as layers and operations of a Keras model: what ``stages.data.resizing`` does to files.
 
 Resizing is linear and separable: a matrix for the columns and one for the rows. They are computed in the model from the size of the
-images, as Pillow computes its coefficients. So all formats can hold it, and it comes out as in training, but for single steps of 1/255.
+images, as Pillow computes its coefficients. So all formats can hold it, and it comes out as in training, but for single steps of 1/255:
+where float32 falls on the other side of a half, and in tall images, whose rows Pillow sometimes resizes before their columns.
 """
 
 import math
@@ -14,8 +15,10 @@ from stages.data.policy import Resize
 
 CUBIC = -0.5  # as Pillow has it
 NONE = 1e-6  # as good as no distance, where one is divided by
-# What float32 may miss a tie by.
-TIE = 1e-4
+# What float32 may miss a tie by, where a pixel is chosen, and where a sum is rounded.
+TIE, HALF = 1e-4, 0.5 + 1e-5
+# The steps in which Pillow holds the shares of pixels.
+STEPS = float(1 << 22)
 # In the name of the layer that ends it, by which formats are told what not to quantise.
 RESIZED = "resized"
 
@@ -53,7 +56,7 @@ def resized(images: Any, size: tuple[int, int], how: Resize, name: str = RESIZED
 
 def _as_pillow_rounds(x: Any) -> Any:
     ops = load_keras().ops
-    return ops.clip(ops.floor(x + 0.5), 0.0, 255.0)
+    return ops.clip(ops.floor(x + HALF), 0.0, 255.0)
 
 
 def _windows(lengths: list[Any], size: tuple[int, int], how: Resize) -> list[Window]:
@@ -87,16 +90,18 @@ def _shares(axis: Any, n: Any, count: int, window: Window, how: Resize) -> Any:
     """The shares (1, count, n) that the n old pixels of an ``axis`` of ones (1, n) have in ``count`` new ones."""
     ops = load_keras().ops
     at = ops.expand_dims(ops.cumsum(axis, axis=1) - 0.5, 1)
-    start, step = (ops.expand_dims(each, -1) for each in (window.start, window.length / count))
-    centre = start + step * (np.arange(count, dtype=np.float32) + 0.5)[None, :, None]
+    start, length = (ops.expand_dims(each, -1) for each in window)
+    step, middles = length / count, (2 * np.arange(count, dtype=np.float32) + 1)[None, :, None]
+    # From new pixels to old ones, in old ones. Where a window is of whole pixels, all but the division is of whole numbers, and exact.
+    away = ((at - start) * (2 * count) - length * middles) / (2 * count)
     if how.filter == "nearest":
-        away = centre - at + 0.5
-        return _where(ops.logical_and(away >= -TIE, away < 1 - TIE))
+        return _where(ops.logical_and(away - 0.5 <= TIE, away + 0.5 > TIE))
     wide = ops.maximum(step, 1.0) if how.antialias else 1.0
-    shares = _kernel((at - centre) / wide, how.filter)
+    shares = _kernel(away / wide, how.filter)
     if how.mode == "crop":  # what is cut off has no part in it
         shares = shares * _where(ops.logical_and(at > start, at < start + step * count))
-    return shares / ops.sum(shares, axis=2, keepdims=True)
+    shares = shares / ops.sum(shares, axis=2, keepdims=True)
+    return shares if how.exact else ops.floor(shares * STEPS + 0.5) / STEPS
 
 
 def _kernel(d: Any, name: str) -> Any:

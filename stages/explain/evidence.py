@@ -85,12 +85,24 @@ def _of_maps(head: Head, features: Mapping[str, NDArray[np.float32]], k: int) ->
     model = _core(head)
     if isinstance(head.spec, ON_IMAGES):
         keras = backend.load_keras()
-        last = [each for each in model.operations if len(each.output.shape) == 4 and each.output.shape[1] > 1][-1]
-        maps = np.asarray(
-            keras.ops.convert_to_numpy(keras.Model(model.input, last.output)(maps[None].astype(np.float32)))
-        )[0]
-        layer, model = last.name, keras.Model(last.output, model.output)
+        last = _last_maps(model)
+        maps = np.asarray(keras.ops.convert_to_numpy(keras.Model(model.input, last)(maps[None].astype(np.float32))))[0]
+        layer, model = "maps", keras.Model(last, model.output)
     return Evidence({layer: _grad_cam(_gradient(model, maps[None], k)[0], maps)}, GRADIENT)
+
+
+def _last_maps(model: Any) -> Any:
+    """The last feature maps (n, rows, columns, channels) in a model of images: what a layer behind its base takes of it, if it has one."""
+    operations, found = model.operations, None
+    bases = [i for i, each in enumerate(operations) if hasattr(each, "operations")]
+    for each in operations[bases[-1] + 1 if bases else 1 :]:
+        # Not what an operation gives: of a model inside of a model, that would be a tensor that the outer one does not have.
+        taken = each.input
+        if not isinstance(taken, (list, tuple, dict)) and len(taken.shape) == 4 and taken.shape[1] > 1:
+            found = taken
+    if found is None:
+        raise HeadError(f"there are no feature maps behind the base of a head on images; {OTHERWISE}")
+    return found
 
 
 def _grad_cam(slope: NDArray[Any], maps: NDArray[np.float32]) -> NDArray[np.float64]:

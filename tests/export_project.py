@@ -47,7 +47,7 @@ HEADS = {
     "svc": BASELINE + '"LinearSVC"\nbase = "other"\n',
     "mine": 'kind = "keras"\nbuild = "mine.py:build"\nepochs = 2\n',
     "tuned": 'kind = "finetune"\nhead = "small"\nbase = "tiny"\nfrom = "second"\nepochs = 1\n',
-    "whole": 'kind = "end_to_end"\nbase = "other"\nunits = [8]\nepochs = 1\n',
+    "whole": 'kind = "end_to_end"\nbase = "other"\nunits = [8]\nepochs = 2\nlearning_rate = 1e-2\n',
     "scratch": 'kind = "cnn"\ninput_size = 32\nfilters = [4]\nunits = [4]\nepochs = 1\n',
     "both": 'kind = "ensemble"\nheads = ["small@tiny", "small@other", "logreg", "scratch"]\n',
 }
@@ -61,12 +61,12 @@ def build(shape, n):
 
 
 def own_base(path: Path, size: tuple[int, int], seed: int) -> None:
-    """A base of two convolutions with random weights."""
+    """A base of two convolutions with random weights, of which the second is in groups."""
     keras = load_keras()
     keras.utils.set_random_seed(seed)
     images = x = keras.Input((*size, 3))
-    for filters, name in ((8, "first"), (16, "second")):
-        x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu", name=name)(x)
+    for filters, name, groups in ((8, "first", 1), (16, "second", 2)):
+        x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu", groups=groups, name=name)(x)
     keras.Model(images, x).save(path)
 
 

@@ -105,9 +105,10 @@ def check(project: Project, folder: Path, name: str) -> None:
     paths = photos(project, 6)
     expected = predictions(project, name, paths)
     found = [keras.ops.convert_to_numpy(model(decode(path.read_bytes())[None], training=False))[0] for path in paths]
-    # These images are noise, of which a step of a pixel changes more than of photographs, for which `bench.export` measures it.
-    np.testing.assert_allclose(found, expected, atol=5e-3)
-    assert np.ptp(expected, axis=0).max() > 1e-3, "a head that says the same of all images would pass"
+    # Of noise, a step of a pixel changes more than of photographs, and of an analysis that fits noise, the most.
+    most = 1e-2 if name == "lda" else 1e-3
+    np.testing.assert_allclose(found, expected, atol=most)
+    assert np.ptp(expected, axis=0).max() > 10 * most, "a head that says the same of all images would pass"
     two = np.stack([decode(paths[0].read_bytes(), (50, 60))] * 2)  # a batch
     assert model(two).shape == (2, len(graph.manifest.classes))
 
@@ -119,10 +120,10 @@ def test_a_script_of_ten_lines_uses_it_without_headstart(project: Project, to: s
     folder = project.artifacts / "export" / f"both-{to}"
     paths = photos(project, 3)
     told = used(folder, *paths)
-    np.testing.assert_allclose(probabilities(told), predictions(project, "both", paths), atol=5e-3)
+    np.testing.assert_allclose(probabilities(told), predictions(project, "both", paths), atol=1e-3)
     about = json.loads((folder / "model.json").read_text())
     assert [list(each["probabilities"]) for each in told] == [about["classes"]] * 3
-    assert about["agreement"]["largest_difference"] < 5e-3 and about["agreement"]["labels_changed"] == 0
+    assert about["agreement"]["largest_difference"] < 2e-3 and about["agreement"]["labels_changed"] == 0
     assert about["metrics"]["test"]["scores"]["accuracy"]["interval"] and len(about["bases"]) == 2
     card = (folder / "README.md").read_text()
     assert "{" not in card and "| accuracy | " in card and "not known: ask who made the file" in card

@@ -4,7 +4,8 @@ In float16, weights are stored in half of the bytes; what computes with them dec
 weights, and activations while it computes; ONNX and OpenVINO models are quantised on training images. Resizing is never quantised.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def _onnx(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
     import onnx
 
     images = load_keras().InputSpec(dtype="uint8", shape=model.input_shape, name=model.inputs[0].name)
-    model.export(path, format="onnx", verbose=False, input_signature=[images])
+    with _functions_in_place():
+        model.export(path, format="onnx", verbose=False, input_signature=[images])
     proto = onnx.load(path)
     _name_axes(proto)
     if precision == "float16":
@@ -80,6 +82,19 @@ def _onnx(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
     onnx.save(proto, path)
     if precision == "int8":
         _quantise_onnx(proto, path, sample())
+
+
+@contextmanager
+def _functions_in_place() -> Iterator[None]:
+    """What is traced holds no calls of compiled functions, which ONNX has not: Keras makes one of each convolution in groups."""
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _name_axes(proto: Any) -> None:

@@ -1,6 +1,6 @@
 """``headstart export``: a trained head as one model to take with you, from pixels to probabilities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Validation images that the model is compared on with `predict`: few where it must be the same, more where it costs something.
 COMPARED = {"float32": 32, "float16": 200, "int8": 200}
+# A difference of probabilities in float32 that is told.
+LARGE = 1e-3
 # For which accuracies the thresholds are told, where validation shows them.
 ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 
@@ -65,10 +67,16 @@ def _compared_words(about: dict[str, Any]) -> list[str]:
     found = about["agreement"]
     if not found:
         return ["export: not compared with `headstart predict`, as no validation image is here"]
-    return [
+    told = (
         f"export: on {found['images']} validation images, probabilities differ from those of `headstart predict` by "
         f"{found['largest_difference']:.1e} at most; {found['labels_changed']} labels are others; {found['right']} are right, "
         f"and {found['right_before']} before"
+    )
+    if about["precision"] != "float32" or found["largest_difference"] <= LARGE:
+        return [told]
+    return [
+        told,
+        f"warning: that is more than {LARGE:g}, which float32 should keep to; docs/export.md says what can differ",
     ]
 
 
@@ -99,7 +107,7 @@ def _exported(
             thresholds[f"{accuracy:g}"] = threshold_for(abstention_of(graph, chosen), accuracy)
     bases = {name: Built(base.spec, base.weights) for name, base in graph.bases.items()}
     wanted = Wanted(chosen.folder, bases, folder, to, precision, key, threshold, min_accuracy, thresholds)
-    records = _validation(graph, COMPARED[precision])
+    records = _validation(graph, (chosen.result or {}).get("classes", ()), COMPARED[precision])
     return export_head(
         wanted, _seen(graph, chosen, records, progress), len(records), lambda: _sample(graph, chosen), progress
     )
@@ -110,11 +118,13 @@ def _bases_of(chosen: HeadTarget) -> list[str]:
     return [told["base"] for told in chosen.result.get("heads", [chosen.result])]
 
 
-def _validation(graph: Graph, most: int) -> list[ImageRecord]:
-    """Validation images, drawn by their contents; none where the images are not here."""
+def _validation(graph: Graph, classes: Collection[str], most: int) -> list[ImageRecord]:
+    """Validation images of the classes that a head knows, drawn by their contents; none where the images are not here."""
     if not graph.images_here:
         return []
-    found = {each.sha256: each for each in graph.manifest.records if each.split == "validation"}
+    found = {
+        each.sha256: each for each in graph.manifest.records if each.split == "validation" and each.label in classes
+    }
     return [found[digest] for digest in sorted(found)[:most]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project, failed
+from conftest import Project, failed, write_photos
 from export_project import HEADS, OTHERS, export_project, probabilities, used
 from PIL import Image
 
@@ -113,8 +113,26 @@ def check(project: Project, folder: Path, name: str) -> None:
     assert model(two).shape == (2, len(graph.manifest.classes))
 
 
+def odd_photos(folder: Path, photo: Path) -> list[Path]:
+    """A photo as files whose pixels are no RGB of 8 bits."""
+    image = Image.open(photo).convert("RGB")
+    alpha = image.convert("L").point(lambda value: 2 * value % 256)
+    clear = image.convert("P", palette=Image.Palette.ADAPTIVE)
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 200)
+    files = [folder / name for name in ("alpha.png", "palette.png", "deep.png", "cmyk.jpg", "turned.jpg", "grey.gif")]
+    Image.merge("RGBA", (*image.split(), alpha)).save(files[0])
+    clear.save(files[1], transparency=3)
+    deep.save(files[2])
+    image.convert("CMYK").save(files[3])
+    image.save(files[4], exif=exif)
+    image.convert("L").save(files[5])
+    return files
+
+
 @pytest.mark.parametrize("to", ["keras", "saved_model"])
-def test_a_script_of_ten_lines_uses_it_without_headstart(project: Project, to: str) -> None:
+def test_a_short_script_uses_it_without_headstart(project: Project, tmp_path: Path, to: str) -> None:
     outcome = project.headstart("export", "both", "--to", to)
     assert outcome.code == 0 and "probabilities differ from those of `headstart predict` by" in outcome.out, outcome.out
     folder = project.artifacts / "export" / f"both-{to}"
@@ -125,6 +143,11 @@ def test_a_script_of_ten_lines_uses_it_without_headstart(project: Project, to: s
     assert [list(each["probabilities"]) for each in told] == [about["classes"]] * 3
     assert about["agreement"]["largest_difference"] < 2e-3 and about["agreement"]["labels_changed"] == 0
     assert about["metrics"]["test"]["scores"]["accuracy"]["interval"] and len(about["bases"]) == 2
+    odd, bad = odd_photos(tmp_path, paths[0]), tmp_path / "text.png"
+    bad.write_text("no image")
+    told = used(folder, bad, *odd)
+    assert "cannot identify" in told[0]["error"]
+    np.testing.assert_allclose(probabilities(told[1:]), predictions(project, "both", odd), atol=2e-3)
     card = (folder / "README.md").read_text()
     assert "{" not in card and "| accuracy | " in card and "not known: ask who made the file" in card
     assert project.headstart("export", "both", "--to", to).out.startswith("export: up to date")
@@ -147,6 +170,13 @@ def test_it_is_stale_when_its_head_is_trained_anew_and_goes_with_it(copied: Proj
         f"{folder.relative_to(copied.folder)}: an export of a head that is not configured"
         in copied.headstart("prune").out
     )
+
+
+def test_a_head_that_does_not_know_a_new_class_is_compared_on_those_it_knows(copied: Project) -> None:
+    write_photos(copied.photos, {"aaa": 12}, first=500)
+    outcome = copied.headstart("export", "ridge", "--to", "keras")
+    assert outcome.code == 0 and "head ridge is not up to date: 12 images added" in outcome.out, outcome.out
+    assert re.search(r"on \d+ validation images, probabilities differ", outcome.out)
 
 
 def test_a_threshold_keeps_unsure_answers_back(copied: Project) -> None:

@@ -1,4 +1,4 @@
-"""What lies beside an exported model, for people: its model card, and a script of ten lines that uses it.
+"""What lies beside an exported model, for people: its model card, and a short script that uses it.
 
 Of model cards: M. Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 """
@@ -52,8 +52,22 @@ import numpy as np
 home = Path(__file__).parent
 about = json.loads((home / "model.json").read_text(encoding="utf-8"))
 {load}
+
+def pixels(path):
+    """RGB (1, height, width, 3) uint8, as in training: upright, 16 bits scaled to 8, what is transparent over white."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):
+        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))[None]
+
+
 for path in sys.argv[1:]:
-    image = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))[None]  # (1, height, width, 3) uint8
+    try:
+        image = pixels(path)
+    except Exception as error:  # whatever a decoder meets in a damaged file
+        print(json.dumps({{"path": path, "error": str(error)}}))
+        continue
 {before}    p = {call}
     label = about["classes"][p.argmax()] if p.max() >= (about["threshold"] or 0) else None  # None: not sure enough
     print(json.dumps({{"path": path, "label": label, "probabilities": dict(zip(about["classes"], p.tolist()))}}))

@@ -6,8 +6,10 @@ int8 cost.
 
 The photographs are those of `bench.stamps`, as they are and four times as large on each side, so that they are larger and smaller than
 the input. The packaged MobileNetV2 at 224 pixels, with a dense head, is exported to all formats, and each is read back by its runtime.
-Differences are those from `predict`, which decodes the files. Speeds are of photographs of 640×480 pixels, one by one and eight at a
-time, beside those of the Keras model: medians of rounds that take turns. A second configuration decodes with `decode = "scaled"`.
+Differences are the largest from `predict`, which decodes the files: of photographs that are made smaller, of those that are made larger in
+a side, and of tall ones, whose rows Pillow resizes first (`stages.export.resizing.goes_down`). Speeds are of photographs of 640×480
+pixels, one by one and eight at a time, beside those of the Keras model: medians of rounds that take turns. A second configuration decodes
+with `decode = "scaled"`.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from pipeline.graph import load_graph
 from pipeline.predict import predicted
 from pipeline.words import bytes_in
 from stages.data.images import decode
+from stages.export.resizing import goes_down
 from stages.export.runtimes import Run, loaded
 from stages.export.spec import FORMATS, folder_name
 from stages.heads.train import load_head
@@ -57,6 +60,8 @@ patience = 5
 """
 HEAD = "dense128"
 ROUNDS = 5
+EDGE = 224  # of the input
+KINDS = ("larger", "smaller", "tall")  # than the input, or so tall that Pillow goes down first
 
 
 def project(folder: Path, how: str) -> Path:
@@ -78,6 +83,15 @@ def enlarged(files: list[Path], folder: Path) -> list[Path]:
         found.append(folder / f"{i}.jpg")
         big.save(found[-1], quality=95)
     return found
+
+
+def kind_of(path: Path) -> str:
+    """One of KINDS."""
+    with Image.open(path) as image:
+        size = (image.height, image.width)
+    if goes_down(size, (EDGE, EDGE)):
+        return "tall"
+    return "larger" if min(size) >= EDGE else "smaller"
 
 
 def said(config: Path, files: list[Path]) -> np.ndarray:
@@ -125,7 +139,11 @@ def main() -> None:
     expected, expected_big = said(config, files), said(config, big)
     print(f"predict: accuracy {np.mean(expected.argmax(axis=1) == labels):.3f}\n")
     runs: dict[str, Run] = {}
-    print(f"{'':20} {'MB':>6} {'as they are':>12} {'enlarged':>9} {'labels changed':>15} {'accuracy':>9}")
+    kinds = np.array([kind_of(path) for path in [*files, *big]])
+    everything = np.concatenate([expected, expected_big])
+    columns = " ".join(f"{kind:>9}" for kind in KINDS)
+    print(f"{'':20} {'MB':>6} {columns} {'labels changed':>15} {'accuracy':>9}")
+    print(f"{'photographs':27} {' '.join(f'{(kinds == kind).sum():9}' for kind in KINDS)}")
     for to, form in FORMATS.items():
         for precision in form.precisions:
             export_lines(load_config(config), SILENT, HEAD, to, precision)
@@ -140,11 +158,9 @@ def main() -> None:
                 for each in ("model.keras", "saved_model", "model.tflite", "model.onnx", "model.xml", "model.bin")
                 if (home / each).exists()
             )
-            print(
-                f"{name:20} {size / 1e6:6.1f} {np.abs(found - expected).max():12.1e} {np.abs(found_big - expected_big).max():9.1e} "
-                f"{changed:15} {accuracy:9.3f}",
-                flush=True,
-            )
+            away = np.abs(np.concatenate([found, found_big]) - everything).max(axis=1)
+            columns = " ".join(f"{away[kinds == kind].max(initial=0):9.1e}" for kind in KINDS)
+            print(f"{name:20} {size / 1e6:6.1f} {columns} {changed:15} {accuracy:9.3f}", flush=True)
     scaled = project(folder, "scaled")
     largest = np.abs(said(scaled, big) - answered(_exported(scaled, folder), big)).max(axis=1)
     print(

@@ -2,7 +2,7 @@
 
 Resizing is linear and separable: a matrix for the columns and one for the rows. They are computed in the model from the size of the
 images, as Pillow computes its coefficients. So all formats can hold it, and it comes out as in training, but for single steps of 1/255:
-where float32 falls on the other side of a half, and in tall images, whose rows Pillow sometimes resizes before their columns.
+where float32 falls on the other side of a half, and in tall images, whose rows Pillow 13 resizes before their columns (``goes_down``).
 """
 
 import math
@@ -17,8 +17,8 @@ CUBIC = -0.5  # as Pillow has it
 NONE = 1e-6  # as good as no distance, where one is divided by
 # What float32 may miss a tie by, where a pixel is chosen, and where a sum is rounded.
 TIE, HALF = 1e-4, 0.5 + 1e-5
-# The steps in which Pillow holds the shares of pixels.
-STEPS = float(1 << 22)
+# The step in which Pillow holds the shares of pixels. One over it would be more than float16 has, in which LiteRT may store it.
+STEP = 2.0**-22
 # In the name of the layer that ends it, by which formats are told what not to quantise.
 RESIZED = "resized"
 
@@ -52,6 +52,16 @@ def resized(images: Any, size: tuple[int, int], how: Resize, name: str = RESIZED
     found = ops.matmul(ops.expand_dims(rows, 1), across)
     found = ops.clip(ops.round(found), 0.0, 255.0) if how.exact else _as_pillow_rounds(found)
     return keras.layers.Permute((2, 3, 1), name=name)(found)
+
+
+def goes_down(images: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether Pillow 13 resizes the rows of images of a size (height, width) first, and not their columns, as the model does.
+
+    One in six pixels is a step of 1/255 off then, as numbers are rounded in between. The rule is that of its ``Resample.c``; both orders
+    in a model would take twice the time.
+    """
+    less = [side - to for side, to in zip(images, size, strict=True)]
+    return less[0] > max(0, 2 * less[1])
 
 
 def _as_pillow_rounds(x: Any) -> Any:
@@ -101,7 +111,7 @@ def _shares(axis: Any, n: Any, count: int, window: Window, how: Resize) -> Any:
     if how.mode == "crop":  # what is cut off has no part in it
         shares = shares * _where(ops.logical_and(at > start, at < start + step * count))
     shares = shares / ops.sum(shares, axis=2, keepdims=True)
-    return shares if how.exact else ops.floor(shares * STEPS + 0.5) / STEPS
+    return shares if how.exact else ops.floor(shares / STEP + 0.5) * STEP
 
 
 def _kernel(d: Any, name: str) -> Any:

@@ -85,12 +85,21 @@ def _of_maps(head: Head, features: Mapping[str, NDArray[np.float32]], k: int) ->
     model = _core(head)
     if isinstance(head.spec, ON_IMAGES):
         keras = backend.load_keras()
-        last = [each for each in model.operations if len(each.output.shape) == 4 and each.output.shape[1] > 1][-1]
-        maps = np.asarray(
-            keras.ops.convert_to_numpy(keras.Model(model.input, last.output)(maps[None].astype(np.float32)))
-        )[0]
-        layer, model = last.name, keras.Model(last.output, model.output)
+        layer, last = [
+            (each.name, out)
+            for each in model.operations
+            for out in _given(each, model)
+            if len(out.shape) == 4 and out.shape[1] > 1
+        ][-1]
+        maps = np.asarray(keras.ops.convert_to_numpy(keras.Model(model.input, last)(maps[None].astype(np.float32))))[0]
+        model = keras.Model(last, model.output)
     return Evidence({layer: _grad_cam(_gradient(model, maps[None], k)[0], maps)}, GRADIENT)
+
+
+def _given(operation: Any, model: Any) -> list[Any]:
+    """What an operation gives in this model. A base that is one of its operations has an output of its own, too, outside of it."""
+    nodes = {id(node) for some in model._nodes_by_depth.values() for node in some}
+    return [out for node in operation._inbound_nodes if id(node) in nodes for out in node.output_tensors]
 
 
 def _grad_cam(slope: NDArray[Any], maps: NDArray[np.float32]) -> NDArray[np.float64]:

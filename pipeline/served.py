@@ -57,6 +57,7 @@ class ServedProject:
         self._loaded: dict[str, Loaded] = {}
         self._ladders: dict[str, tuple[str | None, Ladder]] = {}
         self._indices: dict[str, tuple[str, Index]] = {}
+        self._to_read: list[tuple[Graph, str, str]] = []
 
     def ready(self, name: str | None) -> "Served | None":
         """The head, where it is loaded and nothing has changed on the disk; else None. Quick, and for any thread."""
@@ -100,8 +101,14 @@ class ServedProject:
         }
 
     def warm_up(self) -> bool:
-        """Compile one function that is not compiled yet; False where there is none."""
-        return any(ladder.warm_up() for _, ladder in self._ladders.values())
+        """Compile one function, or read the training images of one head, ahead of those who ask; False where all is done."""
+        if any(ladder.warm_up() for _, ladder in self._ladders.values()):
+            return True
+        if not self._to_read:
+            return False
+        with suppress(HeadstartError):  # whoever asks is told
+            self._index(*self._to_read.pop())
+        return True
 
     def _refreshed(self) -> Graph:
         """What is on the disk. Where the configuration cannot be read by now, as it was read last, with a note."""
@@ -136,6 +143,7 @@ class ServedProject:
         for name, some in [*((take.base, take.layers) for take in takes), (base, [layer])]:
             layers.setdefault(name, []).extend(some)
         ladders = {name: self._ladder(graph, name, some) for name, some in layers.items()}
+        self._to_read.append((graph, base, layer))
         warnings = [f"head {entry.name} is not up to date: {'; '.join(chosen.reasons)}"] if chosen.stale else []
 
         def like(features: "NDArray[np.float32]", digest: str) -> "list[Hit]":

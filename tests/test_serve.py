@@ -3,10 +3,8 @@ over HTTP and in a browser.
 """
 
 import json
-import struct
 import sys
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from conftest import Project, failed, write_image
 from hypothesis import given
 from hypothesis import strategies as st
+from test_images import bomb
 
 from cache.errors import HeadError
 from pipeline.config import load_config
@@ -98,24 +97,11 @@ def test_below_the_threshold_it_has_no_label(served: ServedProject, tmp_path: Pa
         head.threshold(0.9999)
 
 
-def bomb(path: Path, side: int = 40_000) -> Path:
-    """A PNG file of some kilobytes whose header says that it has side × side pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    rows = zlib.compressobj(9)
-    data = b"".join(rows.compress(bytes(side // 8 + 1)) for _ in range(side)) + rows.flush()
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
-    return path
-
-
 def test_what_is_no_image_or_too_large_is_refused_with_a_reason(served: ServedProject, tmp_path: Path) -> None:
     specs = served.load("logreg").specs(True)
     whole = write_image(tmp_path / "whole.jpg", 1, (200, 100)).read_bytes()
     for data, reason in (
-        (bomb(tmp_path / "bomb.png").read_bytes(), "more pixels than the limit of 20,000"),
+        (bomb(40_000), "more pixels than the limit of 20,000"),
         (
             whole.replace(b"\xff\xc0\x00\x11\x08\x00\x64\x00\xc8", b"\xff\xc0\x00\x11\x08\x27\x10\x27\x10"),
             "10000×10000 pixels, more than the limit of 20,000",

@@ -131,7 +131,9 @@ class App:
             async with asyncio.timeout(self._limits.seconds):
                 yield
         except TimeoutError:
-            raise RefusedError(504, f"not done within {self._limits.seconds:g} seconds; try a smaller image") from None
+            raise RefusedError(
+                504, f"not done within {self._limits.seconds:g} seconds; try again in a moment, or a smaller image"
+            ) from None
 
     async def _upload(self, request: Request) -> bytes:
         """The image file in a request: its body, or the first file of a form."""
@@ -191,7 +193,7 @@ class App:
         try:
             return await asyncio.wrap_future(self._worker.call(function))
         except HeadstartError as error:
-            raise RefusedError(status, str(error)) from error
+            raise RefusedError(status, str(error).replace("--min-accuracy", "min_accuracy")) from error
 
 
 async def _file_of(request: Request, body: bytes) -> bytes:

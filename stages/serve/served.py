@@ -158,7 +158,7 @@ def _found(asked: Asked, p: NDArray[np.float64], row: Row) -> Found:
         why_not = str(error).replace(OTHERWISE, "ask another head")
     nearest: Sequence[Hit] = ()
     try:
-        nearest = served.like(row[served.compared], asked.digest)[:NEAREST]
+        nearest = served.like(row[served.compared], asked.digest)
     except HeadstartError as error:
         why_none = str(error)
     return Found(p, k, heat, method, why_not, nearest, why_none)

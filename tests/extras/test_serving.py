@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +19,8 @@ from pathlib import Path
 import pytest
 from chromium import Page, found, opened
 from conftest import HEADSTART, ROOT, Project, failed, write_image
-from test_serve import bomb
+from documentation import blocks, first_cells
+from test_images import bomb
 
 SECONDS = 60
 
@@ -72,8 +75,6 @@ class Serving:
 @pytest.fixture(scope="module")
 def own(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy that the tests of this file share."""
-    import shutil
-
     project = Project(tmp_path_factory.mktemp("serve") / "project")
     shutil.copytree(built.folder, project.folder)
     return project
@@ -82,7 +83,7 @@ def own(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module")
 def serving(own: Project) -> Iterator[Serving]:
     serving = Serving(
-        own, "--max-megabytes", "0.2", "--max-megapixels", "1", "--max-requests", "24", "--max-seconds", "20"
+        own, "--max-megabytes", "0.1", "--max-megapixels", "1", "--max-requests", "24", "--max-seconds", "20"
     )
     yield serving
     serving.process.kill()
@@ -122,10 +123,10 @@ def test_what_is_wrong_is_one_line_and_a_status(serving: Serving, photo: Path, t
         (b"no image", "", 422, "not an image that can be read"),
         (whole[: len(whole) // 2], "", 422, "damaged: "),
         (b"", "", 422, "the file is empty"),
-        (bomb(tmp_path / "bomb.png").read_bytes(), "", 413, "expected at most 0.2 MB, found 0.2 MB"),
-        (bomb(tmp_path / "bomb.png", 20_000).read_bytes(), "", 422, "more pixels than the limit of 1,000,000"),
-        (bytes(300_000), "", 413, "expected at most 0.2 MB, found 0.3 MB"),
-        (bytes(9_000_000), "", 413, "expected at most 0.2 MB, found 9.0 MB"),
+        (bomb(40_000), "", 413, "expected at most 0.1 MB, found 0.2 MB"),
+        (bomb(), "", 422, "more pixels than the limit of 1,000,000"),
+        (bytes(300_000), "", 413, "expected at most 0.1 MB, found 0.3 MB"),
+        (bytes(9_000_000), "", 413, "expected at most 0.1 MB, found 9.0 MB"),
         (whole, "head=nope", 404, "no head 'nope'"),
         (whole, "class=eel", 400, "found 'eel'"),
         (whole, "min_accuracy=2", 400, "expected a number from 0 to 1"),
@@ -193,7 +194,7 @@ def test_what_takes_too_long_is_told(own: Project, photo: Path) -> None:
 def test_it_ends_and_leaves_nothing(project: Project, photo: Path, end: signal.Signals) -> None:
     temporary = project.folder / "temporary"
     temporary.mkdir()
-    before = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")}
+    before = set(project.folder.rglob("*"))
     os.environ["TMPDIR"] = str(temporary)
     try:
         serving = Serving(project, "--head", "ridge")
@@ -211,15 +212,8 @@ def test_it_ends_and_leaves_nothing(project: Project, photo: Path, end: signal.S
         serving.process.send_signal(end)
         code = serving.ended()
     assert code == (130 if end == signal.SIGINT else -signal.SIGKILL) and time.monotonic() - start < 10
-    changed = {path for path in project.folder.rglob("*") if path.stat().st_mtime_ns != before.get(path)}
-    by_heads = {
-        project.artifacts / name for name in (".", "heads", "manifest.json", "scan-memo.json", "scan-state.json")
-    }
-    assert (
-        not {path for path in changed if "logreg" not in path.parts and path.parent != project.folder}
-        - by_heads
-        - {temporary}
-    )
+    new = {path.relative_to(project.folder).as_posix() for path in set(project.folder.rglob("*")) - before}
+    assert {name for name in new if not name.startswith("artifacts/heads/")} == {"serve.log"}
     assert not list(temporary.iterdir())
     assert project.headstart("verify").code == 0
 
@@ -239,6 +233,37 @@ def test_a_port_that_is_taken_and_a_head_that_is_not_there_are_one_line(project:
     assert "everybody who can reach this machine" in open_to_all.said
 
 
+def test_the_commands_and_the_python_of_the_page_in_the_documentation(own: Project, photo: Path) -> None:
+    write_image(own.folder / "new.jpg", 5)
+    lines = [line for block in blocks("sh", "docs/serve.md") for line in block.splitlines()]
+    started = [line.split()[2:] for line in lines if line.startswith(".venv/bin/headstart serve")]
+    asked = [line for line in lines if line.startswith("curl ")]
+    assert len(started) == 3 and len(asked) == 3 and len(lines) == 6
+    serving = Serving(own, *started[-1])
+    try:
+        for command in asked:
+            here = command.replace("http://127.0.0.1:8770/", serving.address).replace("curl ", "curl -s ")
+            done = subprocess.run(shlex.split(here), cwd=own.folder, capture_output=True, check=True)
+            told = json.loads(done.stdout)
+            assert told.get("head", "logreg") == "logreg" and "error" not in told
+        (code,) = blocks("python", "docs/serve.md")
+        here = code.replace("http://127.0.0.1:8770/", serving.address)
+        done = subprocess.run([sys.executable, "-c", here], cwd=own.folder, capture_output=True, text=True, check=True)
+        assert "cat" in done.stdout and "dog" in done.stdout
+        told = serving.post(photo.read_bytes())[1]
+        shown = {
+            name
+            for row in first_cells("docs/serve.md", "From another program")
+            for name in row.replace("`", "").split(", ")
+        }
+        assert shown == set(told)
+    finally:
+        serving.process.kill()
+        serving.process.wait()
+    options = {f"--{each}" for each in ("max-megabytes", "max-megapixels", "max-requests", "max-seconds")}
+    assert set(first_cells("docs/serve.md", "Limits")) == options
+
+
 # A browser, too, where there is one.
 
 
@@ -254,6 +279,11 @@ def browser() -> Iterator[Page]:
         )
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as page:
         yield page
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
 
 
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["wide", "narrow"])
@@ -285,14 +315,12 @@ def test_the_page(
         .split(",")
     )
     assert (bright < 200) == dark and browser.overflows() <= 0
-    text = tmp_path / "text.jpg"
-    text.write_text("no image")
-    browser.upload(text)
+    browser.upload(written(tmp_path / "text.jpg", b"no image"))
     assert "text.jpg: not an image that can be read" in browser["notice"].text and not browser["result"].is_displayed()
-    browser.upload(bomb(tmp_path / "bomb.png", 20_000))
+    browser.upload(written(tmp_path / "bomb.png", bomb()))
     assert "more pixels than the limit" in browser["notice"].text
-    browser.upload(bomb(tmp_path / "large.png"))
-    assert "Expected a file of at most 0.2 MB" in browser["notice"].text
+    browser.upload(written(tmp_path / "large.png", bomb(40_000)))
+    assert "Expected a file of at most 0.1 MB" in browser["notice"].text
     browser.upload(photo)
     assert browser["result"].is_displayed() and not browser["notice"].is_displayed()
     assert browser.hosts() == {"127.0.0.1"}, "nothing is requested from elsewhere"

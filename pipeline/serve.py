@@ -5,9 +5,11 @@ import socket
 from contextlib import suppress
 from importlib import import_module
 from ipaddress import ip_address
+from logging import CRITICAL, getLogger
 from pathlib import Path
+from threading import Event
 from traceback import print_exception
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import HeadstartError
 from pipeline.command import unforeseen
@@ -41,15 +43,13 @@ def serve(
     answer.
     """
     _require()
-    import uvicorn
-
     from stages.serve.app import App
     from stages.serve.worker import Worker
 
     config = load_config(path)
     with _listening(host, port) as listening:
-        project = ServedProject(path, progress, head)
-        worker = Worker(project.warm_up)
+        project, started = ServedProject(path, progress, head), Event()
+        worker = Worker(lambda: started.is_set() and project.warm_up())
         try:
             served = worker.call(lambda: project.load(None)).result()
             for warning in served.warnings:
@@ -59,6 +59,7 @@ def serve(
                 progress.say(
                     f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}"
                 )
+            started.set()  # and not before: what was an error would wait for a compilation
             worker.call(project.warm_up).result()
 
             def said(error: Exception) -> str:
@@ -74,25 +75,35 @@ def serve(
                 progress.say("serve: warning: everybody who can reach this machine over the network can use the page")
             progress.say(f"serve: {served.name} and the other heads are at {address} (Ctrl-C ends)")
             try:
-                uvicorn.Server(
-                    uvicorn.Config(
-                        app.starlette,
-                        loop="asyncio",
-                        ws="none",
-                        lifespan="off",
-                        log_config=None,
-                        log_level="critical",
-                        access_log=False,
-                        server_header=False,
-                        limit_concurrency=limits.requests + IDLE,
-                        timeout_graceful_shutdown=GRACE,
-                    )
-                ).run(sockets=[listening])
+                _run(app.starlette, listening, limits.requests + IDLE)
             finally:
                 app.end()
-        finally:
-            if not worker.end(GRACE):
-                os._exit(130)  # it is in the middle of a compilation, which cannot be interrupted
+        except KeyboardInterrupt:
+            if worker.end(GRACE):
+                raise
+            progress.say("headstart: interrupted")
+            os._exit(130)  # the worker is in the middle of a compilation, which cannot be interrupted
+
+
+def _run(app: Any, listening: socket.socket, most: int) -> None:
+    """Until a signal. Raises KeyboardInterrupt for that of Ctrl-C."""
+    import uvicorn
+
+    # What a client sends that is no form is its own affair, and told in the answer.
+    getLogger("python_multipart").setLevel(CRITICAL)
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=most,
+        timeout_graceful_shutdown=GRACE,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _require() -> None:

@@ -86,6 +86,10 @@ input_size = 40
 filters = [4, 4]
 units = [4]
 epochs = 1
+[heads.whole]
+kind = "end_to_end"
+units = [4]
+epochs = 1
 [heads.both]
 kind = "ensemble"
 heads = ["average", "hidden"]
@@ -198,7 +202,7 @@ def test_occlusion_finds_the_part_that_a_head_looks_at() -> None:
     assert agreement(heat, np.zeros_like(heat)) == 0
 
 
-@pytest.mark.parametrize("name", [*LINEAR, "hidden", "own", "tuned", "scratch", "both"])
+@pytest.mark.parametrize("name", [*LINEAR, "hidden", "own", "tuned", "scratch", "whole", "both"])
 def test_every_kind_of_head_is_explained(trained: Project, name: str, tmp_path: Path) -> None:
     out = tmp_path / "seen.png"
     done = trained.headstart("explain", "new.png", "photos/cow/cow1.png", "--head", name, "--out", str(out))

@@ -28,13 +28,21 @@ from stages.serve.told import prepared, told, told_in_detail
 from stages.serve.worker import Worker
 
 
-@given(st.integers(1, 300), st.sampled_from([(1,), (4,), (1, 8), RUNGS]))
-def test_no_batch_is_less_than_half_full_and_none_is_left_out(n: int, sizes: tuple[int, ...]) -> None:
-    found = parts(n, sizes)
-    assert sum(found[:-1]) < n <= sum(found)
-    if sizes[0] == 1:
-        assert sum(found) < 2 * n
-    assert parts(n, ()) == [n]
+@given(st.integers(1, 40), st.dictionaries(st.sampled_from(RUNGS), st.floats(0.01, 10), min_size=1))
+def test_images_are_parted_into_the_batches_that_cost_least(n: int, costs: dict[int, float]) -> None:
+    found = parts(n, costs)
+    assert sum(found[:-1]) < n <= sum(found) and found == sorted(found, reverse=True)
+    total = sum(costs[size] for size in found)
+    for size, cost in costs.items():
+        assert total <= cost * -(-n // size) + 1e-9, "no better than batches of one size"
+    assert parts(n, {}) == [n]
+
+
+def test_few_images_are_one_batch_where_that_costs_less() -> None:
+    on_a_gpu = {1: 1.0, 4: 1.1, 8: 1.2, 16: 1.5, 32: 2.0}
+    assert [parts(n, on_a_gpu) for n in (1, 2, 9, 20)] == [[1], [4], [16], [32]]
+    on_a_slow_processor = {size: size + 0.1 for size in RUNGS}
+    assert parts(7, on_a_slow_processor) == [4, 1, 1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +136,7 @@ def test_what_waits_is_one_batch(served: ServedProject, tmp_path: Path) -> None:
 
     noting.batch_size, noting.takes_any_batch = base.batch_size, True  # type: ignore[attr-defined, union-attr]
     ladder._built[RUNGS[-1]] = noting  # type: ignore[assignment]
+    ladder._seconds = {size: size + 1.0 for size in RUNGS}
     try:
         go = threading.Event()
         waits = worker.call(go.wait)

@@ -172,12 +172,17 @@ class App:
         k = _class(query, served)
         min_accuracy = _accuracy(query, self._min_accuracy)
         specs = served.specs(detailed)
-        upload = await loop.run_in_executor(self._decoders, prepared, data, specs, self._limits.pixels, detailed)
         threshold = 0.0
-        if min_accuracy is not None:
-            threshold = await self._asked(lambda: served.threshold(min_accuracy), 422)
-        size = None if upload.picture is None else (upload.picture.shape[0], upload.picture.shape[1])
-        found = await asyncio.wrap_future(self._worker.ask(Asked(served, upload.images, upload.digest, size, k)))
+        self._worker.coming += 1
+        try:
+            upload = await loop.run_in_executor(self._decoders, prepared, data, specs, self._limits.pixels, detailed)
+            if min_accuracy is not None:
+                threshold = await self._asked(lambda: served.threshold(min_accuracy), 422)
+            size = None if upload.picture is None else (upload.picture.shape[0], upload.picture.shape[1])
+            asked = self._worker.ask(Asked(served, upload.images, upload.digest, size, k))
+        finally:
+            self._worker.coming -= 1
+        found = await asyncio.wrap_future(asked)
         out = told(served, found, min_accuracy, threshold)
         if detailed:
             out |= await loop.run_in_executor(self._decoders, told_in_detail, served, found, upload)

@@ -43,7 +43,7 @@ $(SETUP): requirements.lock requirements-weights.lock pyproject.toml
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, ONNX Runtime, KerasHub, Dask, Optuna, pi-heif, LiteRT, tf2onnx and watchfiles to .venv (Python 3.11); TORCH=… names the build of PyTorch
+extras: $(EXTRAS) ## add JAX, PyTorch, OpenVINO, ONNX Runtime, KerasHub, Dask, Optuna, pi-heif, LiteRT, tf2onnx, watchfiles and Starlette to .venv (Python 3.11); TORCH=… names the build of PyTorch
 
 $(EXTRAS): $(SETUP) requirements-extras.lock
 	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.lock

@@ -120,3 +120,31 @@ def export(
     from pipeline.export import export_lines
 
     printed(export_lines(*opened(config), head, to, precision, min_accuracy))
+
+
+@command()
+def serve(
+    head: Annotated[
+        str | None, typer.Option(help="The head that is asked at first; left out, the best on validation.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 lets everybody in the network reach it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 for any that is free.", min=0, max=65535)] = 8770,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
+    ] = None,
+    max_megabytes: Annotated[float, typer.Option(help="Of an upload.", min=0.001)] = 20.0,
+    max_megapixels: Annotated[float, typer.Option(help="Of an image, by its header.", min=0.001, max=178.0)] = 50.0,
+    max_requests: Annotated[int, typer.Option(help="Requests under way; more are refused.", min=1)] = 64,
+    max_seconds: Annotated[float, typer.Option(help="For a request, with its upload.", min=0.1)] = 30.0,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Try trained heads on a page in the browser, or by JSON over HTTP."""
+    from pipeline.console import Terminal
+    from pipeline.serve import serve
+    from stages.serve.limits import Limits
+
+    limits = Limits(int(max_megabytes * 1e6), int(max_megapixels * 1e6), max_requests, max_seconds)
+    serve(config, Terminal(), limits, head, host, port, min_accuracy)

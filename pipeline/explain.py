@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
 from pipeline.heads import trained_head
-from pipeline.predict import source_of
+from pipeline.predict import source_of, spec_of
 from pipeline.targets import HeadTarget
 from pipeline.words import score_words
 from stages.progress import Progress, counted
@@ -62,7 +62,7 @@ class Looker:
             for name in dict.fromkeys(take.base for take in self._takes)
         }
         self._built: dict[str, FrozenBase | Images] = {}
-        self._specs = {name: _spec_of(graph, name) for name in self._sources}
+        self._specs = {name: spec_of(graph, name) for name in self._sources}
 
     @property
     def spec(self) -> "BaseSpec":
@@ -76,9 +76,10 @@ class Looker:
         that alone where the head does not say. Files that cannot be read have the reason in ``reasons``.
         """
         from stages.explain.drawing import EDGE, shown
-        from stages.explain.maps import Seen, explain
+        from stages.explain.maps import explain
         from stages.heads.calibration import cooled
         from stages.predict.predict import digests_of, features_of
+        from stages.predict.rows import log_proba_of, seen_in
 
         digests, unread = digests_of(files)
         found = features_of(digests, list(self._each.values()), self._sources, self._built, unread)
@@ -89,11 +90,9 @@ class Looker:
                 continue
             data = path.read_bytes()
             rows = {key: found[each][digests[path]] for key, each in self._each.items()}
-            seen = [
-                Seen({layer: rows[take.base, layer] for layer in take.layers}, self._specs[take.base].input_size)
-                for take in self._takes
-            ]
-            p = np.exp(cooled(self._says({key: row[None] for key, row in rows.items()}), self.temperature))[0]
+            seen = seen_in(self._takes, rows, self._specs)
+            logs = log_proba_of(self.head, self._takes, {key: row[None] for key, row in rows.items()})
+            p = np.exp(cooled(logs, self.temperature))[0]
             k = int(p.argmax()) if label is None else self.classes.index(label)
             image = shown(data, self.spec, edge or EDGE)
             size = (image.shape[0], image.shape[1])
@@ -120,6 +119,8 @@ class Looker:
         return occluded(images, self._says_of_images, k, size)
 
     def _says_of_images(self, images: "Mapping[str, NDArray[np.uint8]]") -> "NDArray[np.float64]":
+        from stages.predict.rows import log_proba_of
+
         found: dict[tuple[str, str], list[NDArray[np.float32]]] = {key: [] for key in self._each}
         for name, source in self._sources.items():
             if name not in self._built:
@@ -130,20 +131,7 @@ class Looker:
                 for of, layer in found:
                     if of == name:
                         found[of, layer].append(np.asarray(computed[layer], np.float32))
-        return self._says({key: np.concatenate(each) for key, each in found.items()})
-
-    def _says(self, rows: "dict[tuple[str, str], NDArray[np.float32]]") -> "NDArray[np.float64]":
-        """Log-probabilities (n, classes) from features (n, …) by base and layer."""
-        from stages.heads.ensemble import EnsembleHead
-        from stages.heads.pooling import pool_layers
-
-        taken = [
-            pool_layers([rows[take.base, layer].astype(np.float32) for layer in take.layers], take.pool)
-            for take in self._takes
-        ]
-        return (
-            self.head.combined(taken) if isinstance(self.head, EnsembleHead) else self.head.predict_log_proba(taken[0])
-        )
+        return log_proba_of(self.head, self._takes, {key: np.concatenate(each) for key, each in found.items()})
 
 
 def explained_lines(
@@ -227,10 +215,3 @@ def _cell(path: Path, found: Sequence[Looked]) -> "Cell":
         pictures,
         [f"{found[0].label}  {found[0].probability:.3f}", f"{path.name}  ({', '.join(each.method for each in found)})"],
     )
-
-
-def _spec_of(graph: Graph, name: str) -> "BaseSpec":
-    from stages.predict.pixels import images_named
-
-    images = images_named(name, {base: each.spec for base, each in graph.bases.items()})
-    return images.spec if images else graph.bases[name].spec

@@ -17,6 +17,7 @@ from stages.data.views import View
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
+    from stages.bases.spec import BaseSpec
     from stages.heads.head import Head
     from stages.predict.predict import Prediction, Source, Taken
 
@@ -135,6 +136,14 @@ def source_of(
     target = graph.bases[name]
     make_base = partial(base_as_stored, target, progress, list(layers), files)
     return Source({layer: target.stores[layer] for layer in layers}, make_base)
+
+
+def spec_of(graph: Graph, name: str) -> "BaseSpec":
+    """How images come to the base, or to a head that takes images as they are, of this name."""
+    from stages.predict.pixels import images_named
+
+    images = images_named(name, {base: each.spec for base, each in graph.bases.items()})
+    return images.spec if images else graph.bases[name].spec
 
 
 def _lines(predictions: Sequence["Prediction"]) -> list[str]:

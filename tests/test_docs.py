@@ -27,6 +27,8 @@ CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 IN_CI = ("make demo", "make test", "make test-extras")
 
 
+SERVES = "runs until it is stopped, and needs an extra; tests/extras/test_serving.py runs it"
+ASKS = "needs a server; tests/extras/test_serving.py runs it beside one"
 # What is not run, and why not.
 NOT_RUN = {
     'python -m pip install -e ".[gpu]"': "downloads gigabytes of CUDA libraries, and needs a GPU to be of use",
@@ -36,6 +38,12 @@ NOT_RUN = {
     "python -m ipykernel install --user --name headstart": "writes into the home folder",
     "rsync -a USER@HOST:PROJECT/artifacts/ artifacts/": "needs another machine",
     "make watch": "runs until it is stopped; tests/extras/test_watching.py follows edits",
+    "headstart serve": SERVES,
+    "headstart serve --host 0.0.0.0 --port 9000": SERVES,
+    "headstart serve --head logreg --min-accuracy 0.6 --max-megabytes 5 --max-megapixels 12 --max-requests 16 --max-seconds 10": SERVES,
+    "curl --data-binary @new.jpg http://127.0.0.1:8770/predict": ASKS,
+    'curl -F image=@new.jpg "http://127.0.0.1:8770/predict?head=logreg&min_accuracy=0.6"': ASKS,
+    "curl http://127.0.0.1:8770/heads": ASKS,
     "dask scheduler": "runs until it is stopped; tests/extras/test_cluster.py has a cluster",
     "dask worker tcp://HOST:8786 --nthreads 1": "needs another machine",
     "headstart features --on tcp://HOST:8786": "needs a cluster; tests/extras/test_cluster.py has one",
@@ -107,7 +115,7 @@ def test_the_leaderboard_shown_has_the_columns_that_are_printed(headstart: Run) 
 
 def test_python_that_needs_no_tensorflow(documented: Project) -> None:
     store = next((documented.artifacts / "features").iterdir()).relative_to(documented.folder)
-    light = [block.replace(STORE, str(store)) for block in blocks("python") if "keras" not in block]
+    light = [block.replace(STORE, str(store)) for block in blocks("python") if not re.search("keras|urlopen", block)]
     assert len(light) == 7
     code = "\n".join([*light, "assert X.shape[1:] == (1, 1, 512) and x.shape == (1, 1, 1, 512), X.shape"])
     code += "\nimport sys\nassert 'tensorflow' not in sys.modules"

@@ -14,6 +14,7 @@ from conftest import ROOT
 ROOMS = [
     "headstart",
     "pipeline",
+    "stages.serve",
     "stages.export",
     "stages.search",
     "stages.predict",

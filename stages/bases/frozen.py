@@ -57,10 +57,18 @@ class FrozenBase:
     def _kept(self, found: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         return {layer: select(values, self.spec, layer) for layer, values in zip(self.layers, found, strict=True)}
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Features by layer, row i of image i; ``images`` are at most ``batch_size``, of the spec's input size."""
-        rows = len(images)
-        if rows < self.batch_size:
-            padding = np.zeros((self.batch_size - rows, *images.shape[1:]), np.uint8)
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether one function can be compiled for batches of each size."""
+        return isinstance(self._engine, KerasEngine)
+
+    def __call__(self, images: NDArray[np.uint8], padded_to: int | None = None) -> dict[str, NDArray[np.float32]]:
+        """Features by layer, row i of image i; ``images`` are at most ``batch_size``, of the spec's input size.
+
+        A base that takes any batch can be given one that is ``padded_to`` fewer images, for which another function is compiled.
+        """
+        rows, full = len(images), padded_to or self.batch_size
+        if rows < full:
+            padding = np.zeros((full - rows, *images.shape[1:]), np.uint8)
             images = np.concatenate([images, padding])
         return {layer: values[:rows] for layer, values in self._kept(self._engine(images)).items()}

@@ -38,8 +38,10 @@ def decode(
     scaled: bool = False,
     least: int | None = None,
     how: Resize = SQUASH,
+    most: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """The image in ``data`` as RGB of shape (height, width, 3), resized to ``size`` = (height, width) if given, as ``how`` says.
+    One whose header says that it has more than ``most`` pixels is not decoded.
 
     With ``scaled``, libjpeg decodes a JPEG at an eighth, a quarter or half of its size where that is still at least
     ``size``, which is quicker and gives slightly different pixels; ``least`` does so without a ``size``, down to so many pixels a
@@ -49,8 +51,8 @@ def decode(
         raise BadImageError("the file is empty")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
+            if image.width * image.height > most:
+                raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {most:,}")
             if scaled and size is not None:
                 # With EXIF orientations that swap the sides, either may come to be the height.
                 least = math.ceil(max(size) / how.crop)
@@ -62,7 +64,7 @@ def decode(
     except (BadImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise BadImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
+        raise BadImageError(f"more pixels than the limit of {most:,}") from None
     except UnidentifiedImageError:
         if data.startswith(MAGIC) or is_heic(data) or is_avif(data):
             raise BadImageError("damaged: its header cannot be read") from None

@@ -1,0 +1,83 @@
+"""`headstart serve` in a process of its own, as a test asks it."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import HEADSTART, ROOT, Project
+
+SECONDS = 60
+# Small enough that tests come to them.
+LIMITS = ("--max-megabytes", "0.1", "--max-megapixels", "1", "--max-requests", "24", "--max-seconds", "20")
+
+
+class Serving:
+    """A process that serves a project."""
+
+    def __init__(self, project: Project, *options: str) -> None:
+        self.project = project
+        self._log = project.folder / f"serve{len(list(project.folder.glob('serve*.log')))}.log"
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with open(self._log, "w") as log:
+            command = [*HEADSTART, "serve", "--port", "0", *options]
+            # A group of its own, so that a test can look for what it leaves.
+            self.process = subprocess.Popen(
+                command, cwd=project.folder, env=env, stdout=log, stderr=log, start_new_session=True
+            )
+        end = time.monotonic() + SECONDS
+        while "Ctrl-C ends" not in self.said and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "Ctrl-C ends" in self.said, self.said
+        self.address = self.said.rpartition(" are at ")[2].partition(" ")[0]
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        return self._sent(urllib.request.Request(self.address + path, headers=headers))
+
+    def post(self, data: bytes, query: str = "", **headers: str) -> tuple[int, dict]:
+        request = urllib.request.Request(
+            f"{self.address}predict?{query}", data, {"Content-Type": "image/jpeg", **headers}
+        )
+        code, text = self._sent(request)
+        return code, json.loads(text)
+
+    def _sent(self, request: urllib.request.Request) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ended(self) -> int:
+        """The exit status, and nothing that is left of the process."""
+        code = self.process.wait(SECONDS)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(self.process.pid, 0)
+        return code
+
+
+@contextmanager
+def serving(project: Project, *options: str) -> Iterator[Serving]:
+    """A project that is served, and no longer after that."""
+    process = Serving(project, *options)
+    try:
+        yield process
+    finally:
+        process.process.kill()
+        process.process.wait()
+
+
+def copied(built: Project, folder: Path) -> Project:
+    shutil.copytree(built.folder, folder)
+    return Project(folder)

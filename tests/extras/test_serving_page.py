@@ -1,0 +1,126 @@
+"""The page of `headstart serve` in Chromium, where that is installed."""
+
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import Page, found, opened
+from conftest import Project, write_image
+from serving import LIMITS, Serving, copied, serving
+from test_images import bomb
+
+
+@pytest.fixture(scope="module")
+def served(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(copied(built, tmp_path_factory.mktemp("serve") / "project"), *LIMITS) as process:
+        yield process
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return write_image(tmp_path / "new.jpg", 77, (300, 200))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    if not found():
+        print(
+            "NOT TESTED: the page of headstart serve, as chromium and chromedriver are not installed",
+            file=sys.__stderr__,
+        )
+        pytest.skip(
+            "chromium and chromedriver are not installed: the page is not tested (apt install chromium chromium-driver)"
+        )
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as page:
+        yield page
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["wide", "narrow"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page(
+    served: Serving, browser: Page, photo: Path, tmp_path: Path, size: tuple[int, int], dark: bool
+) -> None:
+    browser.hosts()
+    browser.complaints()
+    browser.look(served.address, size, dark)
+    browser.choose_quietly("head", "logreg")
+    browser.upload(photo)
+    first = served.post(photo.read_bytes(), "head=logreg")[1]
+    assert browser["result"].is_displayed() and browser["label"].text == first["label"]
+    assert f"{100 * first['probabilities'][first['label']]:.1f}%" in browser["classes"].text
+    assert len(browser.driver.find_elements("css selector", "#nearest img")) == 6
+    assert browser.driver.execute_script("return document.getElementById('map').naturalWidth") > 0
+    browser.choose("head", "ridge")
+    assert browser["asked"].text == "Head ridge says"
+    browser.driver.find_elements("css selector", "#classes button")[1].click()
+    other = next(name for name in first["probabilities"] if name != browser["label"].text)
+    browser.until(
+        lambda: f"speaks for {other}" in browser["map-says"].text or "nothing speaks" in browser["map-says"].text
+    )
+    bright = sum(
+        int(each)
+        for each in browser.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        .strip("rgb()")
+        .split(",")
+    )
+    assert (bright < 200) == dark and browser.overflows() <= 0
+    browser.upload(written(tmp_path / "text.jpg", b"no image"))
+    assert "text.jpg: not an image that can be read" in browser["notice"].text and not browser["result"].is_displayed()
+    browser.upload(written(tmp_path / "bomb.png", bomb()))
+    assert "more pixels than the limit" in browser["notice"].text
+    browser.upload(written(tmp_path / "large.png", bomb(40_000)))
+    assert "Expected a file of at most 0.1 MB" in browser["notice"].text
+    browser.upload(photo)
+    assert browser["result"].is_displayed() and not browser["notice"].is_displayed()
+    assert browser.hosts() == {"127.0.0.1"}, "nothing is requested from elsewhere"
+    assert all("422" in said for said in browser.complaints())
+
+
+def test_a_photo_that_is_dropped_pasted_or_taken(served: Serving, browser: Page, photo: Path) -> None:
+    browser.look(served.address, (1280, 900))
+    data = list(photo.read_bytes())
+    transfer = "const t = new DataTransfer(); t.items.add(new File([new Uint8Array(arguments[0])], 'p.jpg', {type: 'image/jpeg'}));"
+    for event in (
+        "new DragEvent('drop', {dataTransfer: t, bubbles: true, cancelable: true})",
+        "new ClipboardEvent('paste', {clipboardData: t, bubbles: true})",
+    ):
+        browser.driver.execute_script("document.getElementById('result').hidden = true")
+        browser.driver.execute_script(f"{transfer} document.body.dispatchEvent({event})", data)
+        browser.until(lambda: browser["result"].is_displayed())
+    browser.driver.execute_script("document.getElementById('result').hidden = true")
+    browser["take"].click()
+    browser.until(lambda: browser.driver.execute_script("return document.getElementById('video').videoWidth") > 0)
+    browser["shoot"].click()
+    browser.until(lambda: browser["result"].is_displayed())
+    assert not browser["camera"].is_displayed()
+
+
+def test_an_answer_below_the_threshold(served: Serving, browser: Page, photo: Path) -> None:
+    with serving(served.project, "--head", "logreg", "--min-accuracy", "0.6") as served:
+        threshold = served.post(photo.read_bytes(), "head=logreg")[1]["threshold"]
+        browser.look(served.address, (1280, 900))
+        seen = set()
+        for seed in range(60):
+            path = write_image(photo.parent / f"{seed}.png", seed, (30, 30))
+            told = served.post(path.read_bytes())[1]
+            if told["sure"] in seen:
+                continue
+            seen.add(told["sure"])
+            browser.upload(path)
+            assert browser["label"].text == (told["label"] if told["sure"] else "None of these")
+            assert f"{100 * threshold:.1f}%" in browser["doubt"].text
+            if len(seen) == 2:
+                break
+        assert seen == {True, False}
+        served.process.send_signal(signal.SIGINT)
+        assert served.ended() == 130
+        browser.upload(photo)
+        assert "headstart does not answer" in browser["notice"].text

@@ -17,8 +17,8 @@ CUBIC = -0.5  # as Pillow has it
 NONE = 1e-6  # as good as no distance, where one is divided by
 # What float32 may miss a tie by, where a pixel is chosen, and where a sum is rounded.
 TIE, HALF = 1e-4, 0.5 + 1e-5
-# The step in which Pillow holds the shares of pixels. One over it would be more than float16 has, in which LiteRT may store it.
-STEP = 2.0**-22
+# The square of it is in how many steps Pillow holds the shares of pixels. LiteRT may store numbers in float16, which has none so large.
+STEPS = 2.0**11
 # In the name of the layer that ends it, by which formats are told what not to quantise.
 RESIZED = "resized"
 
@@ -111,7 +111,7 @@ def _shares(axis: Any, n: Any, count: int, window: Window, how: Resize) -> Any:
     if how.mode == "crop":  # what is cut off has no part in it
         shares = shares * _where(ops.logical_and(at > start, at < start + step * count))
     shares = shares / ops.sum(shares, axis=2, keepdims=True)
-    return shares if how.exact else ops.floor(shares / STEP + 0.5) * STEP
+    return shares if how.exact else ops.floor(shares * STEPS * STEPS + 0.5) / STEPS / STEPS
 
 
 def _kernel(d: Any, name: str) -> Any:

@@ -1,13 +1,18 @@
 """Exports in the formats that need packages of their own, and what float16 and int8 change."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Project
 from export_project import HEADS, export_project, probabilities, used
 
+from stages.bases.backend import load_keras
 from stages.data.images import decode
+from stages.data.policy import Resize
+from stages.export.formats import write_model
+from stages.export.resizing import resized
 from stages.export.runtimes import loaded
 
 FORMATS = ["litert", "onnx", "openvino"]
@@ -54,3 +59,19 @@ def test_lower_precision_is_nearly_the_same(
     # Random weights and noise make the largest difference a matter of chance; `bench.export` has it for photographs.
     assert found.shape == p.shape and np.median(np.abs(found - p)) < {"float16": 0.02, "int8": 0.05}[precision]
     assert list(found.argmax(axis=1)) == list(p.argmax(axis=1))
+
+
+@pytest.fixture(scope="module")
+def resizing() -> Any:
+    keras = load_keras()
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    return keras.Model(images, resized(images, (40, 48), Resize()))
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("to", FORMATS)
+def test_lower_precision_leaves_resizing_as_it_is(resizing: Any, tmp_path: Path, to: str, precision: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 90, 120, 3), np.uint8)
+    write_model(resizing, tmp_path, to, precision, lambda: [pixels])
+    away = np.abs(loaded(tmp_path, to)(pixels) - np.asarray(resizing(pixels)))
+    assert away.max() <= 1 and away.mean() < 0.05

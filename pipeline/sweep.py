@@ -6,6 +6,7 @@ from typing import Any
 
 from cache.errors import CacheError, ConfigError, HeadError, HeadstartError
 from cache.files import digest_json, lock
+from pipeline.checks import beginnings, check_sweep
 from pipeline.config import Config
 from pipeline.config_order import in_order
 from pipeline.config_tables import no_such
@@ -45,6 +46,9 @@ def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> 
     problems: list[HeadstartError] = []
     for name in stale:
         try:
+            for base in graph.sweeps[name].parts["bases"]:
+                graph.bases[base].require()
+            check_sweep(graph, graph.sweeps[name], beginnings(graph))
             if needs := config.sweeps[name].needs:
                 train_stale(config, progress, needs)
             _run(config, name, progress)

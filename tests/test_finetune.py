@@ -233,12 +233,17 @@ def test_a_sweep_varies_where_training_begins(tiny: Project, tmp_path: Path) -> 
     grid = '[sweeps.start]\nhead = "tuned"\nrepeats = 2\ngrid = { from = ["block2_conv", "block3_conv"] }\n'
     project.config.write_text(project.config.read_text() + grid)
     outcome = project.headstart("sweep")
-    # What the second begins with is not in the cache.
-    assert outcome.code == 1 and "'block2_out' (15 × 15 × 8, 3.6 kB" in outcome.out, outcome.out
-    assert outcome.trained == ["start"] and result(project, "heads", "start")["tuned"]["from"] == "block2_conv"
-    found = {row["from"]: row for row in trials(project, "start")}
-    assert found["block2_conv"]["accuracy"] and not found["block3_conv"]["accuracy"]
-    project.edit('from = ["block2_conv", "block3_conv"]', "learning_rate = [0.001, 0.01]")
+    # What the second begins with is not in the cache, which is found before the first is trained.
+    said = "[sweeps.start] from = \"block3_conv\": training begins with 'block3_conv', on the activations of 'block2_out' (15 × 15 × 8, 3.6 kB"
+    assert outcome.code == 1 and said in outcome.out, outcome.out
+    assert not outcome.trained and not (project.artifacts / "sweeps" / "start").exists()
+    project.edit('from = ["block2_conv", "block3_conv"]', 'from = ["block2_conv", 2]')
+    outcome = project.headstart("sweep")
+    assert outcome.code == 0 and outcome.trained == ["start"], outcome.out
+    assert result(project, "heads", "start")["tuned"]["from"] == "block2_conv"
+    first, second = trials(project, "start")
+    assert first["accuracy"] == second["accuracy"] and {first["from"], second["from"]} == {"block2_conv", "2"}
+    project.edit('from = ["block2_conv", 2]', "learning_rate = [0.001, 0.01]")
     project.edit("repeats = 2", "repeats = 1")
     averaged = '[heads.mean]\nkind = "ensemble"\nsweep = "start"\nbest = 2\n'
     project.config.write_text(project.config.read_text() + averaged)

@@ -73,8 +73,9 @@ def head_entries(
 def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path) -> list[HeadEntry]:
     """The head of a table on each of its bases; on the first base where it names none. Raises ConfigError."""
     kind = table.get("kind") if isinstance(table, dict) else table
-    if not isinstance(table, dict) or kind not in KINDS:
-        raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
+    if not isinstance(table, dict) or not isinstance(kind, str) or kind not in KINDS:
+        meant = nearest(kind, KINDS) if isinstance(kind, str) else ""
+        raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}{meant}")
     for key in ("cv", "repeats"):
         if key in table:
             raise ConfigError(

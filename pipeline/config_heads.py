@@ -143,7 +143,11 @@ def on_its_head(entry: HeadEntry, heads: dict[str, HeadEntry]) -> HeadEntry:
         found = "a sweep" if begun is None else f'one of kind "{begun.spec.kind}"'
         raise ConfigError(f'head: expected a head of kind "dense", found {name!r}, which is {found}; name a dense head')
     if begun.base != entry.base:
-        raise ConfigError(f"head: {name!r} is on the base {begun.base!r}, found base = {entry.base!r}; leave base out")
+        head, _, on_several = name.partition("@")
+        other = f'head = "{head}" without base, which is fine-tuned on each of its bases' if on_several else "leave base out"
+        raise ConfigError(
+            f'head: {name!r} is on the base {begun.base!r}, found {entry.base!r}; set base = "{begun.base}", or {other}'
+        )
     if len(begun.layers) > 1:
         raise ConfigError(
             f"head: expected a head on one layer, found {name!r}, which is on {', '.join(begun.layers)}; name another head"

@@ -142,6 +142,29 @@ def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:
         found_tail(base, spec, "conv5_block3_2_conv", "conv5_block3_out")
 
 
+@pytest.mark.parametrize(
+    ("head", "base", "message"),
+    [
+        ("small@b", "", "'small@b' is on the base 'b', found 'a'; set base = \"b\", or head = \"small\" without base, which is"),
+        ("one", 'base = "a"', "'one' is on the base 'b', found 'a'; set base = \"b\", or leave base out"),
+        ("small@b", 'base = "b"', ""),
+        ("small", "", ""),
+        ("one", "", ""),
+    ],
+)
+def test_a_head_on_another_base_and_what_is_possible(tmp_path: Path, head: str, base: str, message: str) -> None:
+    bases = "".join(f'[bases.{name}]\nlayers = ["block4_pool", "block5_pool"]\n' for name in "ab")
+    heads = '[heads.small]\nkind = "dense"\nbase = ["a", "b"]\n[heads.one]\nkind = "dense"\nbase = "b"\n'
+    tuned = f'[heads.tuned]\nkind = "finetune"\nhead = "{head}"\n{base}\n'
+    (tmp_path / "c.toml").write_text(f'[data]\nroot = "photos"\n{bases}{heads}{tuned}')
+    if not message:
+        assert [name for name in load_config(tmp_path / "c.toml").heads if name.startswith("tuned")]
+        return
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "c.toml")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_checkpoint_of_another_head_or_a_damaged_one_is_not_gone_on_with(tmp_path: Path) -> None:
     shapes = [(2, 3), (3,), ()]
     state = [np.full(shape, float(i), np.float32) for i, shape in enumerate(shapes)]

@@ -144,7 +144,11 @@ def on_its_head(entry: HeadEntry, heads: dict[str, HeadEntry]) -> HeadEntry:
         raise ConfigError(f'head: expected a head of kind "dense", found {name!r}, which is {found}; name a dense head')
     if begun.base != entry.base:
         head, _, on_several = name.partition("@")
-        other = f'head = "{head}" without base, which is fine-tuned on each of its bases' if on_several else "leave base out"
+        other = (
+            f'head = "{head}" without base, which is fine-tuned on each of its bases'
+            if on_several
+            else "leave base out"
+        )
         raise ConfigError(
             f'head: {name!r} is on the base {begun.base!r}, found {entry.base!r}; set base = "{begun.base}", or {other}'
         )

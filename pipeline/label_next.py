@@ -67,7 +67,7 @@ def label_next_lines(
     model = load_head(chosen.folder)
     takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
     sources = {name: source_of(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
-    of_features = [name for name in sources if name in graph.bases] or [next(iter(graph.bases))]
+    of_features = [name for name in sources if isinstance(name, str)] or [next(iter(graph.bases))]
     for name in of_features:
         _keep_features(graph, graph.bases[name], records, progress)
     refused = {once[record.sha256]: graph.skipped.reasons.get(record.sha256) for record in records}

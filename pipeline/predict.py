@@ -19,6 +19,7 @@ from stages.progress import Progress, counted
 if TYPE_CHECKING:
     from stages.bases.spec import BaseSpec
     from stages.heads.head import Head
+    from stages.heads.images_of import BaseOrImages
     from stages.predict.predict import Prediction, Source, Taken
 
 
@@ -124,13 +125,14 @@ def predicted(
 
 
 def source_of(
-    graph: Graph, name: str, takes: Sequence["Taken"], progress: Progress, files: int | None = None
+    graph: Graph, name: "BaseOrImages", takes: Sequence["Taken"], progress: Progress, files: int | None = None
 ) -> "Source":
-    """What a head takes of the images or the base of this name; ``files`` are as many as are to come, where that is known."""
-    from stages.predict.pixels import images_named
+    """What a head takes of a base of this name, or of images; ``files`` are as many as are to come, where that is known."""
+    from stages.predict.pixels import Images
     from stages.predict.predict import Source
 
-    if images := images_named(name, {base: each.spec for base, each in graph.bases.items()}):
+    if not isinstance(name, str):
+        images = Images(spec_of(graph, name))
         return Source({}, lambda: images)
     layers = dict.fromkeys(layer for each in takes if each.base == name for layer in each.layers)
     target = graph.bases[name]
@@ -138,12 +140,11 @@ def source_of(
     return Source({layer: target.stores[layer] for layer in layers}, make_base)
 
 
-def spec_of(graph: Graph, name: str) -> "BaseSpec":
-    """How images come to the base, or to a head that takes images as they are, of this name."""
-    from stages.predict.pixels import images_named
-
-    images = images_named(name, {base: each.spec for base, each in graph.bases.items()})
-    return images.spec if images else graph.bases[name].spec
+def spec_of(graph: Graph, name: "BaseOrImages") -> "BaseSpec":
+    """How images come to the base of this name, or to a head that takes images as they are."""
+    if isinstance(name, str):
+        return graph.bases[name].spec
+    return name.spec({base: each.spec for base, each in graph.bases.items()})
 
 
 def _lines(predictions: Sequence["Prediction"]) -> list[str]:

@@ -79,8 +79,12 @@ def head_reasons(
     return tuple(reasons) or ("trained by a headstart with other keys",)
 
 
-def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, Any], head: str) -> tuple[str, ...]:
-    """Why the sweep in a folder, with this ``result``, is not the one that is made of these ``parts``."""
+def sweep_reasons(
+    folder: Path, result: dict[str, Any] | None, parts: dict[str, Any], head: str, of_needs: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Why the sweep in a folder, with this ``result``, is not the one that is made of these ``parts``; ``of_needs`` says which of the
+    heads that its trials need are others.
+    """
     if result is None:
         return ("never run",)
     if not (folder / "trials.csv").exists():
@@ -96,6 +100,8 @@ def sweep_reasons(folder: Path, result: dict[str, Any] | None, parts: dict[str, 
     } | MARKERS
     # A marker that neither has is no reason.
     reasons = [reason for part, reason in why.items() if result["parts"].get(part) != parts.get(part)]
+    if result["parts"].get("needs") == parts.get("needs"):
+        reasons += of_needs
     if not reasons and (failed := result.get("failed")):
         reasons = [f"{failed} of {result['trials']} trials failed, and will be tried again"]
     return tuple(reasons)

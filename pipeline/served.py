@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stages.bases.frozen import FrozenBase
+    from stages.heads.images_of import BaseOrImages
     from stages.predict.pixels import Images
     from stages.predict.predict import Taken
     from stages.search.index import Hit, Index
@@ -55,7 +56,7 @@ class ServedProject:
         self._note = ""
         self._default = head
         self._loaded: dict[str, Loaded] = {}
-        self._ladders: dict[str, tuple[str | None, Ladder]] = {}
+        self._ladders: dict[BaseOrImages, tuple[str | None, Ladder]] = {}
         self._indices: dict[str, tuple[str, Index]] = {}
         self._to_read: list[tuple[Graph, str, str]] = []
 
@@ -139,7 +140,7 @@ class ServedProject:
         result, entry = chosen.result or {}, chosen.entry
         takes = taken_by(head, entry.base, result.get("layers", entry.layers))
         base, layer = _compared(graph, chosen, takes)
-        layers: dict[str, list[str]] = {}
+        layers: dict[BaseOrImages, list[str]] = {}
         for name, some in [*((take.base, take.layers) for take in takes), (base, [layer])]:
             layers.setdefault(name, []).extend(some)
         ladders = {name: self._ladder(graph, name, some) for name, some in layers.items()}
@@ -165,7 +166,7 @@ class ServedProject:
             root=graph.config.data.root if graph.images_here else None,
         )
 
-    def _ladder(self, graph: Graph, name: str, layers: Collection[str]) -> "Ladder":
+    def _ladder(self, graph: Graph, name: "BaseOrImages", layers: Collection[str]) -> "Ladder":
         """What computes some layers of a base, which all heads share."""
         from stages.predict.predict import Taken
         from stages.serve.ladder import Ladder
@@ -173,7 +174,7 @@ class ServedProject:
         def make(wanted: Collection[str], most: int) -> "FrozenBase | Images":
             return source_of(graph, name, [Taken(name, tuple(wanted), "none")], self._progress, most).make_base()
 
-        key = graph.bases[name].key() if name in graph.bases else None
+        key = graph.bases[name].key() if isinstance(name, str) else None
         if (
             name not in self._ladders
             or self._ladders[name][0] != key
@@ -224,12 +225,11 @@ def _compared(graph: Graph, chosen: HeadTarget, takes: "Sequence[Taken]") -> tup
     """The base and the layer by which images are compared: the last that the head takes of the first base. A head that computes the base's
     last layers itself, or all of it, has those of the frozen base.
     """
-    taken = [take for take in takes if take.base in graph.bases]
-    base = (
-        taken[0].base if taken else chosen.entry.base if chosen.entry.base in graph.bases else next(iter(graph.bases))
-    )
+    taken = [(take.base, take.layers[-1]) for take in takes if isinstance(take.base, str)]
+    own = chosen.entry.base if chosen.entry.base in graph.bases else next(iter(graph.bases))
+    base = taken[0][0] if taken else own
     if taken and not isinstance(chosen.entry.spec, FinetuneSpec):
-        return base, taken[0].layers[-1]
+        return taken[0]
     return base, graph.bases[base].spec.cuts[-1]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cache.errors import CacheError, ConfigError, HeadError, HeadstartError
 from cache.files import digest_json, lock
+from pipeline.checks import beginnings, check_sweep
 from pipeline.config import Config
 from pipeline.config_order import in_order
 from pipeline.config_tables import no_such
@@ -13,6 +14,7 @@ from pipeline.graph import Graph, load_graph
 from pipeline.heads import task_of, train_stale
 from pipeline.targets import HeadTarget, SweepTarget
 from pipeline.words import scored_on
+from stages.heads.results import as_trained
 from stages.heads.spec import head_key
 from stages.heads.task import HeadTask
 from stages.heads.train import check_spec
@@ -45,6 +47,9 @@ def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> 
     problems: list[HeadstartError] = []
     for name in stale:
         try:
+            for base in graph.sweeps[name].parts["bases"]:
+                graph.bases[base].require()
+            check_sweep(graph, graph.sweeps[name], beginnings(graph))
             if needs := config.sweeps[name].needs:
                 train_stale(config, progress, needs)
             _run(config, name, progress)
@@ -99,7 +104,8 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         best, record = winner(ranked, f"sweep {name!r}", config.path.name)
         ranked = [(best, record), *(pair for pair in ranked if pair[0].key != best.key)]
         corrected = work.corrected(ranked)
-        write_sweep(target.folder, name, target.key, target.parts, spec, ranked, corrected)
+        needs = {need: as_trained(result) for need in target.entry.needs if (result := graph.heads[need].result)}
+        write_sweep(target.folder, name, target.key, target.parts, spec, ranked, corrected, needs)
         work.checkpoints.close()
     for line in leader_lines([pair for pair in ranked if pair[1].complete][:PRINTED], metric):
         progress.say(f"  {line}")
@@ -153,6 +159,9 @@ def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
     spec = target.entry.spec
     protocol = {"cv": spec.cv, "repeats": spec.repeats, "seed": spec.seed if spec.cv else None}
     protocol |= of_trial(spec, entry.spec, graph.manifest)
-    needs = [key for need in entry.needs if (key := graph.heads[need].key)]
-    key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest, needs), protocol])
-    return Trial(params, entry.base, entry.layers, entry.spec, key)
+    needs = [graph.heads[need] for need in entry.needs]
+    keys = [need.key for need in needs if need.key]
+    key = digest_json([head_key(entry.spec, base_key, graph.manifest.rows_digest, keys), protocol])
+    # Not in the key, so that trials of earlier versions are known: their heads were under the same keys.
+    begun = digest_json([as_trained(need.result) for need in needs if need.result]) if needs else ""
+    return Trial(params, entry.base, entry.layers, entry.spec, key, begun)

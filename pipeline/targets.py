@@ -164,6 +164,16 @@ def _need_reasons(result: dict[str, Any] | None, needs: Mapping[str, Need]) -> I
             yield f"head {name} was trained anew"
 
 
+def _trained_anew(result: dict[str, Any] | None, needs: Mapping[str, Need]) -> Iterator[str]:
+    """Which of the heads that the trials of a sweep need was trained again since. Sweeps of earlier versions, which did not note how these
+    were trained, stay up to date: nothing says that they began with others.
+    """
+    for name, told in (result or {}).get("needs", {}).items():
+        need = needs.get(name)
+        if need and need.result and told != as_trained(need.result):
+            yield f"head {name} was trained anew"
+
+
 def sweep_target(scene: Scene, entry: SweepEntry) -> SweepTarget:
     """As ``head_target``, for a sweep."""
     config, bases, manifest = scene.config, scene.bases, scene.manifest
@@ -193,7 +203,7 @@ def sweep_target(scene: Scene, entry: SweepEntry) -> SweepTarget:
     elif unknown := tuple(need.unknown for need in needs.values() if isinstance(need, SweepTarget)):
         reasons = unknown
     else:
-        reasons = sweep_reasons(folder, result, parts, entry.spec.head)
+        reasons = sweep_reasons(folder, result, parts, entry.spec.head, tuple(_trained_anew(result, needs)))
     return SweepTarget(entry, folder, parts, result, reasons)
 
 

@@ -19,6 +19,9 @@ def test_all_bases_are_listed_with_their_figures(tmp_path: Path) -> None:
     assert lines.keys() >= BASES.keys() == FIGURES.keys()
     for part in ("224×224", "14.7 M", "7×7×512", "50.2", "30.7", "packaged", "CC BY 4.0"):
         assert part in lines["VGG16"], part
+    # Keras has none of its weights.
+    for part in ("224×224", "3.4 M", "7×7×1280", "packaged", "Apache 2.0 (Google, in the package efficientnet-lite0"):
+        assert part in lines["EfficientNetLite0"], part
 
 
 def test_those_of_the_configuration_come_first(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_several_bases(tmp_path: Path) -> None:
         (MINIMAL + '[heads.x]\nkind = "dense"\nlayers = ["block4_pool"]', r"layers: the base extracts no layer 'block4_pool' \(did you mean 'block5_pool'\?\); it extracts block5_pool; add it"),
         (MINIMAL + '[cache]\ncompression = "zip"', r"\[cache\] compression: should be 'zstd', 'lzf' or 'none', found 'zip'"),
         (MINIMAL + "[heads.x]\n", r"\[heads.x\] kind: expected one of dense, keras, sklearn, ensemble, finetune, end_to_end, cnn, found None"),
+        (MINIMAL + '[heads.x]\nkind = "finetun"', r"\[heads.x\] kind: expected one of dense, .*, found 'finetun' \(did you mean 'finetune'\?\)$"),
+        (MINIMAL + '[heads.x]\nkind = ["dense"]', r"\[heads.x\] kind: expected one of dense, .*, found \['dense'\]$"),
         (MINIMAL + '[heads.x]\nkind = "dense"\nunit = 3', r"\[heads.x\] unit: unknown field \(did you mean 'units'\?\)"),
         (MINIMAL + '[heads.x]\nkind = "dense"\nunits = [0]', r"\[heads.x\] units.0: should be greater than 0, found 0"),
         (MINIMAL + '[heads.x]\nkind = "dense"\ndropout = 1.0', r"\[heads.x\] dropout: should be less than 1, found 1.0"),

@@ -12,7 +12,7 @@ from cache.errors import BaseError, ConfigError
 from pipeline.config import load_config
 from stages.bases.backend import load_keras
 from stages.bases.model import build
-from stages.bases.parts import found_tail, part_between, tail_of
+from stages.bases.parts import found_tail, part_between
 from stages.bases.spec import BaseSpec
 from stages.bases.weights import Weights
 from stages.heads.checkpoint import Checkpoint, Kept
@@ -30,6 +30,14 @@ def test_the_layer_before_is_asked_for_before_anything_is_extracted(tmp_path: Pa
         outcome = project.headstart(*command)
         assert outcome.code == 1 and said in outcome.out and outcome.extracted == 0
     project.edit(*VGG)
+    # All values of a sweep, not one after another as their turns come.
+    plain = project.config.read_text()
+    grid = '[sweeps.start]\nhead = "tuned"\ngrid = { learning_rate = [1e-6, 1e-5], from = [1, 2] }\n'
+    project.config.write_text(plain + grid)
+    outcome = project.headstart("features", "--dry-run")
+    said = "[sweeps.start] from = 2: training begins with 'block4_conv1', on the activations of 'block3_pool' (4 × 4 × 256, "
+    assert outcome.code == 1 and said in outcome.out, outcome.out
+    project.config.write_text(plain)
     assert "36 images to extract" in project.headstart("features", "--dry-run").out
     assert project.headstart("features").extracted == 36
     # What one head lacks keeps no other from being trained.
@@ -122,14 +130,43 @@ def test_a_layer_that_is_used_twice_is_one_line(tmp_path: Path) -> None:
     keras.Model(images, keras.layers.ReLU(name="end")(twice(twice(images)))).save(tmp_path / "own.keras")
     spec = BaseSpec.model_validate({"name": f"file:{tmp_path / 'own.keras'}", "input_size": 16})
     spec = spec.model_copy(update={"weights": str(tmp_path / "own.keras")})
+    base = build(spec, Weights(spec, tmp_path), "float32")
     with pytest.raises(BaseError, match="uses each of its layers once"):
-        tail_of(spec, Weights(spec, tmp_path), "twice", "end")
+        found_tail(base, spec, "twice", "end")
 
 
 def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:
     spec = BaseSpec.model_validate({"name": "ResNet50", "weights": "random", "input_size": 32})
+    base = build(spec, Weights(spec, Path("nowhere")), "float32")
     with pytest.raises(BaseError, match=r"before 'conv5_block3_2_conv', .* can be cut are 'conv5_block3_1_conv'$"):
-        tail_of(spec, Weights(spec, Path("nowhere")), "conv5_block3_2_conv", "conv5_block3_out")
+        found_tail(base, spec, "conv5_block3_2_conv", "conv5_block3_out")
+
+
+@pytest.mark.parametrize(
+    ("head", "base", "message"),
+    [
+        (
+            "small@b",
+            "",
+            "'small@b' is on the base 'b', found 'a'; set base = \"b\", or head = \"small\" without base, which is",
+        ),
+        ("one", 'base = "a"', "'one' is on the base 'b', found 'a'; set base = \"b\", or leave base out"),
+        ("small@b", 'base = "b"', ""),
+        ("small", "", ""),
+        ("one", "", ""),
+    ],
+)
+def test_a_head_on_another_base_and_what_is_possible(tmp_path: Path, head: str, base: str, message: str) -> None:
+    bases = "".join(f'[bases.{name}]\nlayers = ["block4_pool", "block5_pool"]\n' for name in "ab")
+    heads = '[heads.small]\nkind = "dense"\nbase = ["a", "b"]\n[heads.one]\nkind = "dense"\nbase = "b"\n'
+    tuned = f'[heads.tuned]\nkind = "finetune"\nhead = "{head}"\n{base}\n'
+    (tmp_path / "c.toml").write_text(f'[data]\nroot = "photos"\n{bases}{heads}{tuned}')
+    if not message:
+        assert [name for name in load_config(tmp_path / "c.toml").heads if name.startswith("tuned")]
+        return
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "c.toml")
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_checkpoint_of_another_head_or_a_damaged_one_is_not_gone_on_with(tmp_path: Path) -> None:

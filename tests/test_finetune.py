@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from conftest import HEADSTART, ROOT, Project, result, trials, write_image
 from tuned_project import TINY, VGG, made
 
+from cache.files import digest_text, read_sealed, seal
 from headstart import load_features, load_head, load_image_model
 from pipeline.config import load_config
 from pipeline.graph import load_graph
@@ -233,12 +235,17 @@ def test_a_sweep_varies_where_training_begins(tiny: Project, tmp_path: Path) -> 
     grid = '[sweeps.start]\nhead = "tuned"\nrepeats = 2\ngrid = { from = ["block2_conv", "block3_conv"] }\n'
     project.config.write_text(project.config.read_text() + grid)
     outcome = project.headstart("sweep")
-    # What the second begins with is not in the cache.
-    assert outcome.code == 1 and "'block2_out' (15 × 15 × 8, 3.6 kB" in outcome.out, outcome.out
-    assert outcome.trained == ["start"] and result(project, "heads", "start")["tuned"]["from"] == "block2_conv"
-    found = {row["from"]: row for row in trials(project, "start")}
-    assert found["block2_conv"]["accuracy"] and not found["block3_conv"]["accuracy"]
-    project.edit('from = ["block2_conv", "block3_conv"]', "learning_rate = [0.001, 0.01]")
+    # What the second begins with is not in the cache, which is found before the first is trained.
+    said = "[sweeps.start] from = \"block3_conv\": training begins with 'block3_conv', on the activations of 'block2_out' (15 × 15 × 8, 3.6 kB"
+    assert outcome.code == 1 and said in outcome.out, outcome.out
+    assert not outcome.trained and not (project.artifacts / "sweeps" / "start").exists()
+    project.edit('from = ["block2_conv", "block3_conv"]', 'from = ["block2_conv", 2]')
+    outcome = project.headstart("sweep")
+    assert outcome.code == 0 and outcome.trained == ["start"], outcome.out
+    assert result(project, "heads", "start")["tuned"]["from"] == "block2_conv"
+    first, second = trials(project, "start")
+    assert first["accuracy"] == second["accuracy"] and {first["from"], second["from"]} == {"block2_conv", "2"}
+    project.edit('from = ["block2_conv", 2]', "learning_rate = [0.001, 0.01]")
     project.edit("repeats = 2", "repeats = 1")
     averaged = '[heads.mean]\nkind = "ensemble"\nsweep = "start"\nbest = 2\n'
     project.config.write_text(project.config.read_text() + averaged)
@@ -247,6 +254,38 @@ def test_a_sweep_varies_where_training_begins(tiny: Project, tmp_path: Path) -> 
     outcome = project.headstart("predict", str(sorted(project.photos.glob("*/*"))[0]), "--head", "mean")
     assert outcome.code == 0, outcome.out
     assert not list(project.artifacts.rglob("checkpoint*"))
+    _the_head_that_trials_begin_with_is_trained_to_another_under_the_same_key(project)
+
+
+def _the_head_that_trials_begin_with_is_trained_to_another_under_the_same_key(project: Project) -> None:
+    """The trials of a sweep that knows with which one they began are trained again; those of an earlier version's are held to the one
+    that is there.
+    """
+    sweep, small = project.artifacts / "sweeps" / "start", project.artifacts / "heads" / "small" / "result.json"
+    assert re.search("sweep start +up to date", project.headstart("status").out)
+    edit_sealed(small, lambda told: told["files"].update({"predictions.csv": "0" * 64}))
+    assert re.search("sweep start +stale: head small was trained anew", project.headstart("status").out)
+    outcome = project.headstart("sweep")
+    assert outcome.code == 0 and "sweep start: 2 trials\n" in outcome.out and outcome.trained == ["start"], outcome.out
+    assert re.search("sweep start +up to date", project.headstart("status").out)
+
+    edit_sealed(sweep / "result.json", lambda told: told.pop("needs"))
+    bodies = [json.loads(line.partition(" ")[2]) for line in (sweep / "trials.jsonl").read_text().splitlines()]
+    lines = [json.dumps({name: value for name, value in body.items() if name != "begun"}) for body in bodies]
+    (sweep / "trials.jsonl").write_text("".join(f"{digest_text(line)[:16]} {line}\n" for line in lines))
+    edit_sealed(small, lambda told: told["files"].update({"predictions.csv": "1" * 64}))
+    assert re.search("sweep start +up to date", project.headstart("status").out)
+    project.edit("learning_rate = [0.001, 0.01]", "learning_rate = [0.001, 0.01, 0.1]")
+    outcome = project.headstart("sweep")
+    assert outcome.code == 0 and "3 trials, 2 of them known before" in outcome.out, outcome.out
+    edit_sealed(small, lambda told: told["files"].update({"predictions.csv": "2" * 64}))
+    assert "sweep start: 3 trials\n" in project.headstart("sweep").out
+
+
+def edit_sealed(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    told = read_sealed(path, "a result")
+    edit(told)
+    path.write_text(seal(json.dumps(told)))
 
 
 def test_the_piece_of_python_on_the_page_of_fine_tuning(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,12 @@ def test_packaged_weights_have_a_key_of_their_own_where_their_network_is_not_tha
     )
 
 
+def test_the_key_of_efficientnet_lite_is_pinned() -> None:
+    spec = BaseSpec.model_validate({"name": "EfficientNetLite0", "input_size": 224})
+    found = spec.identity("w", "float16", "top_activation")
+    assert digest_json(found) == "3941b7d50be75009e3ed9eba432d822325b2e78aff6ebd69fa00e618a732859a"
+
+
 def test_head_keys_are_pinned() -> None:
     dense = DenseSpec.model_validate({"kind": "dense"})
     baseline = SklearnSpec.model_validate({"kind": "sklearn", "estimator": "LinearSVC"})

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from test_together import Split, data, dense, relative, trained
 
 from cache.errors import HeadError
+from stages.heads.batches import FeatureBatches
 from stages.heads.dense import DenseHead
-from stages.heads.keras_fit import optimizer
+from stages.heads.head import Rows
+from stages.heads.keras_fit import drawn, optimizer
+from stages.heads.tuned_spec import FinetuneSpec
 from stages.training import stack
 from stages.training.member import Member, class_weights
 from stages.training.source import InMemory
@@ -176,6 +179,19 @@ def test_mixup_pairs_rows_of_one_batch_and_draws_their_shares(alpha: float) -> N
     many = np.concatenate([stack.Draw(seed, 0, 0).mixup(order, alpha)[1][order >= 0] for seed in range(100)])
     assert many.mean() == pytest.approx(0.5, abs=0.03)
     assert many.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)  # of Beta(α, α)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_model_of_ones_own_and_one_that_is_fine_tuned_mix_the_same_rows_alike(classes: int) -> None:
+    X, y, train, validation = data(classes)
+    spec = FinetuneSpec(kind="finetune", head="x", mixup=0.4, class_weight="balanced", batch_size=10, seed=3)
+    rows, weights = Rows(X[train].reshape(-1, 4, 6), y[train]), class_weights(spec, y[train], classes)
+    own = drawn(rows, None, weights, spec, classes == 2)
+    tuned = FeatureBatches(InMemory(X, y), (4, 6), spec, train, validation, classes)
+    for epoch in range(2):
+        for batch in tuned.training(epoch):
+            for found, expected in zip(batch, next(own), strict=True):
+                np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6, atol=1e-7)
 
 
 def noisy() -> Split:

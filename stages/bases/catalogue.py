@@ -1,4 +1,4 @@
-"""The table of bases: every constructor of ``keras.applications``, known without importing Keras.
+"""The table of bases: every constructor of ``keras.applications``, and one that is built here, known without importing Keras.
 
 A test compares it with the installed Keras, constructor by constructor.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 class Base(NamedTuple):
     """The constructors of one module: that with their ``preprocess_input``, their last layer without the top, and the style
     of their preprocessing (caffe: BGR less the ImageNet mean; tf: to -1…1; torch: mean and deviation; none: the base rescales
-    inside).
+    inside; lite: less 127, divided by 128).
     """
 
     module: str
@@ -40,4 +40,6 @@ _CONSTRUCTORS = {
     Base("vgg19", "block5_pool", "caffe"): "VGG19",
     Base("xception", "block14_sepconv2_act", "tf"): "Xception",
 }
-BASES = {name: base for base, names in _CONSTRUCTORS.items() for name in names.split()}
+# Built in ``stages.bases.lite``; Keras has no weights of it.
+OURS = {"EfficientNetLite0": Base("efficientnet_lite", "top_activation", "lite")}
+BASES = {name: base for base, names in _CONSTRUCTORS.items() for name in names.split()} | OURS

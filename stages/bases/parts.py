@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from cache.errors import BaseError
 from stages.bases import backend
 from stages.bases.cuts import check_layers
-from stages.bases.model import build, output_at
+from stages.bases.model import output_at
 from stages.bases.spec import BaseSpec
-from stages.bases.weights import Weights
 from stages.fields import nearest
 
 # The block that a layer is of, by the names that Keras gives: block5_conv1, conv5_block3_out, block_16_expand, block7a_se_squeeze,
@@ -72,17 +71,12 @@ def check_base(spec: BaseSpec) -> None:
         )
 
 
-def tail_of(spec: BaseSpec, weights: Weights, start: int | str, end: str) -> Tail:
-    """Where a base is to be cut, so that it is trained from ``start`` on, a layer or a number of last blocks, to the layer ``end``.
+def found_tail(model: Any, spec: BaseSpec, start: int | str, end: str) -> Tail:
+    """Where a base, built as ``model``, is to be cut, so that it is trained from ``start`` on, a layer or a number of last blocks, to the
+    layer ``end``.
 
     Raises BaseError where no one tensor separates it there, with the nearest places where one does.
     """
-    check_base(spec)
-    return found_tail(build(spec, weights, "float32"), spec, start, end)
-
-
-def found_tail(model: Any, spec: BaseSpec, start: int | str, end: str) -> Tail:
-    """As ``tail_of``, of a base that is built."""
     order, cuts = separated(model, end)
     check_layers(order, [end], spec.name)
     first = _first_of_blocks(order, start, spec.name) if isinstance(start, int) else start

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cache.files import digest_json
-from stages.bases.catalogue import BASES
+from stages.bases.catalogue import BASES, OURS
 from stages.bases.packaged import PACKAGED, Packaged
 from stages.bases.pixels import Pixels
 from stages.data.policy import DECODE
@@ -76,13 +76,23 @@ class BaseSpec(Pixels):
     batch_size: PositiveInt | None = None
     views: Annotated[int, Field(ge=0, le=1000)] = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ours_have_packaged_weights(cls, data: Any) -> Any:
+        """Keras has none of theirs to fetch."""
+        return {"weights": "packaged", **data} if isinstance(data, dict) and data.get("name") in OURS else data
+
     @model_validator(mode="after")
     def _fits_together(self) -> "BaseSpec":
         if self.brought and "weights" in self.model_fields_set:
             raise ValueError(f"weights: {self.name} brings its own, found {self.weights!r}; leave weights out")
         if self.weights == "packaged" and self.name not in PACKAGED:
             raise ValueError(
-                f'weights "packaged" are of {" and ".join(PACKAGED)}, found base {self.name}; set "imagenet", "random" or a file'
+                f'weights "packaged" are of {", ".join(PACKAGED)}, found base {self.name}; set "imagenet", "random" or a file'
+            )
+        if self.weights == "imagenet" and self.name in OURS:
+            raise ValueError(
+                f'weights "imagenet": Keras has none of {self.name}; take "packaged", which are ImageNet weights too'
             )
         if self.weights not in SOURCES and not self.weights.endswith(WEIGHTS_SUFFIXES):
             raise ValueError(
@@ -102,8 +112,9 @@ class BaseSpec(Pixels):
             raise ValueError(f"preprocess: {self.name} has its own, found {self.preprocess!r}; leave it out")
         if self.preprocess is not None and self.numbers:
             raise ValueError("expected preprocess, or scale, mean, std and order, found both; keep one of them")
-        if self.include_top and (self.brought or self.weights == "packaged"):
-            raise ValueError(f"include_top: there is no top for {self.brought or 'packaged weights'}; leave it out")
+        if self.include_top and (self.brought or self.weights == "packaged" or self.name in OURS):
+            what = self.brought or ("packaged weights" if self.weights == "packaged" else self.name)
+            raise ValueError(f"include_top: there is no top for {what}; leave it out")
         if self.include_top and not (self.layer or self.layers):
             raise ValueError('include_top: expected a layer of the top, such as layer = "fc2" of VGG16; name one')
         if self.final_norm is not None and not self.hub:

@@ -7,6 +7,7 @@ anew for each place.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,11 @@ from stages.explain.maps import Size, to_one
 # Windows along a side, and the share of it that each hides. They overlap, so that what stands between two of them is hidden by both.
 WINDOWS, HIDDEN = 9, 0.25
 
-# Images (n, height, width, 3) uint8 by base → log-probabilities (n, classes).
-Speak = Callable[[Mapping[str, NDArray[np.uint8]]], NDArray[np.float64]]
+# Images (n, height, width, 3) uint8 by base, whatever stands for it → log-probabilities (n, classes).
+Speak = Callable[[Mapping[Any, NDArray[np.uint8]]], NDArray[np.float64]]
 
 
-def occluded(images: Mapping[str, NDArray[np.uint8]], speak: Speak, k: int, size: Size) -> NDArray[np.float32]:
+def occluded(images: Mapping[Any, NDArray[np.uint8]], speak: Speak, k: int, size: Size) -> NDArray[np.float32]:
     """The heat map (height, width) of ``size``, from 0 to 1: by how much the evidence for class ``k`` falls where a window hides the image.
 
     ``images`` (height, width, 3) are the image as each base takes it.

@@ -14,7 +14,7 @@ from stages.bases.spec import BaseSpec
 from stages.data.views import View
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.heads.epochs import Batch
-from stages.heads.keras_fit import mixed_targets
+from stages.heads.keras_fit import mixed
 from stages.heads.tuned_spec import ScheduledSpec
 from stages.training.member import class_weights
 from stages.training.source import Source
@@ -37,21 +37,17 @@ class _Targets:
         return Batch(X, y[:, 1:] if self.single else y)
 
     def trained(
-        self, X: Any, rows: NDArray[np.int64], mixed: tuple[NDArray[np.int64], NDArray[np.float32]] | None
+        self, X: Any, rows: NDArray[np.int64], pairs: tuple[NDArray[np.int64], NDArray[np.float32]] | None
     ) -> Batch:
-        """Rows to train on; ``mixed`` are the places of each row's partner in the batch, and the shares that remain of the rows."""
-        if mixed is None:
+        """Rows to train on; ``pairs`` are the places of each row's partner in the batch, and the shares that remain of the rows."""
+        if pairs is None:
             batch = self.plain(X, rows)
             return batch._replace(weight=self.weights[self.y[rows]]) if self.spec.class_weight else batch
-        partners, shares = mixed
-        ops = load_keras().ops
-        X = ops.convert_to_tensor(X)
-        along = ops.reshape(ops.convert_to_tensor(shares), (-1, *[1] * (len(X.shape) - 1)))
-        X = ops.cast(X, "float32")
-        X = X * along + ops.take(X, partners.astype(np.int32), axis=0) * (1 - along)
+        (partners, shares), ops = pairs, load_keras().ops
+        X = ops.cast(ops.convert_to_tensor(X), "float32")
+        others = ops.take(X, partners.astype(np.int32), axis=0)
         hot = np.diag(self.weights)[self.y[rows]]
-        y, weight = (each.astype(np.float32, copy=False) for each in mixed_targets(hot, hot[partners], shares[:, None]))
-        return Batch(X, y[:, 1:] if self.single else y, weight)
+        return Batch(*mixed(X, others, hot, hot[partners], shares, self.single))
 
 
 def _mixing(
@@ -97,10 +93,10 @@ class FeatureBatches:
             draw = Draw(self._spec.seed, epoch, block.number)
             orders = draw.order(np.arange(rows, dtype=np.int32), size, -(-rows // size))
             places = orders if block.views is None else draw.views(orders, block.views)
-            for order, place, mixed in zip(orders, places, _mixing(draw, rows, size, self._spec.mixup), strict=True):
+            for order, place, pairs in zip(orders, places, _mixing(draw, rows, size, self._spec.mixup), strict=True):
                 here = order[order != NOTHING]
                 X = self._shaped(load_keras().ops.take(block.X, place[: len(here)], axis=0))
-                yield self._targets.trained(X, block.positions[here], mixed)
+                yield self._targets.trained(X, block.positions[here], pairs)
 
     def validation(self) -> Iterator[Batch]:
         size = max(SCORED, self._spec.batch_size)
@@ -143,8 +139,8 @@ class ImageBatches:
         order = draw.order(np.arange(self.rows, dtype=np.int32), size, -(-self.rows // size)).ravel()[: self.rows]
         view = self._view(epoch) if self._view else None
         decoded = self.decoded(self._train[order], size, view)
-        for (rows, images), mixed in zip(decoded, _mixing(draw, self.rows, size, self._spec.mixup), strict=True):
-            yield self._targets.trained(images, rows, mixed)
+        for (rows, images), pairs in zip(decoded, _mixing(draw, self.rows, size, self._spec.mixup), strict=True):
+            yield self._targets.trained(images, rows, pairs)
 
     def validation(self) -> Iterator[Batch]:
         for rows, images in self.decoded(self._validation, max(SCORED, self._spec.batch_size)):

@@ -71,15 +71,27 @@ def best_kept(spec: TrainedSpec) -> Any:
     return Best(mode="min", patience=spec.patience or spec.epochs, restore_best_weights=True)
 
 
-def mixed_targets(
-    one: NDArray[np.float32], other: NDArray[np.float32], share: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The targets (n, classes) and weights (n,) of rows that are mixed by twos, of which ``share`` (n, 1) is that of the first; ``one`` and
-    ``other`` (n, classes) have the weights of their classes in the place of ones.
+def mixed(
+    X: Any,
+    others: Any,
+    hot: NDArray[np.float32],
+    hot_others: NDArray[np.float32],
+    shares: NDArray[np.float32],
+    single: bool,
+) -> tuple[Any, NDArray[np.float32], NDArray[np.float32]]:
+    """Rows that are mixed by twos, ``X`` (n, …) float32 with ``others``, of NumPy or the backend; their targets and their weights (n,).
+
+    ``shares`` (n,) are those of the first. ``hot`` (n, classes) have the weights of the rows' classes in the place of ones, so that a row
+    weighs what its two classes do, by their shares. Targets are of a ``single`` probability, or of one for each class.
     """
-    y = one * share + other * (1 - share)
+    along: Any = shares.reshape(-1, *[1] * (len(X.shape) - 1))
+    if not isinstance(X, np.ndarray):
+        along = load_keras().ops.convert_to_tensor(along)
+    share = shares[:, None]
+    y = hot * share + hot_others * (1 - share)
     weight = y.sum(axis=1)
-    return y / weight[:, None], weight
+    y = y / weight[:, None]
+    return X * along + others * (1 - along), y[:, 1:] if single else y, weight
 
 
 def drawn(
@@ -88,8 +100,8 @@ def drawn(
     """Batches without end, epoch after epoch, of features, of which a view is drawn for each row or which are mixed by twos, their
     labels and weights.
 
-    In the order, views and pairs of a dense head with the same seed. A row weighs what its two classes do, by their shares. ``views``
-    (m, v) are the places in ``rows`` of m images and of their views; without them all rows are images.
+    In the order, views and pairs of a dense head with the same seed. ``views`` (m, v) are the places in ``rows`` of m images and of their
+    views; without them all rows are images.
     """
     places = np.arange(len(rows.y if views is None else views), dtype=np.int32)
     hot = np.diag(class_weights)[rows.y]
@@ -98,10 +110,8 @@ def drawn(
         orders = draw.order(places, spec.batch_size, -(-len(places) // spec.batch_size))
         if views is not None:
             orders = draw.views(orders, views)
-        mixed = draw.mixup(orders, spec.mixup) if spec.mixup else (orders, np.ones(orders.shape, np.float32))
-        for order, partners, shares in zip(orders, *mixed, strict=True):
+        pairs = draw.mixup(orders, spec.mixup) if spec.mixup else (orders, np.ones(orders.shape, np.float32))
+        for order, partners, shares in zip(orders, *pairs, strict=True):
             n = int((order != NOTHING).sum())
-            one, other, share = order[:n], partners[:n], shares[:n, None]
-            along = shares[:n].reshape(n, *[1] * (rows.X.ndim - 1))
-            y, weight = mixed_targets(hot[one], hot[other], share)
-            yield rows.X[one] * along + rows.X[other] * (1 - along), y[:, 1:] if single else y, weight
+            one, other = order[:n], partners[:n]
+            yield mixed(rows.X[one], rows.X[other], hot[one], hot[other], shares[:n], single)

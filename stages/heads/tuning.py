@@ -11,9 +11,8 @@ from cache.errors import HeadError
 from cache.files import digest_json
 from stages.bases.backend import load_keras
 from stages.bases.model import build
-from stages.bases.parts import Tail, check_base, found_tail, tail_of
+from stages.bases.parts import Tail, check_base, found_tail
 from stages.bases.spec import BaseSpec
-from stages.bases.weights import Weights
 from stages.heads.batches import SCORED, FeatureBatches, ImageBatches
 from stages.heads.checkpoint import Checkpoint
 from stages.heads.dataset import Dataset
@@ -37,11 +36,13 @@ def tune(tasks: Sequence[HeadTask], data: Dataset, progress: Progress) -> Traini
         yield task, partial(train, task, data, progress)
 
 
-def check_start(spec: FinetuneSpec | EndToEndSpec, end: str, base: BaseSpec, weights: Weights) -> None:
-    """Raise BaseError or HeadError now for what would fail when a head is trained on the layer ``end`` of a base."""
+def check_start(spec: FinetuneSpec | EndToEndSpec, end: str, base: BaseSpec, built: Callable[[], Any]) -> None:
+    """Raise BaseError or HeadError now for what would fail when a head is trained on the layer ``end`` of a base, which is ``built``
+    where it is needed.
+    """
     check_base(base)
     if spec.start is not None:
-        tail = tail_of(base, weights, spec.start, end)
+        tail = found_tail(built(), base, spec.start, end)
         if isinstance(spec, FinetuneSpec):
             _check_there(tail, base.cuts)
 

@@ -18,9 +18,10 @@ from stages.data.walk import EXTENSIONS, walk
 from stages.heads.calibration import cooled
 from stages.heads.ensemble import EnsembleHead
 from stages.heads.head import Head
+from stages.heads.images_of import BaseOrImages, ImagesOf
 from stages.heads.pooling import pool_layers
 from stages.heads.tuned_spec import ON_IMAGES
-from stages.predict.pixels import PIXELS, Images, images_for
+from stages.predict.pixels import PIXELS, Images
 from stages.progress import Progress
 from stages.training.spec import Pool
 
@@ -40,9 +41,9 @@ class Source:
 
 
 class Taken(NamedTuple):
-    """What a head takes of an image: the features of some layers of a base, pooled and side by side."""
+    """What a head takes of an image: the features of some layers of a base, pooled and side by side; or the image itself."""
 
-    base: str
+    base: BaseOrImages
     layers: tuple[str, ...]
     pool: Pool
 
@@ -92,7 +93,7 @@ def taken_by(head: Head, base: str, layers: Sequence[str]) -> list[Taken]:
 
 def _taken(head: Head, base: str, layers: Sequence[str]) -> Taken:
     if isinstance(head.spec, ON_IMAGES):
-        return Taken(images_for(head.spec, base), (PIXELS,), "none")
+        return Taken(ImagesOf.taken(head.spec, base), (PIXELS,), "none")
     return Taken(base, tuple(layers), head.spec.pool)
 
 
@@ -100,7 +101,7 @@ def predict_images(
     files: Sequence[Path],
     head: Head,
     takes: Sequence[Taken],
-    sources: Mapping[str, Source],
+    sources: Mapping[BaseOrImages, Source],
     progress: Progress,
     temperature: float = 1.0,
     threshold: float = 0.0,
@@ -112,7 +113,7 @@ def predict_images(
     labels of single views as they are. Below ``threshold`` a prediction is not sure.
     The head ``takes`` what ``taken_by`` says, from ``sources``, by the name of their base. Each base computes once what all take of it.
     """
-    built: dict[str, FrozenBase | Images] = {}
+    built: dict[BaseOrImages, FrozenBase | Images] = {}
     classes = tuple(str(name) for name in head.classes_)
     out: list[Prediction] = []
     remaining = iter(files)
@@ -136,8 +137,8 @@ def predict_images(
 def features_of(
     digests: Mapping[Path, str],
     takes: Sequence[Taken],
-    sources: Mapping[str, Source],
-    built: "dict[str, FrozenBase | Images]",
+    sources: Mapping[BaseOrImages, Source],
+    built: "dict[BaseOrImages, FrozenBase | Images]",
     reasons: dict[Path, str],
     view: View | None = None,
 ) -> dict[Taken, dict[str, NDArray[np.float32]]]:

@@ -16,6 +16,7 @@ from stages.explain.evidence import OTHERWISE
 from stages.explain.maps import explain
 from stages.heads.calibration import cooled
 from stages.heads.head import Head
+from stages.heads.images_of import BaseOrImages
 from stages.predict.predict import Taken
 from stages.predict.rows import log_proba_of, seen_in
 from stages.search.index import Hit
@@ -37,7 +38,7 @@ class Served:
     name: str
     head: Head
     takes: Sequence[Taken]
-    ladders: Mapping[str, Ladder]
+    ladders: Mapping[BaseOrImages, Ladder]
     temperature: float
     warnings: Sequence[str]
     threshold: Callable[[float], float]
@@ -50,9 +51,9 @@ class Served:
     def classes(self) -> list[str]:
         return [str(name) for name in self.head.classes_]
 
-    def specs(self, detailed: bool) -> dict[str, BaseSpec]:
+    def specs(self, detailed: bool) -> dict[BaseOrImages, BaseSpec]:
         """How an image comes to each base that is to compute something of it."""
-        needed = {take.base for take in self.takes} | ({self.compared[0]} if detailed else set())
+        needed: set[BaseOrImages] = {take.base for take in self.takes} | ({self.compared[0]} if detailed else set())
         return {name: ladder.spec for name, ladder in self.ladders.items() if name in needed}
 
 
@@ -78,7 +79,7 @@ class Asked:
     """
 
     served: Served
-    images: Mapping[str, NDArray[np.uint8]]
+    images: Mapping[BaseOrImages, NDArray[np.uint8]]
     digest: str = ""
     size: tuple[int, int] | None = None
     k: int | None = None
@@ -113,13 +114,13 @@ def answer(asked: Sequence[Asked]) -> None:
             asked[i].answer.set_exception(error)
 
 
-Row = dict[tuple[str, str], NDArray[np.float32]]
+Row = dict[tuple[BaseOrImages, str], NDArray[np.float32]]
 
 
 def _rows(asked: Sequence[Asked], failed: dict[int, Exception]) -> list[Row]:
     """The features (…,) of each image, by base and layer."""
     rows: list[Row] = [{} for _ in asked]
-    by_ladder: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    by_ladder: dict[int, list[tuple[int, BaseOrImages]]] = defaultdict(list)
     for i, each in enumerate(asked):
         for base in each.images:
             by_ladder[id(each.served.ladders[base])].append((i, base))

@@ -13,6 +13,7 @@ from cache.manifest import ImageRecord
 from stages.bases.spec import BaseSpec
 from stages.data.images import decode
 from stages.explain.drawing import overlay, shown
+from stages.heads.images_of import BaseOrImages
 from stages.report.pictures import JPEG, data_uri
 from stages.serve.served import Found, Served
 
@@ -24,11 +25,11 @@ class Upload(NamedTuple):
     """An upload: its SHA-256, its ``images`` (height, width, 3) uint8 as each base takes it, and in detail the ``picture`` of it."""
 
     digest: str
-    images: dict[str, NDArray[np.uint8]]
+    images: dict[BaseOrImages, NDArray[np.uint8]]
     picture: NDArray[np.uint8] | None
 
 
-def prepared(data: bytes, specs: dict[str, BaseSpec], most: int, detailed: bool) -> Upload:
+def prepared(data: bytes, specs: dict[BaseOrImages, BaseSpec], most: int, detailed: bool) -> Upload:
     """What heads need of an image file of at most ``most`` pixels. Raises BadImageError with a reason for a person."""
     images = {
         name: decode(data, spec.input_size, scaled=spec.decode == "scaled", how=spec.resizing, most=most)

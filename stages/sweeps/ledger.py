@@ -80,7 +80,8 @@ class Score(NamedTuple):
 class Record:
     """What is known of a trial: its score after each epoch (one, for a baseline), and whether it was trained to its end.
 
-    One with a ``problem`` came to nothing: it diverged, or, where it is not complete, could not be trained.
+    One with a ``problem`` came to nothing: it diverged, or, where it is not complete, could not be trained. ``begun`` is that of its
+    trial; earlier versions did not note it.
     """
 
     key: str
@@ -88,6 +89,7 @@ class Record:
     complete: bool
     seconds: float
     problem: str = ""
+    begun: str = ""
 
     @property
     def scored(self) -> bool:
@@ -149,7 +151,10 @@ class Ledger(dict[str, Record]):
         lines = []
         for each in records:
             self[each.key] = each
-            body = json.dumps(asdict(each) | {"scores": [score.stored for score in each.scores]})
+            told = asdict(each) | {"scores": [score.stored for score in each.scores]}
+            if not each.begun:  # as most trials are: their lines stay as they were
+                del told["begun"]
+            body = json.dumps(told)
             lines.append(f"{digest_text(body)[:16]} {body}\n")
         with self._writing:
             try:

@@ -25,9 +25,10 @@ def write_sweep(
     spec: SweepSpec,
     ranked: Sequence[tuple[Trial, Record]],
     corrected: Corrected | None,
+    needs: dict[str, dict[str, str]],
 ) -> None:
     """Write the trials, ``ranked`` with the winner first, whose score ``corrected`` is free of optimism; ``parts`` are what the
-    sweep's ``key`` is made of.
+    sweep's ``key`` is made of, and ``needs`` the heads that its trials are made of, as they were trained.
     """
     metric = parts.get("metric", "accuracy")
     rows = [[rank, *_cells(trial, record, spec.repeats, metric)] for rank, (trial, record) in enumerate(ranked, 1)]
@@ -53,7 +54,7 @@ def write_sweep(
             {"params": dict(trial.params), "problem": record.problem} for trial, record in ranked if record.problem
         ],
         "seconds": round(sum(record.seconds for _, record in ranked), 3),
-    }
+    } | ({"needs": needs} if needs else {})
     write_text(folder / "result.json", seal(json.dumps(result, indent=1)) + "\n")
 
 

@@ -74,8 +74,9 @@ class Sweep:
 
     def remeasure(self, trials: Sequence[Trial]) -> None:
         """Score trials that were ranked by another metric before, or without groups, from what was kept of them: after their last
-        epoch alone.
+        epoch alone. What is known of trials that began with other heads is forgotten.
         """
+        self._forget_others(trials)
         for trial in trials:
             record = self.ledger.get(trial.key)
             if record is None or not record.scored:
@@ -87,6 +88,19 @@ class Sweep:
             if found and measure.told(found):
                 last = measure.with_interval(measure.score(found), found)
             self.ledger[trial.key] = replace(record, scores=(*record.scores[:-1], measure.by_groups(last)))
+
+    def _forget_others(self, trials: Sequence[Trial]) -> None:
+        """A head that was trained again may be another under the same key. Trials of an earlier version, which did not note with which
+        one they began, are taken to have begun with the one that is there, and held to it from now on.
+        """
+        noted = []
+        for trial in trials:
+            record = self.ledger.get(trial.key)
+            if record and trial.begun and not record.begun:
+                noted.append(replace(record, begun=trial.begun))
+            elif record and record.begun != trial.begun:
+                del self.ledger[trial.key]
+        self.ledger.add(noted)
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Train until every trial has its record."""

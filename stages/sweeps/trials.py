@@ -27,7 +27,8 @@ MOST_SHUFFLED = 1_000_000
 class Trial:
     """One variant: the parameters that it differs by, the base and layers that it is trained on, its spec and its key.
 
-    A parameter that it does not take, such as the momentum of another optimizer, is None.
+    A parameter that it does not take, such as the momentum of another optimizer, is None. ``begun`` is the digest of the heads that it is
+    made of, as they were trained; empty where it is made of none.
     """
 
     params: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Trial:
     layers: tuple[str, ...]
     spec: AnyHead
     key: str
+    begun: str = ""
 
     def __str__(self) -> str:
         said = [f"{name} = {json.dumps(value)}" for name, value in self.params.items() if value is not None]

@@ -28,9 +28,9 @@ def score_tuned(
             found = finetuned_head(seeded, data, progress)
         except HeadstartError as error:
             # One that diverged was trained, and would diverge again.
-            return Record(trial.key, (), isinstance(error, DivergedError), seconds, str(error)), []
+            return Record(trial.key, (), isinstance(error, DivergedError), seconds, str(error), trial.begun), []
         by_seed.append(Outcomes.of(data.y[rows], found.logs[rows], measure.whole))
         seconds += found.seconds
     shutil.rmtree(folder, ignore_errors=True)
     score = measure.with_interval(measure.score(by_seed), by_seed)
-    return Record(trial.key, (score,), True, round(seconds, 3)), by_seed
+    return Record(trial.key, (score,), True, round(seconds, 3), begun=trial.begun), by_seed

@@ -13,37 +13,42 @@ from conftest import ROOT, Project, write_photos
 from cache import FeatureStore
 
 NAMES = ("VGG16", "ResNet50", "MobileNetV2", "EfficientNetV2B0", "ConvNeXtTiny")
+PACKAGED = ("MobileNetV2", "EfficientNetLite0")  # which are built here, and not by keras.applications
+KINDS = [(name, "random", 32) for name in NAMES] + [(name, "packaged", 96) for name in PACKAGED]
 CONFIG = '[data]\nroot = "photos"\n[heads.ridge]\nkind = "sklearn"\nestimator = "RidgeClassifier"\n' + "\n".join(
-    f'[bases.{name}]\nname = "{name}"\ninput_size = 32\nweights = "random"\nprecision = "float32"\nbatch_size = 8'
-    for name in NAMES
+    f'[bases.{name}-{weights}]\nname = "{name}"\ninput_size = {size}\nweights = "{weights}"\nprecision = "float32"\nbatch_size = 8'
+    for name, weights, size in KINDS
 )
 
 
-def extracted(folder: Path, backend: str) -> dict[str, tuple[np.ndarray, str]]:
-    """Features by base, in order of the images' contents, and the backend that the shards name."""
+def extracted(folder: Path, backend: str) -> dict[tuple[str, int], tuple[np.ndarray, str]]:
+    """Features by base and input size, in order of the images' contents, and the backend that the shards name."""
     project = Project(folder).create(CONFIG)
     write_photos(project.photos, {"cat": 6, "dog": 6})
     outcome = project.headstart("features", env={"KERAS_BACKEND": backend})
-    assert outcome.code == 0 and outcome.extracted == 12 * len(NAMES), outcome.out
+    assert outcome.code == 0 and outcome.extracted == 12 * len(KINDS), outcome.out
     found = {}
     for path in (project.artifacts / "features").iterdir():
         store = FeatureStore(path)
         (info, *_) = store.info()
-        found[store.spec["base"]] = (store.read(sorted(store.digests())), info.versions["backend"])
+        found[store.spec["base"], store.spec["input_size"][0]] = (
+            store.read(sorted(store.digests())),
+            info.versions["backend"],
+        )
     return found
 
 
 @pytest.fixture(scope="module")
-def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[np.ndarray, str]]:
+def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], tuple[np.ndarray, str]]:
     return extracted(tmp_path_factory.mktemp("tensorflow"), "tensorflow")
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_same_features_within_a_thousandth(
-    tmp_path: Path, tensorflow: dict[str, tuple[np.ndarray, str]], backend: str
+    tmp_path: Path, tensorflow: dict[tuple[str, int], tuple[np.ndarray, str]], backend: str
 ) -> None:
     found = extracted(tmp_path, backend)
-    assert found.keys() == tensorflow.keys() == set(NAMES)
+    assert found.keys() == tensorflow.keys() == {(name, size) for name, _, size in KINDS}
     for name, (features, used) in found.items():
         expected, _ = tensorflow[name]
         assert used == backend

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Project, failed, write_image
 
+from pipeline.config import Config
 from pipeline.console import Terminal
 from pipeline.watch import Watched
 from stages.report.live import LivePage
@@ -33,6 +34,18 @@ def test_an_edit_trains_what_is_stale_and_says_what_became_of_it(
     watched.bring_up_to_date()
     assert "nothing to train" in capfd.readouterr().err
     assert "report: up to date" in project.headstart("report").out
+
+
+def test_what_is_edited_before_it_is_followed_is_read(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    def follow(_: Config) -> bool:
+        if later := "[heads.later]" not in project.config.read_text():
+            project.config.write_text(
+                project.config.read_text() + '[heads.later]\nkind = "sklearn"\nestimator = "LinearSVC"\n'
+            )
+        return later
+
+    assert Watched(project.config, Terminal(), follow).bring_up_to_date() is not None
+    assert "trained: later" in capfd.readouterr().err
 
 
 def test_a_head_that_is_removed_is_told(project: Project, watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:

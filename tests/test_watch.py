@@ -1,7 +1,9 @@
 """What `headstart watch` does between two edits, and the page that it serves; tests/extras/test_watching.py follows real edits in a process of its own."""
 
+import re
 import socket
 import sys
+import threading
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -112,6 +114,45 @@ def test_the_page_that_is_served_reloads_itself_and_the_file_does_not(tmp_path: 
         assert "two" in get(page.address, "/")[1] and get(page.address, "/stamp")[1] != stamp
         assert get(page.address, "/../headstart.toml")[0] == 404
         assert get(page.address, "/", Host="example.com")[0] == 403  # a site whose name was turned to this address
+
+
+def test_a_page_that_is_served_has_the_stamp_of_what_it_shows(tmp_path: Path) -> None:
+    """Also where the report is written again at that moment, as else the page would stay as it is."""
+    file, ended = tmp_path / "index.html", threading.Event()
+    stamps: dict[str, str] = {}
+
+    def write(number: int) -> None:
+        new = tmp_path / "new.html"
+        new.write_text(f"<html><head></head><b>{number}</b>{'x' * 1_000_000}</html>")
+        stamps[f"{new.stat().st_ino}-{new.stat().st_mtime_ns}"] = str(number)
+        new.replace(file)
+
+    def write_on() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            write(number)
+
+    write(0)
+    writer = threading.Thread(target=write_on)
+    with LivePage(0, lambda: file) as page:
+        writer.start()
+        try:
+            for _ in range(60):
+                served = get(page.address, "/")[1]
+                seen = served.partition('const seen = "')[2].partition('"')[0]
+                assert stamps[seen] == served.partition("<b>")[2].partition("</b>")[0]
+        finally:
+            ended.set()
+            writer.join()
+
+
+def test_the_page_of_no_report_is_html(tmp_path: Path) -> None:
+    with LivePage(0, lambda: None) as page:
+        served = get(page.address, "/")[1]
+    assert re.findall(r"<(/?(?:html|head|title|script|body))\b", served) == [
+        "html", "head", "title", "/title", "script", "/script", "/head", "body", "/body", "/html",
+    ]  # fmt: skip
 
 
 def test_it_says_what_it_lacks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

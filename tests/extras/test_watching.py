@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HEADSTART, ROOT, Project
+from conftest import HEADSTART, ROOT, Project, failed
 
 from cache.files import lock
 from pipeline.config import load_config
@@ -91,6 +92,15 @@ def test_killed_while_it_trains_it_loses_nothing(project: Project, watching: Wat
     assert watching.process.wait(SECONDS) == -signal.SIGKILL
     assert project.headstart("verify").code == 0
     assert project.make("report").code == 0
+
+
+def test_a_port_that_is_taken_is_found_before_anything_runs(project: Project) -> None:
+    shutil.rmtree(project.artifacts / "heads")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        outcome = project.headstart("watch", "--port", str(taken.getsockname()[1]))
+    assert "name another port with --port" in failed(outcome) and not outcome.trained
 
 
 def test_what_is_edited_while_it_begins_is_not_lost(project: Project) -> None:

@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Project, failed
 from export_project import HEADS, OTHERS, export_project, probabilities, used
+from forked import Forked
 from PIL import Image
 
 from cache.files import TEMPORARY_PREFIX, atomic_folder, remove_temporaries
@@ -36,6 +38,13 @@ HOWS = [
     Resize("stretch", antialias=False),
     *(Resize(filter=name) for name in ("nearest", "box", "hamming", "lanczos")),
 ]
+
+
+# The call, and the expression for where it acts: what is to be a folder named ridge-keras.
+MOMENTS = {
+    "a file of it is written": ("fsync", "os.path.dirname(os.readlink(f'/proc/self/fd/{a[0]}'))"),
+    "it takes its place": ("replace", "str(a[1])"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +155,65 @@ def test_it_is_stale_when_its_head_is_trained_anew_and_goes_with_it(copied: Proj
         f"{folder.relative_to(copied.folder)}: an export of a head that is not configured"
         in copied.headstart("prune").out
     )
+
+
+def test_damage_is_found_and_what_an_earlier_version_wrote_is_whole(copied: Project) -> None:
+    assert copied.headstart("export", "ridge", "--to", "keras").code == 0
+    folder = copied.artifacts / "export" / "ridge-keras"
+    about, model = folder / "model.json", folder / "model.keras"
+    told, weights = json.loads(about.read_text()), model.read_bytes()
+
+    def stale() -> bool:
+        outcome = copied.headstart("status")
+        assert outcome.code == 0, outcome.out
+        return bool(re.search(r"export ridge-keras +stale: a file of it is damaged or gone", outcome.out))
+
+    def wrong() -> list[str]:
+        outcome = copied.headstart("verify")
+        assert "Traceback" not in outcome.out and "unexpected" not in outcome.out, outcome.out
+        return re.findall(r"damaged: .*/export/ridge-keras/(\S+): expected a file of an export", outcome.out)
+
+    assert not stale() and wrong() == []
+    lacking = [{name: value for name, value in told.items() if name != each} for each in ("key", "head", "files")]
+    for bad in ({}, [], {"files": {}}, *lacking, told | {"files": ["model.keras"]}, told | {"min_accuracy": "x"}):
+        about.write_text(json.dumps(bad))
+        assert stale() and wrong() == ["model.json"]
+    about.write_text(json.dumps({name: value for name, value in told.items() if name != "bytes"}))
+    assert not stale() and wrong() == []
+    about.write_text(json.dumps(told))
+    model.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    assert wrong() == ["model.keras"]
+    for damage in (lambda: model.write_bytes(b"x"), model.unlink):
+        damage()
+        assert stale() and wrong() == ["model.keras"]
+    outcome = copied.headstart("export", "ridge", "--to", "keras")
+    assert outcome.code == 0 and "up to date" not in outcome.out and not stale() and wrong() == []
+
+
+@pytest.mark.parametrize("at", MOMENTS)
+def test_a_kill_while_it_is_written_leaves_no_half_export(copied: Project, at: str) -> None:
+    """SIGKILL when the first of its files was written and is to be synced, or when the whole folder is to take its place."""
+    export = ("export", "ridge", "--to", "keras")
+    folder = copied.artifacts / "export" / "ridge-keras"
+    assert copied.headstart(*export).code == 0
+    copied.edit('"RidgeClassifierCV"', '"RidgeClassifier"')
+    assert copied.headstart("heads").code == 0
+    name, where = MOMENTS[at]
+    code = (
+        f"import os, signal\nfrom pipeline.cli import main\nreal = os.{name}\n"
+        f"def hit(*a):\n    if {where}.endswith('ridge-keras'): os.kill(os.getpid(), signal.SIGKILL)\n    return real(*a)\n"
+        f"os.{name} = hit\nmain()"
+    )
+    killed = Forked(copied.folder, *export, code=code)
+    out = killed.communicate()[0]
+    assert killed.returncode == -signal.SIGKILL, out
+    assert list(folder.parent.glob(f"{TEMPORARY_PREFIX}*")), "it was killed before it wrote anything"
+    assert folder.exists() == (name == "fsync")  # the one before stands until the new one is whole
+    assert not re.search("export ridge-keras +up to date", copied.headstart("status").out)
+    outcome = copied.headstart(*export)
+    assert outcome.code == 0 and "up to date" not in outcome.out, outcome.out
+    assert copied.headstart("verify").code == 0 and "export: up to date" in copied.headstart(*export).out
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "ridge-keras"]
 
 
 def test_a_threshold_keeps_unsure_answers_back(copied: Project) -> None:

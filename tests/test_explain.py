@@ -88,7 +88,7 @@ units = [4]
 epochs = 1
 [heads.both]
 kind = "ensemble"
-heads = ["average", "hidden"]
+heads = ["average", "flat"]
 """.replace("scale = 1\n", "")
 OWN = """
 from keras import layers
@@ -203,7 +203,7 @@ def test_every_kind_of_head_is_explained(trained: Project, name: str, tmp_path: 
     out = tmp_path / "seen.png"
     done = trained.headstart("explain", "new.png", "photos/cow/cow1.png", "--head", name, "--out", str(out))
     assert done.code == 0, done.out
-    assert ("(exact" if name in LINEAR else "(Grad-CAM") in done.out
+    assert ("(exact" if name in LINEAR else "(mean of maps" if name == "both" else "(Grad-CAM") in done.out
     assert f"{out}: 2 images drawn" in done.out
     with Image.open(out) as picture:
         assert picture.format == "PNG" and picture.width > picture.height // 2 > 200
@@ -211,15 +211,16 @@ def test_every_kind_of_head_is_explained(trained: Project, name: str, tmp_path: 
 
 def test_the_map_of_an_ensemble_is_the_mean_of_those_of_its_heads(trained: Project) -> None:
     head, size = load_head(trained.config, "both"), (40, 40)
-    seen = [Seen(features(trained, name)[0], size) for name in ("average", "hidden")]
+    seen = [Seen(features(trained, name)[0], size) for name in ("average", "flat")]
     maps = [
         explain(load_head(trained.config, name), [each], 2, size)[0]
-        for name, each in zip(("average", "hidden"), seen, strict=True)
+        for name, each in zip(("average", "flat"), seen, strict=True)
     ]
     found, method = explain(head, seen, 2, size)
     expected = sum(maps)
     np.testing.assert_allclose(found, expected / max(expected.max(), 1e-9), atol=1e-5)
-    assert method == GRADIENT and found.dtype == np.float32 and found.shape == size
+    # Also of two maps that are exact: probabilities are averaged, and not evidence.
+    assert method == "mean of maps" and found.dtype == np.float32 and found.shape == size
 
 
 def test_what_cannot_be_explained_is_one_line(trained: Project, tmp_path: Path) -> None:

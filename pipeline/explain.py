@@ -1,5 +1,6 @@
 """``headstart explain``: what a head looked at in image files, as a picture."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cache.errors import ConfigError, DataError, HeadError
-from cache.files import atomic_path
+from cache.files import atomic_path, digest_text
 from pipeline.config import Config
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
@@ -180,10 +181,23 @@ def explained_lines(
             advance(1)
     lines += [f"{path}: skipped: {reason}" for path, reason in reasons.items()]
     if cells:
-        target = out or config.cache.dir / "explain" / f"{files[0].stem}.png"
-        write_picture(target, sheet(cells, f"{chosen.entry.name}: what speaks for the class"))
+        target, mark = place_of(config, out, files[0].stem, files[0])
+        write_picture(target, sheet(cells, f"{chosen.entry.name}: what speaks for the class", mark=mark))
         lines.append(f"{target}: {counted(len(cells), 'image')} drawn")
     return lines, not reasons
+
+
+def check_together(of_layer: Mapping[str, object], of_head: Mapping[str, object], base: str | None) -> None:
+    """Raises ConfigError for options, by name, that cannot go together: one would be left aside, and nobody told."""
+    layers, heads = ([name for name, value in each.items() if value] for each in (of_layer, of_head))
+    if layers[1:]:
+        raise ConfigError(f"{' and '.join(layers)}: expected one of them, found both; draw one after the other")
+    if layers and heads:
+        raise ConfigError(
+            f"{layers[0]} with {' and '.join(heads)}: a layer is drawn as it is, and no head is asked; leave one of them out"
+        )
+    if base and not layers:
+        raise ConfigError(f"--base: expected {' or '.join(of_layer)} beside it, found none; a head has its own base")
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
@@ -196,6 +210,18 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     if len(files) > MOST:
         raise DataError(f"expected at most {MOST} images for one picture, found {len(files)}; name fewer")
     return files
+
+
+def place_of(config: Config, out: Path | None, name: str, image: Path | None, of: str = "") -> tuple[Path, str]:
+    """Where a picture goes, ``out`` or a place by its ``name`` in the cache; and its mark, that of the image and ``of`` what it is.
+
+    Images in several folders may have one name: one of them does not get the place of another's picture.
+    """
+    from stages.explain.drawing import free_place
+
+    shows = os.path.relpath(image, config.path.parent) if image else ""
+    mark = digest_text(f"{of} {shows}")[:8]
+    return out or free_place(config.cache.dir / "explain", name, mark), mark
 
 
 def write_picture(path: Path, png: bytes) -> None:

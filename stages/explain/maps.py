@@ -12,7 +12,7 @@ from stages.heads.ensemble import EnsembleHead
 from stages.heads.head import Head
 
 Size = tuple[int, int]  # height, width
-# The method of an ensemble. Also where those of its heads are exact it is not: it averages probabilities, and each map has a scale of its own.
+# The method of an ensemble. It is not exact, also where those of its heads are: these have scales of their own, and are averaged.
 MEAN = "mean of maps"
 
 
@@ -27,8 +27,8 @@ def explain(head: Head, seen: Sequence[Seen], k: int, size: Size) -> tuple[NDArr
     """The heat map (height, width) of ``size``, float32 from 0 to 1, of what speaks for class ``k`` in an image; and by which method.
 
     ``seen`` is what the head takes of the image; of an ensemble, what each of its heads takes, in their order. The map of an ensemble is
-    the mean of its heads' maps, each of which is 1 at its greatest, weighed as the head is. All of it is 0 where nothing speaks for the class. Raises HeadError for a
-    head that does not say where it looks.
+    the mean of its heads' maps, each of which is 1 at its greatest, weighed as the head is. All of it is 0 where nothing speaks for the
+    class. Raises HeadError for a head that does not say where it looks.
     """
     if not isinstance(head, EnsembleHead):
         found = evidence(head, seen[0].features, k)

@@ -8,7 +8,8 @@ Made-up rows of length 1 in float16, as ``headstart similar`` holds them in memo
 same rows as float32 where memory holds them, else on a tenth of them, times ten. Both find the same rows, or the bench ends with an error.
 
 Then the whole command, on a project of so many ``stored`` images with made-up feature maps of 2×2 places: ``headstart similar`` in a
-process of its own, asked for an image of the data; the first call, which averages all features and keeps that, and the best of three later ones.
+process of its own, asked for an image of the data; the first call, which averages all features and keeps that, and the best of
+three later ones.
 There are no image files, so that no time goes into looking for them.
 """
 

@@ -31,21 +31,21 @@ def watch(path: Path, progress: Progress, port: int) -> None:
     No lock is held between two edits. Raises HeadstartError where watchfiles is not installed, or the port is taken.
     """
     with Edits(path) as edits:
-        watched = Watched(path, progress, edits.follow)
+        live = LiveProject(path, progress, edits.follow)
         # Opened before anything runs: a port that is taken is not to be found after an hour of extraction.
-        with LivePage(port, lambda: watched.report) as page:
+        with LivePage(port, lambda: live.report) as page:
             progress.say(f"watch: the report is at {page.address}, and reloads itself")
-            watched.bring_up_to_date()
+            live.bring_up_to_date()
             while True:
-                watched.warm_up()
+                live.warm_up()
                 if not edits.waiting:  # what was edited while it ran
                     progress.say(f"watch: waiting for edits of {', '.join(edits.names)} (Ctrl-C ends)")
                 changed = edits.next()
                 progress.say(f"watch: {_in_words(changed)} changed")
-                watched.bring_up_to_date()
+                live.bring_up_to_date()
 
 
-class Watched:
+class LiveProject:
     """A project that is kept up to date, what it came to so far, and the features that its heads were trained on."""
 
     def __init__(self, path: Path, progress: Progress, follow: Callable[[Config], bool] = lambda _: False) -> None:

@@ -12,19 +12,19 @@ from conftest import Project, failed, write_image
 
 from pipeline.config import Config
 from pipeline.console import Terminal
-from pipeline.watch import Watched
+from pipeline.watch import LiveProject
 from stages.report.live import LivePage
 
 
 @pytest.fixture
-def watched(project: Project) -> Watched:
-    watched = Watched(project.config, Terminal())
+def watched(project: Project) -> LiveProject:
+    watched = LiveProject(project.config, Terminal())
     assert watched.bring_up_to_date() is not None
     return watched
 
 
 def test_an_edit_trains_what_is_stale_and_says_what_became_of_it(
-    project: Project, watched: Watched, capfd: pytest.CaptureFixture[str]
+    project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str]
 ) -> None:
     watched.warm_up()
     project.edit('estimator = "LogisticRegression"', 'estimator = "LogisticRegression"\nparams = { C = 0.001 }')
@@ -46,11 +46,13 @@ def test_what_is_edited_before_it_is_followed_is_read(project: Project, capfd: p
             )
         return later
 
-    assert Watched(project.config, Terminal(), follow).bring_up_to_date() is not None
+    assert LiveProject(project.config, Terminal(), follow).bring_up_to_date() is not None
     assert "trained: later" in capfd.readouterr().err
 
 
-def test_a_head_that_is_removed_is_told(project: Project, watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_head_that_is_removed_is_told(
+    project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str]
+) -> None:
     project.edit('[heads.ridge]\nkind = "sklearn"\nestimator = "RidgeClassifierCV"\n', "")
     watched.bring_up_to_date()
     assert "ridge: no longer in the leaderboard" in capfd.readouterr().err
@@ -67,7 +69,7 @@ def test_a_head_that_is_removed_is_told(project: Project, watched: Watched, capf
     ],
 )  # fmt: skip
 def test_an_edit_that_cannot_be_trained_is_one_line_and_the_next_one_is_awaited(
-    project: Project, watched: Watched, capfd: pytest.CaptureFixture[str], old: str, new: str, says: str
+    project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str], old: str, new: str, says: str
 ) -> None:
     page = watched.report
     assert page is not None
@@ -84,7 +86,7 @@ def test_an_edit_that_cannot_be_trained_is_one_line_and_the_next_one_is_awaited(
     assert "report: up to date" in project.headstart("report").out
 
 
-def test_new_images_are_extracted(project: Project, watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
+def test_new_images_are_extracted(project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str]) -> None:
     write_image(project.photos / "cat" / "new.png", 5)
     watched.bring_up_to_date()
     said = capfd.readouterr().err

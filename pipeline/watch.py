@@ -60,12 +60,8 @@ class LiveProject:
         """The page; None where there is no configuration yet that can be read."""
         return self._graph.report_path if self._graph else None
 
-    def bring_up_to_date(self) -> Config | None:
-        """Extract, train and write what is stale, and say what changed; the configuration, where it can be read.
-
-        Whatever goes wrong is one line.
-        """
-        config = None
+    def bring_up_to_date(self) -> None:
+        """Extract, train and write what is stale, and say what changed. Whatever goes wrong is one line."""
         try:
             config = load_config(self._path)
             # What changes from now on is told. What changed before it was followed is read here: it is never followed after it was read.
@@ -76,7 +72,6 @@ class LiveProject:
             self._progress.say(f"watch: {error}")
         except Exception as error:
             self._progress.say(f"watch: {unforeseen(error)}")
-        return config
 
     def _run(self, config: Config) -> None:
         start, before = perf_counter(), self._graph

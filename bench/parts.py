@@ -116,9 +116,9 @@ def _time(module: Any, path: str, part: str, clock: Clock) -> None:
 
 def watch_rounds(clock: Clock, file: str) -> None:
     """Of `headstart watch`, a line for each edit: the seconds from then on until its row is told."""
-    from pipeline.watch import Watched
+    from pipeline.watch import LiveProject
 
-    run, tell = Watched.bring_up_to_date, Watched._tell
+    run, tell = LiveProject.bring_up_to_date, LiveProject._tell
     begun: dict[str, float] = {}
 
     def timed(self: Any) -> Any:
@@ -130,7 +130,7 @@ def watch_rounds(clock: Clock, file: str) -> None:
         tell(self, *rest)
         _add(file, {part: value - begun.get(part, 0.0) for part, value in clock.stop().items()})
 
-    Watched.bring_up_to_date, Watched._tell = timed, told  # type: ignore[method-assign]
+    LiveProject.bring_up_to_date, LiveProject._tell = timed, told  # type: ignore[method-assign]
 
 
 def _add(file: str, parts: dict[str, float]) -> None:

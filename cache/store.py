@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from cache.shard import Compression, ShardInfo
 
 
+# Of files beside the shards that hold what was made of their rows, see cache.derived.
+DERIVED = ".rows"
+
+
 class FeatureStore:
     """Features by SHA-256 of the image file, in the shards of one folder.
 
@@ -235,6 +239,8 @@ class FeatureStore:
 
         gone = set(unwanted) & self._rows.keys()
         self._each_shard({self.shard_of(digest) for digest in gone}, lambda path: drop_rows(path, gone))
+        for path in self.folder.glob(f"*{DERIVED}") if gone else ():
+            path.unlink(missing_ok=True)  # it has these rows too, and is made again where it is needed
         return len(gone)
 
     def size(self) -> int:

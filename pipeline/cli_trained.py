@@ -51,9 +51,11 @@ def explain(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Draw what in an image speaks for a class, or what a layer of the base sees."""
-    from pipeline.explain import explained_lines
+    from pipeline.explain import check_together, explained_lines
     from pipeline.explain_layer import layer_lines
 
+    of_head = {"--head": head, "--class": label, "--occlusion": occlusion}
+    check_together({"--features": features, "--filters": filters}, of_head, base)
     if features or filters:
         lines, complete = layer_lines(*opened(config), paths or [], features, filters, base, out)
     else:

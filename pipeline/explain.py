@@ -1,5 +1,6 @@
 """``headstart explain``: what a head looked at in image files, as a picture."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cache.errors import ConfigError, DataError, HeadError
-from cache.files import atomic_path
+from cache.files import atomic_path, digest_text
 from pipeline.config import Config
 from pipeline.config_tables import no_such
 from pipeline.graph import Graph, load_graph
@@ -70,44 +71,40 @@ class Looker:
         """How images come to the first base that the head takes features of."""
         return next(iter(self._specs.values()))
 
-    def look(
-        self, files: Sequence[Path], label: str | None, reasons: dict[Path, str], occlusion: bool = False, edge: int = 0
-    ) -> "dict[Path, list[Looked]]":
-        """Each file with where the head looked for a class, left out for the one that it predicts; with ``occlusion``, by that too, and by
-        that alone where the head does not say. Files that cannot be read have the reason in ``reasons``.
+    def look(self, path: Path, label: str | None = None, occlusion: bool = False, edge: int = 0) -> list[Looked]:
+        """Where the head looked in an image file for a class, left out for the one that it predicts; with ``occlusion``, by that too, and
+        by that alone where the head does not say. Raises BadImageError for a file that cannot be read, and HeadError for a head that does
+        not say.
         """
+        from stages.data.images import BadImageError
         from stages.explain.drawing import EDGE, shown
         from stages.explain.maps import explain
         from stages.heads.calibration import cooled
         from stages.predict.predict import digests_of, features_of
         from stages.predict.rows import log_proba_of, seen_in
 
-        digests, unread = digests_of(files)
+        digests, unread = digests_of([path])
         found = features_of(digests, list(self._each.values()), self._sources, self._built, unread)
-        reasons |= unread
-        out = {}
-        for path in files:
-            if path in unread:
-                continue
-            data = path.read_bytes()
-            rows = {key: found[each][digests[path]] for key, each in self._each.items()}
-            seen = seen_in(self._takes, rows, self._specs)
-            logs = log_proba_of(self.head, self._takes, {key: row[None] for key, row in rows.items()})
-            p = np.exp(cooled(logs, self.temperature))[0]
-            k = int(p.argmax()) if label is None else self.classes.index(label)
-            image = shown(data, self.spec, edge or EDGE)
-            size = (image.shape[0], image.shape[1])
-            looked = partial(Looked, self.classes[k], float(p[k]), image)
-            try:
-                maps = [looked(*explain(self.head, seen, k, size))]
-            except HeadError:
-                if not occlusion:
-                    raise
-                maps = []
-            if occlusion:
-                maps.append(looked(self._occluded(data, k, size), "occlusion"))
-            out[path] = maps
-        return out
+        if path in unread:
+            raise BadImageError(unread[path])
+        data = path.read_bytes()
+        rows = {key: found[each][digests[path]] for key, each in self._each.items()}
+        seen = seen_in(self._takes, rows, self._specs)
+        logs = log_proba_of(self.head, self._takes, {key: row[None] for key, row in rows.items()})
+        p = np.exp(cooled(logs, self.temperature))[0]
+        k = int(p.argmax()) if label is None else self.classes.index(label)
+        image = shown(data, self.spec, edge or EDGE)
+        size = (image.shape[0], image.shape[1])
+        looked = partial(Looked, self.classes[k], float(p[k]), image)
+        try:
+            maps = [looked(*explain(self.head, seen, k, size))]
+        except HeadError:
+            if not occlusion:
+                raise
+            maps = []
+        if occlusion:
+            maps.append(looked(self._occluded(data, k, size), "occlusion"))
+        return maps
 
     def _occluded(self, data: bytes, k: int, size: tuple[int, int]) -> "NDArray[np.float32]":
         from stages.data.images import decode
@@ -148,31 +145,46 @@ def explained_lines(
 
     The head is the one named or the best on validation, the class the one named or, of each image, the predicted one.
     """
+    from stages.data.images import BadImageError
     from stages.explain.drawing import sheet
 
     graph = load_graph(config, progress=progress)
-    chosen = trained_head(graph, head)
-    if chosen.stale:
-        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
+    chosen = trained_head(graph, head, progress)
     files = files_of(paths)
     progress.say(f"head: {chosen.entry.name} ({score_words(chosen.result or {}, config.report.metric)})")
     looker = Looker(graph, chosen, progress)
     if label is not None and label not in looker.classes:
         raise ConfigError(f"--class: {no_such('class', label, looker.classes)}")
-    lines, cells = [], []
-    reasons: dict[Path, str] = {}
+    lines, skipped, cells = [], [], []
     with progress.task("Explaining", len(files)) as advance:
         for path in files:
-            for found in looker.look([path], label, reasons, occlusion).values():
+            try:
+                found = looker.look(path, label, occlusion)
+            except BadImageError as bad:
+                skipped.append(f"{path}: skipped: {bad}")
+            else:
                 lines.append(_line(path, found))
                 cells.append(_cell(path, found))
             advance(1)
-    lines += [f"{path}: skipped: {reason}" for path, reason in reasons.items()]
+    lines += skipped
     if cells:
-        target = out or config.cache.dir / "explain" / f"{files[0].stem}.png"
-        write_picture(target, sheet(cells, f"{chosen.entry.name}: what speaks for the class"))
+        target, mark = place_of(config, out, files[0].stem, files[0])
+        write_picture(target, sheet(cells, f"{chosen.entry.name}: what speaks for the class", mark=mark))
         lines.append(f"{target}: {counted(len(cells), 'image')} drawn")
-    return lines, not reasons
+    return lines, not skipped
+
+
+def check_together(of_layer: Mapping[str, object], of_head: Mapping[str, object], base: str | None) -> None:
+    """Raises ConfigError for options, by name, that cannot go together: one would be left aside, and nobody told."""
+    layers, heads = ([name for name, value in each.items() if value] for each in (of_layer, of_head))
+    if layers[1:]:
+        raise ConfigError(f"{' and '.join(layers)}: expected one of them, found both; draw one after the other")
+    if layers and heads:
+        raise ConfigError(
+            f"{layers[0]} with {' and '.join(heads)}: a layer is drawn as it is, and no head is asked; leave one of them out"
+        )
+    if base and not layers:
+        raise ConfigError(f"--base: expected {' or '.join(of_layer)} beside it, found none; a head has its own base")
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
@@ -185,6 +197,18 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     if len(files) > MOST:
         raise DataError(f"expected at most {MOST} images for one picture, found {len(files)}; name fewer")
     return files
+
+
+def place_of(config: Config, out: Path | None, name: str, image: Path | None, of: str = "") -> tuple[Path, str]:
+    """Where a picture goes, ``out`` or a place by its ``name`` in the cache; and its mark, that of the image and ``of`` what it is.
+
+    Images in several folders may have one name: one of them does not get the place of another's picture.
+    """
+    from stages.explain.drawing import free_place
+
+    shows = os.path.relpath(image, config.path.parent) if image else ""
+    mark = digest_text(f"{of} {shows}")[:8]
+    return out or free_place(config.cache.dir / "explain", name, mark), mark
 
 
 def write_picture(path: Path, png: bytes) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cache.errors import DataError
 from pipeline.config import Config
-from pipeline.explain import files_of, write_picture
+from pipeline.explain import files_of, place_of, write_picture
 from pipeline.graph import extracted_layer, load_graph
 from stages.progress import Progress
 
@@ -51,6 +51,7 @@ def layer_lines(
     else:
         cells = [Cell([image], [files[0].name, "the image"]), *cells]
         title = f"{target.spec.name}, {layer}: the strongest channels{of}"
-    picture = out or config.cache.dir / "explain" / f"{'filters' if filters else 'features'}-{layer}.png"
-    write_picture(picture, sheet(cells, title, columns=8))
+    name = f"{'filters' if filters else 'features'}-{layer}"
+    picture, mark = place_of(config, out, name, files[0] if files else None, target.name)
+    write_picture(picture, sheet(cells, title, columns=8, mark=mark))
     return [f"{picture}: {title}"], True

@@ -41,9 +41,7 @@ def export_lines(
     """Export a trained head, unless that was done: what is to be printed."""
     checked = check_format(to, precision)
     graph = load_graph(config, progress=progress)
-    chosen = trained_head(graph, head)
-    if chosen.stale:
-        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
+    chosen = trained_head(graph, head, progress)
     assert chosen.result is not None
     home = config.cache.dir / EXPORTS
     folder = home / folder_name(chosen.entry.name, to, precision)

@@ -17,7 +17,7 @@ from stages.data.leaks import notes_of
 from stages.heads.results import best_on_validation
 from stages.heads.spec import trained_with
 from stages.heads.tuned_spec import ON_IMAGES
-from stages.progress import Progress, counted
+from stages.progress import SILENT, Progress, counted
 
 if TYPE_CHECKING:
     from stages.heads.dataset import Dataset
@@ -229,9 +229,9 @@ def known_head(graph: Graph, name: str) -> HeadTarget:
     return graph.heads[name]
 
 
-def trained_head(graph: Graph, name: str | None) -> HeadTarget:
-    """The head of this name, or the best on validation. Raises HeadError unless it was trained on the base, and with the
-    parameters, that the configuration has now.
+def trained_head(graph: Graph, name: str | None, progress: Progress = SILENT) -> HeadTarget:
+    """The head of this name, or the best on validation; where it is stale, that is said. Raises HeadError unless it was trained on the
+    base, and with the parameters, that the configuration has now.
     """
     usable = [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
     if name is None and not usable:
@@ -242,6 +242,8 @@ def trained_head(graph: Graph, name: str | None) -> HeadTarget:
     if not _as_configured(graph, chosen):
         why = "; ".join(chosen.reasons)
         raise HeadError(f"head {chosen.entry.name!r} was trained with another configuration: {why}; run `make heads`")
+    if chosen.stale:
+        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
     return chosen
 
 

@@ -51,7 +51,7 @@ def label_next_lines(
     result = chosen.result or {}
     digests, unread = digests_of(files)
     once = {digest: path for path, digest in reversed(digests.items())}
-    known = [digest for digest in once if digest in graph.manifest.by_digest]
+    known = once.keys() & graph.manifest.by_digest.keys()
     records = [
         ImageRecord(os.path.relpath(path, config.data.root), digest, UNLABELLED, "")
         for digest, path in once.items()

@@ -72,9 +72,7 @@ def asked(
     """
     from stages.predict.predict import find_images
 
-    chosen, config = trained_head(graph, head), graph.config
-    if chosen.stale:
-        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
+    chosen, config = trained_head(graph, head, progress), graph.config
     files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
     if not files:
         raise DataError(nothing)

@@ -68,6 +68,7 @@ def _maps(graph: Graph, progress: Progress) -> "Callable[[str, str, str], NDArra
 
     def draw(name: str, path: str, label: str) -> "NDArray[np.uint8] | None":
         from pipeline.explain import Looker
+        from stages.data.images import BadImageError
         from stages.explain.drawing import overlay
         from stages.report.pictures import EDGE
 
@@ -75,14 +76,15 @@ def _maps(graph: Graph, progress: Progress) -> "Callable[[str, str, str], NDArra
             lookers[name] = Looker(graph, graph.heads[name], progress)
         if (looker := lookers[name]) is None:
             return None
-        file = graph.config.data.root / path
         try:
-            found = looker.look([file], label, {}, edge=EDGE).get(file)
+            first, *_ = looker.look(graph.config.data.root / path, label, edge=EDGE)
+        except BadImageError:
+            return None
         except HeadError as error:
             lookers[name] = None
             progress.say(f"report: no maps: {error}")
             return None
-        return overlay(found[0].image, found[0].map) if found and found[0].map is not None else None
+        return overlay(first.image, first.map) if first.map is not None else None
 
     return draw
 

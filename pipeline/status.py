@@ -6,7 +6,7 @@ from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.target_features import BaseTarget
 from pipeline.words import bytes_in, data_lines, score_words, scored_on
-from stages.export.spec import EXPORTS, export_key, read_export
+from stages.export.spec import EXPORTS, export_key, folder_names, read_export
 from stages.progress import Progress, counted
 
 
@@ -51,14 +51,17 @@ def _views_row(base: BaseTarget, several: bool) -> tuple[str, tuple[str, ...], s
 
 
 def _export_rows(graph: Graph) -> list[tuple[str, tuple[str, ...], str]]:
-    """The exports that there are, of heads that are configured."""
+    """The exports that there are, of heads that are configured; those of others are for prune."""
     rows: list[tuple[str, tuple[str, ...], str]] = []
+    known = {folder for name in graph.heads for folder in folder_names(name)}
     for folder in sorted((graph.config.cache.dir / EXPORTS).glob("*/")):
         about = read_export(folder)
         head = graph.heads.get(about["head"]) if about else None
-        if not about or not head or not head.result:  # of a killed run, or of no head, which is for prune
+        if not about and folder.name in known:
+            rows.append((f"export {folder.name}", ("a file of it is damaged or gone",), ""))
+        if not about or not head or not head.result:
             continue
-        same = about["key"] == export_key(head.result, about["format"], about["precision"], about["min_accuracy"])
+        same = about["key"] == export_key(head.result, about["format"], about["precision"], about.get("min_accuracy"))
         why = "is stale" if head.stale else None if same else "was trained anew"
         rows.append((f"export {folder.name}", (f"head {about['head']} {why}",) if why else (), str(folder)))
     return rows

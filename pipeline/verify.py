@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cache.errors import CacheError, DataError
+from cache.files import TEMPORARY_PREFIX
 from cache.manifest import Manifest
 from cache.store import FeatureStore
 from pipeline.build import base_as_stored
@@ -12,6 +13,7 @@ from pipeline.graph import load_graph
 from pipeline.target_features import BaseTarget, LayerTarget, ViewTarget
 from stages.audit.results import read_audit
 from stages.data.views import View
+from stages.export.spec import ABOUT, EXPORTS, read_about
 from stages.heads.results import damaged_files, read_result, read_sweep
 from stages.progress import Progress
 
@@ -57,6 +59,15 @@ def _problems(config: Config, progress: Progress) -> list[str]:
         wrong += [
             f"damaged: {path.parent / name}: expected a file of an audit, found it changed; delete {path.parent} and run "
             "`make audit`"
+            for name in damaged
+        ]
+    for path in sorted((folder / EXPORTS).glob("*/")):
+        if path.name.startswith(TEMPORARY_PREFIX):
+            continue
+        about = read_about(path)
+        damaged = damaged_files(path, about) if about else [ABOUT]
+        wrong += [
+            f"damaged: {path / name}: expected a file of an export, found it changed or gone; delete {path} and run `headstart export`"
             for name in damaged
         ]
     if (folder / "manifest.json").exists():

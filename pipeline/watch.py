@@ -1,6 +1,6 @@
 """``headstart watch``: what is edited is trained at once, in a process that has TensorFlow and the features in memory already."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -31,25 +31,26 @@ def watch(path: Path, progress: Progress, port: int) -> None:
     No lock is held between two edits. Raises HeadstartError where watchfiles is not installed, or the port is taken.
     """
     with Edits(path) as edits:
-        watched = Watched(path, progress)
-        config = watched.bring_up_to_date()
-        page = LivePage(port, lambda: watched.report)
-        with page:
+        live = LiveProject(path, progress, edits.follow)
+        # Opened before anything runs: a port that is taken is not to be found after an hour of extraction.
+        with LivePage(port, lambda: live.report) as page:
             progress.say(f"watch: the report is at {page.address}, and reloads itself")
+            live.bring_up_to_date()
             while True:
-                watched.warm_up()
-                edits.follow(config)
-                progress.say(f"watch: waiting for edits of {', '.join(edits.names)} (Ctrl-C ends)")
+                live.warm_up()
+                if not edits.waiting:  # what was edited while it ran
+                    progress.say(f"watch: waiting for edits of {', '.join(edits.names)} (Ctrl-C ends)")
                 changed = edits.next()
                 progress.say(f"watch: {_in_words(changed)} changed")
-                config = watched.bring_up_to_date() or config
+                live.bring_up_to_date()
 
 
-class Watched:
+class LiveProject:
     """A project that is kept up to date, what it came to so far, and the features that its heads were trained on."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._path, self._progress = path, progress
+    def __init__(self, path: Path, progress: Progress, follow: Callable[[Config], bool] = lambda _: False) -> None:
+        """``follow`` is called with the configuration before what it names is read, and says whether that was not followed so far."""
+        self._path, self._progress, self._follow = path, progress, follow
         self._datasets: Datasets = {}
         self._graph: Graph | None = None
         self._is_warm = False
@@ -59,20 +60,18 @@ class Watched:
         """The page; None where there is no configuration yet that can be read."""
         return self._graph.report_path if self._graph else None
 
-    def bring_up_to_date(self) -> Config | None:
-        """Extract, train and write what is stale, and say what changed; the configuration, where it can be read.
-
-        Whatever goes wrong is one line.
-        """
-        config = None
+    def bring_up_to_date(self) -> None:
+        """Extract, train and write what is stale, and say what changed. Whatever goes wrong is one line."""
         try:
             config = load_config(self._path)
+            # What changes from now on is told. What changed before it was followed is read here: it is never followed after it was read.
+            while self._follow(config):
+                config = load_config(self._path)
             self._run(config)
         except HeadstartError as error:
             self._progress.say(f"watch: {error}")
         except Exception as error:
             self._progress.say(f"watch: {unforeseen(error)}")
-        return config
 
     def _run(self, config: Config) -> None:
         start, before = perf_counter(), self._graph
@@ -90,6 +89,9 @@ class Watched:
             write_stale(config, self._progress)
 
     def _tell(self, before: Graph | None, now: Graph, seconds: float) -> None:
+        if not before and not standings(now)[1]:
+            self._progress.say("watch: no head is trained yet")
+            return
         lines = changed_lines(standings(before), standings(now)) if before else leaderboard_lines(now)
         for line in lines:
             self._progress.say(line)

@@ -7,10 +7,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
-from conftest import Project, failed, write_image, write_photos
+from conftest import Project, failed, write_image
+from explain_project import explain_project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,100 +26,12 @@ from stages.explain.occlusion import agreement, occluded
 from stages.heads.pooling import pool_layers
 from stages.progress import SILENT
 
-HEADS = """
-[data]
-root = "photos"
-[base]
-name = "file:mine.keras"
-input_size = 40
-precision = "float32"
-preprocess = "tf"
-layers = ["first", "second"]
-[heads.average]
-kind = "sklearn"
-estimator = "LogisticRegression"
-[heads.flat]
-kind = "sklearn"
-estimator = "RidgeClassifier"
-pool = "flatten+l2"
-layers = ["first", "second"]
-[heads.largest]
-kind = "dense"
-units = []
-pool = "max"
-epochs = 3
-[heads.plain]
-kind = "dense"
-units = []
-pool = "flatten"
-scale = 1
-epochs = 3
-layers = ["first"]
-[heads.hidden]
-kind = "dense"
-units = [8]
-pool = "avg+l2"
-epochs = 3
-layers = ["first", "second"]
-[heads.own]
-kind = "keras"
-build = "own.py:build"
-epochs = 2
-layers = ["second"]
-[heads.knn]
-kind = "sklearn"
-estimator = "KNeighborsClassifier"
-[heads.tuned]
-kind = "finetune"
-head = "averaged"
-from = "second"
-epochs = 1
-[heads.averaged]
-kind = "dense"
-units = [4]
-pool = "avg"
-epochs = 1
-layers = ["second"]
-[heads.scratch]
-kind = "cnn"
-input_size = 40
-filters = [4, 4]
-units = [4]
-epochs = 1
-[heads.whole]
-kind = "end_to_end"
-layers = ["second"]
-pool = "avg"
-units = []
-epochs = 1
-[heads.both]
-kind = "ensemble"
-heads = ["average", "hidden"]
-""".replace("scale = 1\n", "")
-OWN = """
-from keras import layers
-def build(shape, n_classes):
-    return [layers.Conv2D(4, 1, activation="relu"), layers.GlobalAveragePooling2D()]
-"""
 LINEAR = ["average", "flat", "largest", "plain"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Three classes, and a head of each kind on two layers of a small base."""
-    project = Project(tmp_path_factory.mktemp("explain") / "project").create(HEADS)
-    write_photos(project.photos, {"cat": 12, "cow": 12, "dog": 12})
-    keras.utils.set_random_seed(1)
-    inputs = keras.Input((40, 40, 3))
-    first = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="first")(inputs)
-    second = keras.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="second")(first)
-    keras.Model(inputs, second).save(project.folder / "mine.keras")
-    (project.folder / "own.py").write_text(OWN)
-    write_image(project.folder / "new.png", 91)
-    for command in ("features", "heads"):
-        outcome = project.headstart(command)
-        assert outcome.code == 0, outcome.out
-    return project
+    return explain_project(tmp_path_factory.mktemp("explain") / "project")
 
 
 def features(project: Project, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -209,7 +121,7 @@ def test_every_kind_of_head_is_explained(trained: Project, name: str, tmp_path: 
     out = tmp_path / "seen.png"
     done = trained.headstart("explain", "new.png", "photos/cow/cow1.png", "--head", name, "--out", str(out))
     assert done.code == 0, done.out
-    assert ("(exact" if name in LINEAR else "(Grad-CAM") in done.out
+    assert ("(exact" if name in LINEAR else "(mean of maps" if name == "both" else "(Grad-CAM") in done.out
     assert f"{out}: 2 images drawn" in done.out
     with Image.open(out) as picture:
         assert picture.format == "PNG" and picture.width > picture.height // 2 > 200
@@ -217,15 +129,16 @@ def test_every_kind_of_head_is_explained(trained: Project, name: str, tmp_path: 
 
 def test_the_map_of_an_ensemble_is_the_mean_of_those_of_its_heads(trained: Project) -> None:
     head, size = load_head(trained.config, "both"), (40, 40)
-    seen = [Seen(features(trained, name)[0], size) for name in ("average", "hidden")]
+    seen = [Seen(features(trained, name)[0], size) for name in ("average", "flat")]
     maps = [
         explain(load_head(trained.config, name), [each], 2, size)[0]
-        for name, each in zip(("average", "hidden"), seen, strict=True)
+        for name, each in zip(("average", "flat"), seen, strict=True)
     ]
     found, method = explain(head, seen, 2, size)
     expected = sum(maps)
     np.testing.assert_allclose(found, expected / max(expected.max(), 1e-9), atol=1e-5)
-    assert method == GRADIENT and found.dtype == np.float32 and found.shape == size
+    # Also of two maps that are exact: probabilities are averaged, and not evidence.
+    assert method == "mean of maps" and found.dtype == np.float32 and found.shape == size
 
 
 def test_what_cannot_be_explained_is_one_line(trained: Project, tmp_path: Path) -> None:
@@ -254,6 +167,35 @@ def test_a_layer_is_drawn(trained: Project, tmp_path: Path) -> None:
     assert trained.headstart("explain", "--filters", "second", "--out", out).code == 0
     assert "no such layer (did you mean 'second'?)" in failed(trained.headstart("explain", "--filters", "secnd"))
     assert "expected one image, found 0" in failed(trained.headstart("explain", "--features", "first"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--features", "first", "--filters", "second"], "--features and --filters: expected one of them, found both"),
+        (["--features", "first", "--head", "flat", "--class", "cat"], "--features with --head and --class: a layer is drawn as it is"),
+        (["--filters", "first", "--occlusion"], "--filters with --occlusion"),
+        (["--base", "base"], "--base: expected --features or --filters beside it"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together_are_one_line(trained: Project, options: list[str], says: str) -> None:
+    assert says in failed(trained.headstart("explain", "new.png", *options))
+
+
+def test_images_of_one_name_have_pictures_of_their_own(trained: Project, tmp_path: Path) -> None:
+    folder = trained.artifacts / "explain"
+    files = [write_image(tmp_path / name / "1.png", seed) for seed, name in enumerate(("cat", "dog"))]
+
+    def drawn(*options: str) -> list[str]:
+        done = [trained.headstart("explain", str(file), *options) for file in files]
+        assert all(each.code == 0 for each in done), done
+        return [each.out.split(f"{folder.relative_to(trained.folder)}/")[1].split(".png")[0] for each in done]
+
+    first, second = drawn("--head", "flat")
+    assert first == "1" and second.startswith("1-") and drawn("--head", "flat") == [first, second]
+    assert (folder / f"{first}.png").read_bytes() != (folder / f"{second}.png").read_bytes()
+    first, second = drawn("--features", "first")
+    assert first == "features-first" and second.startswith("features-first-")
 
 
 def test_the_pattern_of_a_filter_drives_it_up(trained: Project) -> None:

@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Project, failed, write_photos
 from export_project import HEADS, OTHERS, export_project, probabilities, used
+from forked import Forked
 from PIL import Image
 
 from cache.files import TEMPORARY_PREFIX, atomic_folder, remove_temporaries
@@ -17,25 +19,16 @@ from pipeline.graph import load_graph
 from pipeline.predict import predicted
 from stages.bases.backend import load_keras
 from stages.data.images import decode
-from stages.data.policy import Resize
-from stages.data.resizing import resized as on_file
 from stages.export.model import Built, whole_model
-from stages.export.resizing import goes_down, resized
 from stages.heads.train import load_head
 from stages.progress import SILENT
 
-SIZES = [(100, 130), (20, 30), (40, 48), (301, 200), (31, 47), (1, 1), (3, 500)]
 TWO = ("ridge", "lda", "sgd")
-HOWS = [
-    Resize(),
-    Resize("squash", 0.9),
-    Resize("shortest", 0.875),
-    Resize("shortest", 0.95, "bicubic"),
-    Resize("crop"),
-    Resize("crop", filter="bicubic", antialias=False),
-    Resize("stretch", antialias=False),
-    *(Resize(filter=name) for name in ("nearest", "box", "hamming", "lanczos")),
-]
+# The call, and the expression for where it acts: what is to be a folder named ridge-keras.
+MOMENTS = {
+    "a file of it is written": ("fsync", "os.path.dirname(os.readlink(f'/proc/self/fd/{a[0]}'))"),
+    "it takes its place": ("replace", "str(a[1])"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +59,6 @@ def predictions(project: Project, name: str, paths: list[Path]) -> np.ndarray:
     graph = load_graph(load_config(project.config))
     head = graph.heads[name]
     return np.array([each.probabilities for each in predicted(graph, head, load_head(head.folder), paths, SILENT)])
-
-
-@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.mode} {how.crop:g} {how.filter} {how.antialias}")
-def test_resizing_in_the_model_is_that_of_files(how: Resize) -> None:
-    keras = load_keras()
-    images = keras.Input((None, None, 3), dtype="uint8")
-    model = keras.Model(images, resized(images, (40, 48), how))
-    rng = np.random.default_rng(0)
-    for height, width in SIZES:
-        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        expected = np.asarray(on_file(Image.fromarray(pixels), (40, 48), how), np.float32)
-        found = keras.ops.convert_to_numpy(model(pixels[None]))[0]
-        away = np.abs(found - expected)
-        # Pillow resizes rows first where that is less work, and rounds in between. A box ends at a pixel, or just beside it.
-        most = {"nearest": 0, "box": 255}.get(how.filter, 2)
-        assert found.shape == expected.shape and away.max() <= most and away.mean() < 1
-        if how == Resize() and not goes_down((height, width), (40, 48)):
-            assert away.max() <= 1 and away.mean() < 0.03
 
 
 @pytest.mark.parametrize("name", ["small@tiny", "small@other", *(name for name in HEADS if name != "small")])
@@ -179,6 +154,65 @@ def test_a_head_that_does_not_know_a_new_class_is_compared_on_those_it_knows(cop
     outcome = copied.headstart("export", "ridge", "--to", "keras")
     assert outcome.code == 0 and "head ridge is not up to date: 12 images added" in outcome.out, outcome.out
     assert re.search(r"on \d+ validation images, probabilities differ", outcome.out)
+
+
+def test_damage_is_found_and_what_an_earlier_version_wrote_is_whole(copied: Project) -> None:
+    assert copied.headstart("export", "ridge", "--to", "keras").code == 0
+    folder = copied.artifacts / "export" / "ridge-keras"
+    about, model = folder / "model.json", folder / "model.keras"
+    told, weights = json.loads(about.read_text()), model.read_bytes()
+
+    def stale() -> bool:
+        outcome = copied.headstart("status")
+        assert outcome.code == 0, outcome.out
+        return bool(re.search(r"export ridge-keras +stale: a file of it is damaged or gone", outcome.out))
+
+    def wrong() -> list[str]:
+        outcome = copied.headstart("verify")
+        assert "Traceback" not in outcome.out and "unexpected" not in outcome.out, outcome.out
+        return re.findall(r"damaged: .*/export/ridge-keras/(\S+): expected a file of an export", outcome.out)
+
+    assert not stale() and wrong() == []
+    lacking = [{name: value for name, value in told.items() if name != each} for each in ("key", "head", "files")]
+    for bad in ({}, [], {"files": {}}, *lacking, told | {"files": ["model.keras"]}, told | {"min_accuracy": "x"}):
+        about.write_text(json.dumps(bad))
+        assert stale() and wrong() == ["model.json"]
+    about.write_text(json.dumps({name: value for name, value in told.items() if name != "bytes"}))
+    assert not stale() and wrong() == []
+    about.write_text(json.dumps(told))
+    model.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    assert wrong() == ["model.keras"]
+    for damage in (lambda: model.write_bytes(b"x"), model.unlink):
+        damage()
+        assert stale() and wrong() == ["model.keras"]
+    outcome = copied.headstart("export", "ridge", "--to", "keras")
+    assert outcome.code == 0 and "up to date" not in outcome.out and not stale() and wrong() == []
+
+
+@pytest.mark.parametrize("at", MOMENTS)
+def test_a_kill_while_it_is_written_leaves_no_half_export(copied: Project, at: str) -> None:
+    """SIGKILL when the first of its files was written and is to be synced, or when the whole folder is to take its place."""
+    export = ("export", "ridge", "--to", "keras")
+    folder = copied.artifacts / "export" / "ridge-keras"
+    assert copied.headstart(*export).code == 0
+    copied.edit('"RidgeClassifierCV"', '"RidgeClassifier"')
+    assert copied.headstart("heads").code == 0
+    name, where = MOMENTS[at]
+    code = (
+        f"import os, signal\nfrom pipeline.cli import main\nreal = os.{name}\n"
+        f"def hit(*a):\n    if {where}.endswith('ridge-keras'): os.kill(os.getpid(), signal.SIGKILL)\n    return real(*a)\n"
+        f"os.{name} = hit\nmain()"
+    )
+    killed = Forked(copied.folder, *export, code=code)
+    out = killed.communicate()[0]
+    assert killed.returncode == -signal.SIGKILL, out
+    assert list(folder.parent.glob(f"{TEMPORARY_PREFIX}*")), "it was killed before it wrote anything"
+    assert folder.exists() == (name == "fsync")  # the one before stands until the new one is whole
+    assert not re.search("export ridge-keras +up to date", copied.headstart("status").out)
+    outcome = copied.headstart(*export)
+    assert outcome.code == 0 and "up to date" not in outcome.out, outcome.out
+    assert copied.headstart("verify").code == 0 and "export: up to date" in copied.headstart(*export).out
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "ridge-keras"]
 
 
 def test_a_threshold_keeps_unsure_answers_back(copied: Project) -> None:

@@ -4,6 +4,8 @@ import csv
 import shutil
 from pathlib import Path
 
+import h5py
+import hdf5plugin  # noqa: F401  (of the shards)
 import numpy as np
 import pytest
 from conftest import Project, failed, store_of, write_image
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from cache import Manifest
+from cache.derived import write_derived
+from cache.files import sha256_file
 from stages.search.index import as_searched
 from stages.search.nearest import _as_float32, lengths_of, nearest
 
@@ -103,3 +107,50 @@ def test_what_cannot_be_searched_for_is_one_line(searched: Project, tmp_path: Pa
     assert "--layer: base extracts no layer 'x'" in failed(searched.headstart("similar", str(good), "--layer", "x"))
     shutil.rmtree(searched.artifacts / "features")
     assert "found none; run `make features`" in failed(searched.headstart("similar", str(good)))
+
+
+def found(project: Project, asked: Path) -> list[str]:
+    """All others, for an image of the data, for which no base is needed."""
+    done = project.headstart("similar", str(asked), "-k", "40")
+    lines = [line for line in done.out.splitlines() if line.startswith("  ")]
+    assert done.code == 0 and len(lines) == 39, done.out
+    return lines
+
+
+def test_what_is_searched_is_kept_and_made_anew_where_it_does_not_fit(project: Project, tmp_path: Path) -> None:
+    asked, store = project.photos / "cat" / "cat3.png", store_of(project)
+    expected, (kept,) = found(project, asked), store.folder.glob("*.rows")
+    # It is read in the place of the shards: what these say now is not what was written, which would be an error.
+    shutil.copytree(store.folder, tmp_path / "whole")
+    for shard in store.shards():
+        if shard.name != store.shard_of(sha256_file(asked)):
+            with h5py.File(shard, "r+") as file:
+                file["features"][...] = 0
+    assert found(project, asked) == expected
+    shutil.copytree(tmp_path / "whole", store.folder, dirs_exist_ok=True)
+    # Damaged anywhere, cut off, or of other features, it is made anew.
+    content = kept.read_bytes()
+    flipped = [content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in (7, 150, 800, len(content) - 1)]
+    for bad in (*flipped, content[:-100], b"", b"\x93NUMPY"):
+        kept.write_bytes(bad)
+        assert found(project, asked) == expected and kept.read_bytes() == content
+    write_derived(kept, "another key", store.digests(), np.zeros((40, 512), np.float16))
+    assert found(project, asked) == expected and kept.read_bytes() == content
+
+
+def test_what_is_kept_follows_the_images(project: Project) -> None:
+    asked = project.photos / "cat" / "cat3.png"
+    before = found(project, asked)
+    (kept,) = store_of(project).folder.glob("*.rows")
+    write_image(project.photos / "cat" / "a.png", 77)  # in front of others
+    (project.photos / "cat" / "cat0.png").unlink()
+    assert project.headstart("features").code == 0
+    now = found(project, asked)
+    kept.unlink()
+    assert now == found(project, asked)
+    assert any("cat/a.png" in line for line in now) and not any("cat/cat0.png" in line for line in now)
+    assert any("cat/cat0.png" in line for line in before)
+    assert project.headstart("prune", "--yes").code == 0 and not kept.exists(), (
+        "it has the row of an image that is gone"
+    )
+    assert found(project, asked) == now

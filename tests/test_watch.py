@@ -1,27 +1,31 @@
 """What `headstart watch` does between two edits, and the page that it serves; tests/extras/test_watching.py follows real edits in a process of its own."""
 
+import re
 import socket
 import sys
+import threading
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from conftest import Project, failed, write_image
 
+from pipeline.config import Config
 from pipeline.console import Terminal
-from pipeline.watch import Watched
+from pipeline.watch import LiveProject
 from stages.report.live import LivePage
 
 
 @pytest.fixture
-def watched(project: Project) -> Watched:
-    watched = Watched(project.config, Terminal())
-    assert watched.bring_up_to_date() is not None
+def watched(project: Project) -> LiveProject:
+    watched = LiveProject(project.config, Terminal())
+    watched.bring_up_to_date()
+    assert watched.report is not None
     return watched
 
 
 def test_an_edit_trains_what_is_stale_and_says_what_became_of_it(
-    project: Project, watched: Watched, capfd: pytest.CaptureFixture[str]
+    project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str]
 ) -> None:
     watched.warm_up()
     project.edit('estimator = "LogisticRegression"', 'estimator = "LogisticRegression"\nparams = { C = 0.001 }')
@@ -35,7 +39,21 @@ def test_an_edit_trains_what_is_stale_and_says_what_became_of_it(
     assert "report: up to date" in project.headstart("report").out
 
 
-def test_a_head_that_is_removed_is_told(project: Project, watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_edited_before_it_is_followed_is_read(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    def follow(_: Config) -> bool:
+        if later := "[heads.later]" not in project.config.read_text():
+            project.config.write_text(
+                project.config.read_text() + '[heads.later]\nkind = "sklearn"\nestimator = "LinearSVC"\n'
+            )
+        return later
+
+    LiveProject(project.config, Terminal(), follow).bring_up_to_date()
+    assert "trained: later" in capfd.readouterr().err
+
+
+def test_a_head_that_is_removed_is_told(
+    project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str]
+) -> None:
     project.edit('[heads.ridge]\nkind = "sklearn"\nestimator = "RidgeClassifierCV"\n', "")
     watched.bring_up_to_date()
     assert "ridge: no longer in the leaderboard" in capfd.readouterr().err
@@ -52,7 +70,7 @@ def test_a_head_that_is_removed_is_told(project: Project, watched: Watched, capf
     ],
 )  # fmt: skip
 def test_an_edit_that_cannot_be_trained_is_one_line_and_the_next_one_is_awaited(
-    project: Project, watched: Watched, capfd: pytest.CaptureFixture[str], old: str, new: str, says: str
+    project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str], old: str, new: str, says: str
 ) -> None:
     page = watched.report
     assert page is not None
@@ -69,7 +87,7 @@ def test_an_edit_that_cannot_be_trained_is_one_line_and_the_next_one_is_awaited(
     assert "report: up to date" in project.headstart("report").out
 
 
-def test_new_images_are_extracted(project: Project, watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
+def test_new_images_are_extracted(project: Project, watched: LiveProject, capfd: pytest.CaptureFixture[str]) -> None:
     write_image(project.photos / "cat" / "new.png", 5)
     watched.bring_up_to_date()
     said = capfd.readouterr().err
@@ -99,6 +117,45 @@ def test_the_page_that_is_served_reloads_itself_and_the_file_does_not(tmp_path: 
         assert "two" in get(page.address, "/")[1] and get(page.address, "/stamp")[1] != stamp
         assert get(page.address, "/../headstart.toml")[0] == 404
         assert get(page.address, "/", Host="example.com")[0] == 403  # a site whose name was turned to this address
+
+
+def test_a_page_that_is_served_has_the_stamp_of_what_it_shows(tmp_path: Path) -> None:
+    """Also where the report is written again at that moment, as else the page would stay as it is."""
+    file, ended = tmp_path / "index.html", threading.Event()
+    stamps: dict[str, str] = {}
+
+    def write(number: int) -> None:
+        new = tmp_path / "new.html"
+        new.write_text(f"<html><head></head><b>{number}</b>{'x' * 1_000_000}</html>")
+        stamps[f"{new.stat().st_ino}-{new.stat().st_mtime_ns}"] = str(number)
+        new.replace(file)
+
+    def write_on() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            write(number)
+
+    write(0)
+    writer = threading.Thread(target=write_on)
+    with LivePage(0, lambda: file) as page:
+        writer.start()
+        try:
+            for _ in range(60):
+                served = get(page.address, "/")[1]
+                seen = served.partition('const seen = "')[2].partition('"')[0]
+                assert stamps[seen] == served.partition("<b>")[2].partition("</b>")[0]
+        finally:
+            ended.set()
+            writer.join()
+
+
+def test_the_page_of_no_report_is_html(tmp_path: Path) -> None:
+    with LivePage(0, lambda: None) as page:
+        served = get(page.address, "/")[1]
+    assert re.findall(r"<(/?(?:html|head|title|script|body))\b", served) == [
+        "html", "head", "title", "/title", "script", "/script", "/head", "body", "/body", "/html",
+    ]  # fmt: skip
 
 
 def test_it_says_what_it_lacks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

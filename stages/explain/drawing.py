@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from stages.bases.spec import BaseSpec
 from stages.data.images import decode
 
+MARK = "headstart"  # under which a sheet keeps what it is of
 EDGE = 256  # pixels of a picture, at most
 GAP, LINE, TEXT = 12, 18, 14  # pixels between pictures, of a line of words, and of their letters
 PAPER, INK, MUTED = (253, 253, 252), (29, 28, 26), (98, 94, 87)
@@ -67,8 +70,8 @@ def _coloured(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([np.interp(values, at, RAMP[:, i]) for i in range(3)], axis=-1).astype(np.float32)
 
 
-def sheet(cells: Sequence[Cell], title: str = "", columns: int | None = None) -> bytes:
-    """A contact sheet as a PNG file: cells in rows, under a title."""
+def sheet(cells: Sequence[Cell], title: str = "", columns: int | None = None, mark: str = "") -> bytes:
+    """A contact sheet as a PNG file: cells in rows, under a title. ``mark`` is kept in it, and not seen."""
     wide = max(sum(each.shape[1] + GAP for each in cell.pictures) - GAP for cell in cells)
     lines = max(len(cell.words) for cell in cells)
     tall = max(each.shape[0] for cell in cells for each in cell.pictures)
@@ -93,9 +96,19 @@ def sheet(cells: Sequence[Cell], title: str = "", columns: int | None = None) ->
                 INK if number == 0 else MUTED,
                 _font(),
             )
-    out = io.BytesIO()
-    page.save(out, "PNG", optimize=True)
+    out, told = io.BytesIO(), PngInfo()
+    told.add_text(MARK, mark)
+    page.save(out, "PNG", optimize=True, pnginfo=told)
     return out.getvalue()
+
+
+def free_place(folder: Path, name: str, mark: str) -> Path:
+    """Where a sheet with this mark goes: ``name``.png, and where a sheet with another mark has that place, a name with the mark in it."""
+    path = folder / f"{name}.png"
+    with suppress(OSError, ValueError), Image.open(path) as there:
+        if there.info.get(MARK, mark) != mark:
+            return folder / f"{name}-{mark}.png"
+    return path
 
 
 def _fitting(draw: ImageDraw.ImageDraw, words: str, width: int) -> str:

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.explain.evidence import EXACT, GRADIENT, Evidence, evidence
+from stages.explain.evidence import Evidence, evidence
 from stages.heads.ensemble import EnsembleHead
 from stages.heads.head import Head
 
 Size = tuple[int, int]  # height, width
+# The method of an ensemble. It is not exact, also where those of its heads are: these have scales of their own, and are averaged.
+MEAN = "mean of maps"
 
 
 class Seen(NamedTuple):
@@ -25,19 +27,17 @@ def explain(head: Head, seen: Sequence[Seen], k: int, size: Size) -> tuple[NDArr
     """The heat map (height, width) of ``size``, float32 from 0 to 1, of what speaks for class ``k`` in an image; and by which method.
 
     ``seen`` is what the head takes of the image; of an ensemble, what each of its heads takes, in their order. The map of an ensemble is
-    the mean of its heads' maps, each weighed as the head is. All of it is 0 where nothing speaks for the class. Raises HeadError for a
-    head that does not say where it looks.
+    the mean of its heads' maps, each of which is 1 at its greatest, weighed as the head is. All of it is 0 where nothing speaks for the
+    class. Raises HeadError for a head that does not say where it looks.
     """
     if not isinstance(head, EnsembleHead):
         found = evidence(head, seen[0].features, k)
         return heat(found, seen[0].size, size), found.method
-    total, methods = np.zeros(size, np.float32), set()
+    total = np.zeros(size, np.float32)
     for (told, each), mine in zip(head.voters, seen, strict=True):
         if told["weight"]:
-            one, method = explain(each, [mine], k, size)
-            total += np.float32(told["weight"]) * one
-            methods.add(method)
-    return to_one(total), EXACT if methods == {EXACT} else GRADIENT
+            total += np.float32(told["weight"]) * explain(each, [mine], k, size)[0]
+    return to_one(total), MEAN
 
 
 def heat(found: Evidence, taken: Size, size: Size) -> NDArray[np.float32]:

@@ -65,6 +65,7 @@ def export_head(wanted: Wanted, seen: Iterator[Seen], count: int, sample: Sample
         (folder / USE).write_text(use_of(wanted.to), encoding="utf-8")
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         about["files"] = {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
+        about["bytes"] = {name: (folder / name).stat().st_size for name in about["files"]}
         (folder / CARD).write_text(card_of(about), encoding="utf-8")
         (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return about

@@ -15,6 +15,10 @@ Precision = Literal["float32", "float16", "int8"]
 EXPORT_SCHEMA = 1
 ABOUT = "model.json"
 EXPORTS = "export"  # the folder of all of them
+# What is read of model.json, and its types; `bytes` is not in that of an earlier version.
+TOLD: dict[str, Any] = {
+    "head": str, "key": str, "format": str, "precision": str, "min_accuracy": float | None, "files": dict, "bytes": dict | None,
+}  # fmt: skip
 
 
 class Format(NamedTuple):
@@ -69,9 +73,24 @@ def export_key(result: Mapping[str, Any], to: str, precision: str, min_accuracy:
 
 
 def read_export(folder: Path) -> dict[str, Any] | None:
-    """What is told of an export that is whole; None where there is none."""
+    """What is told of an export that is whole, as far as the sizes of its files tell; None where there is none."""
+    about = read_about(folder)
+    if about and all(_has_size(folder / name, (about.get("bytes") or {}).get(name)) for name in about["files"]):
+        return about
+    return None
+
+
+def _has_size(path: Path, size: int | None) -> bool:
+    """Whether a file is there, and is so many bytes long; exports of an earlier version do not tell how many."""
+    with suppress(OSError):
+        return path.stat().st_size == size or size is None
+    return False
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What ``model.json`` tells; None where it is absent or damaged."""
     with suppress(OSError, ValueError):
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        if isinstance(about, dict) and all((folder / name).exists() for name in about["files"]):
+        if isinstance(about, dict) and all(isinstance(about.get(name), kind) for name, kind in TOLD.items()):
             return about
     return None

@@ -105,8 +105,14 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
 
 
 def damaged_files(folder: Path, result: dict[str, Any]) -> list[str]:
-    """The files of a head that are not as they were written."""
-    return [name for name, digest in result["files"].items() if sha256_file(folder / name) != digest]
+    """The files of a head, an audit or an export that are not as they were written, or gone."""
+    return [name for name, digest in result["files"].items() if not _is(folder / name, digest)]
+
+
+def _is(path: Path, digest: str) -> bool:
+    with suppress(FileNotFoundError):
+        return sha256_file(path) == digest
+    return False
 
 
 def best_on_validation(results: list[dict[str, Any]], metric: str = "accuracy") -> dict[str, Any]:

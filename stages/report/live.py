@@ -1,8 +1,10 @@
 """The report in a browser of this machine, reloaded when it is written again. The file itself stays without a script."""
 
+import os
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
@@ -10,7 +12,11 @@ from typing import Self
 from cache.errors import HeadstartError
 
 HOST = "127.0.0.1"
-NONE_YET = "<!doctype html><title>headstart</title><head></head><p>No report is written yet.</p></body>"
+NONE_YET = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>headstart</title></head>'
+    "<body><p>No report is written yet.</p></body></html>"
+)
+NONE = "none"  # the stamp of that
 # What the page itself forbids to load is nearly all there is.
 POLICY = "default-src 'none';"
 RELOAD = """<script nonce="{nonce}">
@@ -60,7 +66,7 @@ def _handler(path: Callable[[], Path | None]) -> type[BaseHTTPRequestHandler]:
             elif self.path == "/":
                 self._send(_with_reload(*_read(path())), "text/html")
             elif self.path == "/stamp":
-                self._send(_read(path())[1], "text/plain")
+                self._send(_stamp(path()), "text/plain")
             else:
                 self.send_error(404)
 
@@ -80,18 +86,22 @@ def _handler(path: Callable[[], Path | None]) -> type[BaseHTTPRequestHandler]:
 
 
 def _read(path: Path | None) -> tuple[str, str]:
-    """The page, and a stamp that is another when it is written again."""
-    try:
-        if path is not None:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                return file.read(), _stamp(path)
-    except OSError:
-        pass
-    return NONE_YET, "none"
+    """The page, and its stamp, of one file: another may be put in its place meanwhile."""
+    if path is not None:
+        with suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(), _in_words(os.fstat(file.fileno()))
+    return NONE_YET, NONE
 
 
-def _stamp(path: Path) -> str:
-    status = path.stat()
+def _stamp(path: Path | None) -> str:
+    """What is another when the page is written again."""
+    if path is not None:
+        with suppress(OSError):
+            return _in_words(path.stat())
+    return NONE
+
+
+def _in_words(status: os.stat_result) -> str:
     return f"{status.st_ino}-{status.st_mtime_ns}"
 
 

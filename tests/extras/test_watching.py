@@ -1,14 +1,16 @@
 """`headstart watch` in a process of its own: real edits, beside other commands, and ended."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HEADSTART, ROOT, Project
+from conftest import HEADSTART, ROOT, Project, failed
 
 from cache.files import lock
 from pipeline.config import load_config
@@ -90,6 +92,55 @@ def test_killed_while_it_trains_it_loses_nothing(project: Project, watching: Wat
     assert watching.process.wait(SECONDS) == -signal.SIGKILL
     assert project.headstart("verify").code == 0
     assert project.make("report").code == 0
+
+
+def test_a_port_that_is_taken_is_found_before_anything_runs(project: Project) -> None:
+    shutil.rmtree(project.artifacts / "heads")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        outcome = project.headstart("watch", "--port", str(taken.getsockname()[1]))
+    assert "name another port with --port" in failed(outcome) and not outcome.trained
+
+
+def test_what_is_edited_while_it_begins_is_not_lost(project: Project) -> None:
+    shutil.rmtree(project.artifacts / "heads")
+    watching = Watching(project)
+    try:
+        watching.until("trained: logreg")
+        (project.photos / "cat" / "cat0.png").unlink()
+        watching.until("cat0.png changed")
+        assert "no head is trained" not in watching.until("waiting for edits")
+    finally:
+        watching.process.kill()
+        watching.process.wait()
+    assert "Everything is up to date" in project.headstart("leaderboard").out
+
+
+def told(edits: Edits, path: Path) -> None:
+    """Wait until a change of this file is told."""
+    while path not in edits.next():
+        pass
+
+
+@pytest.mark.parametrize("how", ["moved", "made anew", "moved at once"])
+def test_a_folder_of_images_that_goes_and_comes_back_is_followed(project: Project, how: str) -> None:
+    config, away = load_config(project.config), project.folder / "away"
+    new = project.photos / "cat" / "new.png"
+    with Edits(project.config) as edits:
+        assert edits.follow(config) and not edits.follow(config)
+        project.photos.rename(away)
+        if how != "moved at once":
+            told(edits, project.photos)
+            assert edits.follow(config) and edits.names == ["headstart.toml"]
+        if how == "made anew":
+            shutil.copytree(away, project.photos)
+        else:
+            away.rename(project.photos)
+        told(edits, project.photos)
+        assert edits.follow(config) and edits.names == ["headstart.toml", "photos/"]
+        new.write_text("x")  # at once: what is changed after `follow` is told
+        told(edits, new)
 
 
 def test_what_is_followed(project: Project) -> None:

@@ -157,7 +157,8 @@ def test_what_is_followed(project: Project) -> None:
         for path in (project.folder / "notes.txt", own, project.photos / "cat" / "more" / "x.png"):
             path.parent.mkdir(exist_ok=True)
             path.write_text("x")
+        # Of a file that comes right after its folder, the folder may be all that is told: all of it is looked through then.
         seen: set[Path] = set()
-        while not {own, project.photos / "cat" / "more" / "x.png"} <= seen and len(seen) < 9:
+        while not {own, project.photos / "cat" / "more"} <= seen:
             seen |= edits.next()
         assert project.folder / "notes.txt" not in seen

@@ -72,10 +72,10 @@ style: $(SETUP)
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/mypy"
 
-check: style ## for the working day: style, types and the fast tests (a minute)
+check: style ## for the working day: style, types and the fast tests (a minute or two)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=worksteal -m "not slow"
 
-test: style ## style, types and all tests (five minutes)
+test: style ## style, types and all tests (a quarter of an hour)
 	"$(VENV)/bin/python" -m pytest --numprocesses=auto --dist=worksteal
 
 test-extras: $(EXTRAS) ## test every base, every backend, OpenVINO, int8, exports, the cluster and HEIC (ten minutes)

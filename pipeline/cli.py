@@ -19,21 +19,21 @@ def main() -> None:
     # Looking through every installed package for plugins of Pydantic costs as much as reading the manifest of 10,000 images.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     imports.leave_out()
-    atexit.register(_leave)  # the first that is registered is the last that is called
+    ended: list[object] = []
+    atexit.register(_leave, ended)  # the first that is registered is the last that is called
     try:
         app()
     except SystemExit as end:
-        _ended.append(end.code)
+        ended.append(end.code)
         raise
 
 
-_ended: list[object] = []
-
-
-def _leave() -> None:
-    """End the process here, after all that others do at its end: taking TensorFlow down object by object takes a second or two more."""
-    code = _ended[-1] if _ended else None
-    if not _ended or not isinstance(code, int | None):
+def _leave(ended: list[object]) -> None:
+    """End the process here, after all that others do at its end, where it ``ended`` with an exit code: taking TensorFlow down object by
+    object takes a second or two more.
+    """
+    code = ended[0] if ended else ""
+    if not isinstance(code, int | None):  # an error that is Python's to show
         return
     try:
         sys.stdout.flush()

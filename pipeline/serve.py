@@ -36,7 +36,7 @@ def serve(
     port: int = 8770,
     min_accuracy: float | None = None,
 ) -> None:
-    """Answer requests until Ctrl-C or SIGTERM. No lock is held, and nothing is written.
+    """Answer requests until Ctrl-C or SIGTERM. No lock is held, and nothing is written but what ``similar`` keeps, too.
 
     ``head`` is asked where a request names none (left out, the best on validation), and answers from the confidence on that gave
     ``min_accuracy`` on validation. Raises HeadstartError where what it needs is not installed, the port is taken, or the head cannot

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cache.errors import HeadError, HeadstartError
+from cache.memo import Stat, stat_of
 from pipeline.config import load_config
 from pipeline.graph import Graph, extracted_layer, load_graph
 from pipeline.heads import trained_head
@@ -32,7 +33,7 @@ ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 # How often a head is loaded again that is written meanwhile.
 TIMES = 5
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
+Stamp = tuple[Stat | None, ...]
 
 
 class Loaded(NamedTuple):
@@ -213,12 +214,10 @@ def _best(graph: Graph) -> str | None:
     return None
 
 
-def _stamp_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+def _stamp_of(path: Path) -> Stat | None:
+    with suppress(OSError):
+        return stat_of(os.stat(path))
+    return None
 
 
 def _compared(graph: Graph, chosen: HeadTarget, takes: "Sequence[Taken]") -> tuple[str, str]:

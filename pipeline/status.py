@@ -62,7 +62,7 @@ def _export_rows(graph: Graph) -> list[tuple[str, tuple[str, ...], str]]:
         if not about or not head or not head.result:
             continue
         same = about["key"] == export_key(head.result, about["format"], about["precision"], about.get("min_accuracy"))
-        why = "is stale" if head.stale else None if same else "was trained anew"
+        why = "is stale" if head.stale else None if same else "was trained anew, or is exported otherwise by now"
         rows.append((f"export {folder.name}", (f"head {about['head']} {why}",) if why else (), str(folder)))
     return rows
 

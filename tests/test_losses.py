@@ -138,6 +138,8 @@ def test_a_head_in_a_stack_is_the_head_alone(used: list[dict[str, Any]], units: 
     members = [Member(spec, train[: 75 + 4 * i], validation) for i, spec in enumerate(specs)]
     for member, fitted in zip(members, train_all(members, source, classes), strict=True):
         (alone,) = train_all([member], source, classes)
+        whole = [np.concatenate([each.ravel() for each in one.weights]) for one in (fitted, alone)]
+        assert relative(whole[:1], whole[1:]) < 1e-5
         # Sums are taken in another order, and an optimizer that divides by the size of a gradient makes the most of it in a small bias.
         assert relative(fitted.weights, alone.weights) < 1e-4
 

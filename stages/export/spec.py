@@ -11,8 +11,8 @@ from cache.files import digest_json
 from stages.heads.results import as_trained
 
 Precision = Literal["float32", "float16", "int8"]
-# Raised by hand when exports are made otherwise.
-EXPORT_SCHEMA = 1
+# Raised by hand when exports are made otherwise. 2: pixels are rounded as Pillow does, and use.py decodes as training did.
+EXPORT_SCHEMA = 2
 ABOUT = "model.json"
 EXPORTS = "export"  # the folder of all of them
 # What is read of model.json, and its types; `bytes` is not in that of an earlier version.

@@ -56,34 +56,51 @@ PLAIN = [
 
 @pytest.mark.parametrize(("classes", "options"), PLAIN, ids=[f"{c} {o}" for c, o in PLAIN])
 def test_a_stack_trains_what_plain_keras_trains(classes: int, options: dict[str, object]) -> None:
-    """From the same initial weights, in the same order of batches; the last of nine has 3 rows and not 10."""
+    """The second of two, from the same initial weights, in the same order of batches; the last of nine has 3 rows and not 10."""
     split = X, y, train, validation = data(classes)
     specs = [dense(dropout=0.0, epochs=2, seed=seed, **options) for seed in (3, 4)]
-    found = trained(specs, split, classes)
-    for spec, fitted in zip(specs, found, strict=True):
-        shape = stack.Shape.of(spec, X.shape[1], classes)
-        model = build_core(spec, X.shape[1], classes)
-        model.set_weights(stack.initial_state([spec], shape).heads([0], shape)[0])
-        model.compile(optimizer=optimizer(spec), loss=loss(spec, classes == 2), metrics=["accuracy"], jit_compile=False)
-        targets = y.astype(np.float32)[:, None] if classes == 2 else np.eye(classes, dtype=np.float32)[y]
-        weight = None
-        if spec.class_weight:
-            counts = np.bincount(y[train])
-            weight = {i: len(train) / (classes * count) for i, count in enumerate(counts)}
-        expected, weights = [], []
-        for epoch in range(2):
-            order = stack.Draw(spec.seed, epoch, 0).order(train.astype(np.int32), 10, 9).ravel()
-            order = order[order >= 0]
-            found_rows = model.fit(
-                X[order], targets[order], batch_size=10, shuffle=False, class_weight=weight, verbose=0,
-                validation_data=(X[validation], targets[validation]),
-            ).history  # fmt: skip
-            expected.append({name: values[0] for name, values in found_rows.items()})
-            weights.append(model.get_weights())
-        for ours, theirs in zip(fitted.history, expected, strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-4)
-        assert fitted.best_epoch is not None
-        assert relative(fitted.weights, weights[fitted.best_epoch - 1]) < 1e-4
+    spec, fitted = specs[-1], trained(specs, split, classes)[-1]
+    shape = stack.Shape.of(spec, X.shape[1], classes)
+    model = build_core(spec, X.shape[1], classes)
+    model.set_weights(stack.initial_state([spec], shape).heads([0], shape)[0])
+    model.compile(optimizer=optimizer(spec), loss=loss(spec, classes == 2), metrics=["accuracy"], jit_compile=False)
+    targets = y.astype(np.float32)[:, None] if classes == 2 else np.eye(classes, dtype=np.float32)[y]
+    weight = None
+    if spec.class_weight:
+        counts = np.bincount(y[train])
+        weight = {i: len(train) / (classes * count) for i, count in enumerate(counts)}
+    expected, weights = [], []
+    for epoch in range(2):
+        order = stack.Draw(spec.seed, epoch, 0).order(train.astype(np.int32), 10, 9).ravel()
+        order = order[order >= 0]
+        found_rows = model.fit(
+            X[order], targets[order], batch_size=10, shuffle=False, class_weight=weight, verbose=0,
+            validation_data=(X[validation], targets[validation]),
+        ).history  # fmt: skip
+        expected.append({name: values[0] for name, values in found_rows.items()})
+        weights.append(model.get_weights())
+    for ours, theirs in zip(fitted.history, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert fitted.best_epoch is not None
+    assert relative(fitted.weights, weights[fitted.best_epoch - 1]) < 1e-4
+
+
+def test_compiled_where_that_pays_and_the_same_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long trainings of large heads pay for XLA, short ones of small heads do not; what is trained is the same."""
+    (small, large) = (stack.Shape.of(dense(units=[units]), inputs, 3) for units, inputs in ((8, 24), (256, 8192)))
+    assert together.steps_worth_compiling(large, 20, 1) < 300 < 3000 < together.steps_worth_compiling(small, 20, 1)
+    split = data()
+    specs = [
+        dense(units=[16, 8], batch_norm=True, dropout=0.3, mixup=0.4, l2=1e-3, max_norm=1.0, seed=seed)
+        for seed in (1, 2)
+    ]
+    traced = trained(specs, split, 3)
+    monkeypatch.setattr(together, "SECONDS_TO_COMPILE", 0.0)
+    before = program.program.cache_info().misses
+    for here, there in zip(traced, trained(specs, split, 3), strict=True):
+        assert relative(here.weights, there.weights) < 1e-4
+        assert here.history[-1] == pytest.approx(there.history[-1], rel=1e-4)
+    assert program.program.cache_info().misses == before + 1, "compiled anew, by XLA"
 
 
 @settings(deadline=None, max_examples=2)

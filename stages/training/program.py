@@ -1,4 +1,4 @@
-"""What trains and scores stacked heads: one epoch is one loop inside one function that XLA compiles.
+"""What trains and scores stacked heads: one epoch is one loop inside one function, which XLA compiles where that pays.
 
 One matrix product serves all heads of a stack, and nothing is launched, copied or traced between two batches. Losses and
 optimizers are those of Keras 3, written for stacked weights; tests hold them to ``keras.Model.fit``. Linear heads on frozen
@@ -22,7 +22,7 @@ BN_MOMENTUM, BN_EPSILON = 0.99, 1e-3
 
 
 class Program(NamedTuple):
-    """The functions for heads of one shape, of which the first two are compiled.
+    """The functions for heads of one shape, of which the first two are compiled or traced.
 
     ``train(state, rates, X, y, draws) → (State, Sums)`` is one pass over the orders of the draws, which hold positions in ``X`` (n, d)
     and ``y`` (n,) int32. The loss in the sums is cross-entropy, whatever heads are trained by.
@@ -37,8 +37,8 @@ class Program(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def program(shape: Shape, uses: Uses) -> Program:
-    """The program for heads of a shape, and what they make use of."""
+def program(shape: Shape, uses: Uses, xla: bool) -> Program:
+    """The program for heads of a shape, and what they make use of; what trains them is compiled by ``xla``, or traced alone."""
     keras = load_keras()
     ops = keras.ops
 
@@ -96,7 +96,7 @@ def program(shape: Shape, uses: Uses) -> Program:
         return Sums(*sums), logits
 
     # Scoring is a few operations a head and epoch: less than XLA would take to compile it.
-    return Program(compiled(train), compiled(evaluate, xla=False), _outcomes)
+    return Program(compiled(train, xla), compiled(evaluate, xla=False), _outcomes)
 
 
 class _Dropout(NamedTuple):

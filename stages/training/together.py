@@ -20,6 +20,10 @@ STACK_BYTES = 8_000_000
 # What the weights and slots of stopped heads would be read and written in the epochs that are left, when it takes as long as
 # compiling a function for a smaller stack: about half a second.
 BYTES_WORTH_COMPILING = 10_000_000_000
+# XLA takes a second and more to compile what trains a stack. In each step it saves the dispatch of a few hundred operations, and, as
+# it fuses them, most of the reading and writing: seconds a step, a byte of weights and slots, and a byte of the batch (bench.compiled).
+SECONDS_TO_COMPILE = 1.2
+SAVED_A_STEP, SAVED_A_WEIGHT_BYTE, SAVED_A_BATCH_BYTE = 1.5e-4, 6e-10, 1e-9
 # Rows that are scored at once, so that what hidden layers hold for all heads stays bounded.
 SCORED_ROWS = 1024
 
@@ -62,7 +66,10 @@ class Training:
         steps = {-(-len(member.train) // self._batch) for member in members}
         ragged = not all(self._everything) and (len(steps) > 1 or not source.whole)
         self._uses = stack.Uses.of([member.spec for member in members], ragged)
-        self._program = program(self.shape, self._uses)
+        # As if no head stopped early: by counts and never by the clock, so that the same members give the same numbers.
+        to_do = -(-len(self._rows) // self._batch) * max(member.spec.epochs for member in members)
+        xla = to_do > steps_worth_compiling(self.shape, self._batch, len(members))
+        self._program = program(self.shape, self._uses, xla)
         # Stacks of about the same size, as each size is compiled for itself.
         active = self.active
         count = -(-len(active) // max(1, STACK_BYTES // self.shape.bytes))
@@ -238,6 +245,13 @@ def _union(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     if all(np.array_equal(each, rows[0]) for each in rows):
         return rows[0]
     return np.unique(np.concatenate(rows))
+
+
+def steps_worth_compiling(shape: stack.Shape, batch: int, heads: int) -> float:
+    """The steps in which XLA saves what it takes to compile, for so many heads of this shape and batches of so many rows."""
+    weights = min(shape.bytes * heads, max(STACK_BYTES, shape.bytes))
+    saved = SAVED_A_STEP + SAVED_A_WEIGHT_BYTE * weights + SAVED_A_BATCH_BYTE * 4 * batch * shape.inputs
+    return SECONDS_TO_COMPILE / saved
 
 
 def train_all(

@@ -73,7 +73,7 @@ def _onnx(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
     import onnx
 
     images = load_keras().InputSpec(dtype="uint8", shape=model.input_shape, name=model.inputs[0].name)
-    with _functions_in_place():
+    with _functions_in_place(), _numbers_in_place(model):
         model.export(path, format="onnx", verbose=False, input_signature=[images])
     proto = onnx.load(path)
     _name_axes(proto)
@@ -95,6 +95,21 @@ def _functions_in_place() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+@contextmanager
+def _numbers_in_place(model: Any) -> Iterator[None]:
+    """What `Normalization` holds stands in the model: its mean and variance are tensors, of which tf2onnx would make inputs."""
+    keras = load_keras()
+    layers = [each for each in model._flatten_layers() if isinstance(each, keras.layers.Normalization)]
+    before = [(each.mean, each.variance) for each in layers]
+    try:
+        for each, tensors in zip(layers, before, strict=True):
+            each.mean, each.variance = map(keras.ops.convert_to_numpy, tensors)
+        yield
+    finally:
+        for each, tensors in zip(layers, before, strict=True):
+            each.mean, each.variance = tensors
 
 
 def _name_axes(proto: Any) -> None:

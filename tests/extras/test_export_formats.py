@@ -75,3 +75,18 @@ def test_lower_precision_leaves_resizing_as_it_is(resizing: Any, tmp_path: Path,
     write_model(resizing, tmp_path, to, precision, lambda: [pixels])
     away = np.abs(loaded(tmp_path, to)(pixels) - np.asarray(resizing(pixels)))
     assert away.max() <= 1 and away.mean() < 0.05
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_layers_that_hold_tensors_are_written_with_them(tmp_path: Path, to: str) -> None:
+    """EfficientNet normalises by a mean and a variance that are no weights."""
+    keras = load_keras()
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    pixels = resized(images, (32, 32), Resize())
+    inner = keras.Input((32, 32, 3))
+    scaled = keras.layers.Normalization(mean=[100.0, 120.0, 140.0], variance=[400.0, 500.0, 600.0])(inner)
+    base = keras.Model(inner, keras.layers.Conv2D(4, 3)(scaled))
+    model = keras.Model(images, base(pixels))
+    write_model(model, tmp_path, to, "float32", list)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(loaded(tmp_path, to)(image), model(image), atol=1e-4)

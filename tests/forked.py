@@ -109,7 +109,7 @@ if __name__ == "__main__":
         "keras",
         "skops.io",
         "pipeline.cli",
-        "pipeline.sweep",
+        "pipeline.commands.sweep",
         "stages.extract.features",
         "stages.heads.train",
     ):

@@ -37,7 +37,9 @@ def test_files_that_are_named_are_there() -> None:
         assert (ROOT / name).exists(), name
     for name in re.findall(r"`(?:(?:.venv/bin/)?python -m )?bench\.(\w+)`", text):
         assert (ROOT / "bench" / f"{name}.py").exists(), name
-    rooms = {f"stages/{path.parent.name}/" for path in (ROOT / "stages").glob("*/__init__.py")}
+    rooms = {
+        f"{top}/{path.parent.name}/" for top in ("pipeline", "stages") for path in (ROOT / top).glob("*/__init__.py")
+    }
     assert rooms <= set(first_cells("docs/developing.md", "The rooms"))
 
 

@@ -74,7 +74,7 @@ def load_head(source: "Config | Path | str", name: str | None = None) -> "Head":
 
     if not hasattr(source, "heads") and Path(source).is_dir():
         return load(Path(source))
-    from pipeline.commands.heads import trained_head
+    from pipeline.common.trained import trained_head
     from pipeline.targets.graph import load_graph
 
     return load(trained_head(load_graph(_config(source)), name).folder)
@@ -87,7 +87,7 @@ def load_image_model(source: "Config | Path | str", name: str | None = None) -> 
     ``source`` is a configuration (its path, or as loaded), ``name`` that of one of its heads (left out: the best on validation), which is
     of kind dense, keras or finetune and on one layer, or of kind end_to_end or cnn. Raises HeadError where it is not, or is not trained.
     """
-    from pipeline.commands.heads import trained_head
+    from pipeline.common.trained import trained_head
     from pipeline.targets.graph import load_graph
     from stages.export.model import Built, image_model
 

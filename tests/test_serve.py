@@ -16,7 +16,7 @@ from test_images import bomb
 
 from cache.errors import HeadError
 from pipeline.commands.predict import predicted
-from pipeline.commands.served import ServedProject
+from pipeline.common.served import ServedProject
 from pipeline.config.load import load_config
 from pipeline.targets.graph import load_graph
 from stages.data.images import BadImageError

@@ -51,8 +51,7 @@ def explain(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Draw what in an image speaks for a class, or what a layer of the base sees."""
-    from pipeline.commands.explain import check_together, explained_lines
-    from pipeline.commands.explain_layer import layer_lines
+    from pipeline.commands.explain import check_together, explained_lines, layer_lines
 
     of_head = {"--head": head, "--class": label, "--occlusion": occlusion}
     check_together({"--features": features, "--filters": filters}, of_head, base)

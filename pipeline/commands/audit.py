@@ -6,8 +6,8 @@ from time import perf_counter
 from cache.errors import ConfigError
 from cache.files import lock
 from pipeline.config.load import Config
+from pipeline.targets.audit import AuditTarget
 from pipeline.targets.graph import Graph, load_graph
-from pipeline.targets.heads import AuditTarget
 from stages.audit.proposals import write_corrections, write_groups
 from stages.audit.summary import summary
 from stages.fields import nearest

@@ -1,135 +1,26 @@
-"""``headstart explain``: what a head looked at in image files, as a picture."""
+"""``headstart explain``: what a head looked at in image files, or what a layer of a base sees, as a picture."""
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cache.errors import ConfigError, DataError, HeadError
+from cache.errors import ConfigError, DataError
 from cache.files import atomic_path, digest_text
-from pipeline.commands.heads import trained_head
-from pipeline.commands.predict import source_of, spec_of
+from pipeline.common.sources import looker_of
+from pipeline.common.trained import trained_head
 from pipeline.common.words import score_words
 from pipeline.config.load import Config
 from pipeline.config.tables import no_such
-from pipeline.targets.graph import Graph, load_graph
-from pipeline.targets.heads import HeadTarget
+from pipeline.targets.graph import extracted_layer, load_graph
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stages.bases.frozen import FrozenBase
-    from stages.bases.spec import BaseSpec
     from stages.explain.drawing import Cell
-    from stages.heads.images_of import BaseOrImages
-    from stages.predict.pixels import Images
+    from stages.predict.looker import Looked
 
 # On one contact sheet.
 MOST = 100
-
-
-class Looked(NamedTuple):
-    """What a head says of an image, and where it looked: the class, its calibrated probability, the ``map`` (height, width) from 0 to 1
-    over the ``image`` (height, width, 3) as it is drawn, and by which method.
-    """
-
-    label: str
-    probability: float
-    image: "NDArray[np.uint8]"
-    map: "NDArray[np.float32] | None"
-    method: str
-
-
-class Looker:
-    """A trained head, asked where it looks."""
-
-    def __init__(self, graph: Graph, chosen: HeadTarget, progress: Progress) -> None:
-        from stages.heads.train import load_head
-        from stages.predict.predict import Taken, taken_by
-
-        result = chosen.result or {}
-        self.head = load_head(chosen.folder)
-        self.classes = [str(name) for name in self.head.classes_]
-        self.temperature = float(result.get("temperature", 1.0))
-        self._takes = taken_by(self.head, chosen.entry.base, result.get("layers", chosen.entry.layers))
-        self._each = {
-            (take.base, layer): Taken(take.base, (layer,), "none") for take in self._takes for layer in take.layers
-        }
-        self._sources = {
-            name: source_of(graph, name, self._takes, progress)
-            for name in dict.fromkeys(take.base for take in self._takes)
-        }
-        self._built: dict[BaseOrImages, FrozenBase | Images] = {}
-        self._specs = {name: spec_of(graph, name) for name in self._sources}
-
-    @property
-    def spec(self) -> "BaseSpec":
-        """How images come to the first base that the head takes features of."""
-        return next(iter(self._specs.values()))
-
-    def look(self, path: Path, label: str | None = None, occlusion: bool = False, edge: int = 0) -> list[Looked]:
-        """Where the head looked in an image file for a class, left out for the one that it predicts; with ``occlusion``, by that too, and
-        by that alone where the head does not say. Raises BadImageError for a file that cannot be read, and HeadError for a head that does
-        not say.
-        """
-        from stages.data.images import BadImageError
-        from stages.explain.drawing import EDGE, shown
-        from stages.explain.maps import explain
-        from stages.heads.calibration import cooled
-        from stages.predict.predict import digests_of, features_of
-        from stages.predict.rows import log_proba_of, seen_in
-
-        digests, unread = digests_of([path])
-        found = features_of(digests, list(self._each.values()), self._sources, self._built, unread)
-        if path in unread:
-            raise BadImageError(unread[path])
-        data = path.read_bytes()
-        rows = {key: found[each][digests[path]] for key, each in self._each.items()}
-        seen = seen_in(self._takes, rows, self._specs)
-        logs = log_proba_of(self.head, self._takes, {key: row[None] for key, row in rows.items()})
-        p = np.exp(cooled(logs, self.temperature))[0]
-        k = int(p.argmax()) if label is None else self.classes.index(label)
-        image = shown(data, self.spec, edge or EDGE)
-        size = (image.shape[0], image.shape[1])
-        looked = partial(Looked, self.classes[k], float(p[k]), image)
-        try:
-            maps = [looked(*explain(self.head, seen, k, size))]
-        except HeadError:
-            if not occlusion:
-                raise
-            maps = []
-        if occlusion:
-            maps.append(looked(self._occluded(data, k, size), "occlusion"))
-        return maps
-
-    def _occluded(self, data: bytes, k: int, size: tuple[int, int]) -> "NDArray[np.float32]":
-        from stages.data.images import decode
-        from stages.explain.occlusion import occluded
-
-        images = {
-            name: decode(data, spec.input_size, scaled=spec.decode == "scaled", how=spec.resizing)
-            for name, spec in self._specs.items()
-        }
-        return occluded(images, self._says_of_images, k, size)
-
-    def _says_of_images(self, images: "Mapping[BaseOrImages, NDArray[np.uint8]]") -> "NDArray[np.float64]":
-        from stages.predict.rows import log_proba_of
-
-        found: dict[tuple[BaseOrImages, str], list[NDArray[np.float32]]] = {key: [] for key in self._each}
-        for name, source in self._sources.items():
-            if name not in self._built:
-                self._built[name] = source.make_base()
-            base = self._built[name]
-            for start in range(0, len(images[name]), base.batch_size):
-                computed = base(images[name][start : start + base.batch_size])
-                for of, layer in found:
-                    if of == name:
-                        found[of, layer].append(np.asarray(computed[layer], np.float32))
-        return log_proba_of(self.head, self._takes, {key: np.concatenate(each) for key, each in found.items()})
 
 
 def explained_lines(
@@ -152,7 +43,7 @@ def explained_lines(
     chosen = trained_head(graph, head, progress)
     files = files_of(paths)
     progress.say(f"head: {chosen.entry.name} ({score_words(chosen.result or {}, config.report.metric)})")
-    looker = Looker(graph, chosen, progress)
+    looker = looker_of(graph, chosen, progress)
     if label is not None and label not in looker.classes:
         raise ConfigError(f"--class: {no_such('class', label, looker.classes)}")
     lines, skipped, cells = [], [], []
@@ -172,6 +63,53 @@ def explained_lines(
         write_picture(target, sheet(cells, f"{chosen.entry.name}: what speaks for the class", mark=mark))
         lines.append(f"{target}: {counted(len(cells), 'image')} drawn")
     return lines, not skipped
+
+
+def layer_lines(
+    config: Config,
+    progress: Progress,
+    paths: Sequence[Path],
+    features: str | None,
+    filters: str | None,
+    base: str | None = None,
+    out: Path | None = None,
+) -> tuple[list[str], bool]:
+    """Draw the feature maps of an image at a layer, or the patterns that a layer's filters answer to: what is to be printed, and whether
+    the image could be read. Any layer of the base will do, extracted or not.
+    """
+    from stages.bases.frozen import FrozenBase
+    from stages.data.images import BadImageError, decode
+    from stages.explain.drawing import Cell, sheet, shown
+    from stages.explain.layers import EDGE, filter_cells, map_cells, strongest
+
+    graph = load_graph(config, progress=progress)
+    target, _, _ = extracted_layer(graph, base, None, option="--")
+    layer = features or filters or ""
+    files = files_of(paths) if paths else []
+    if (features and len(files) != 1) or len(files) > 1:
+        raise DataError(f"expected one image, found {len(files)}; name one")
+    cells, channels = [], None
+    if files:
+        spec, data = target.spec, files[0].read_bytes()
+        try:
+            pixels = decode(data, spec.input_size, scaled=spec.decode == "scaled", how=spec.resizing)
+            image = shown(data, spec, EDGE)
+        except BadImageError as bad:
+            return [f"{files[0]}: skipped: {bad}"], False
+        maps = FrozenBase(spec, target.weights, [layer], "float32" if not spec.onnx else None)(pixels[None])[layer][0]
+        cells = map_cells(maps, layer)
+        channels = strongest(maps, len(cells))
+    of = f" for {files[0].name}" if files else ""
+    if filters:
+        cells = filter_cells(target.spec, target.weights, layer, channels, config.data.seed, progress)
+        title = f"{target.spec.name}, {layer}: what drives up {'the channels that are strongest' if files else 'the first channels'}{of}"
+    else:
+        cells = [Cell([image], [files[0].name, "the image"]), *cells]
+        title = f"{target.spec.name}, {layer}: the strongest channels{of}"
+    name = f"{'filters' if filters else 'features'}-{layer}"
+    picture, mark = place_of(config, out, name, files[0] if files else None, target.name)
+    write_picture(picture, sheet(cells, title, columns=8, mark=mark))
+    return [f"{picture}: {title}"], True
 
 
 def check_together(of_layer: Mapping[str, object], of_head: Mapping[str, object], base: str | None) -> None:
@@ -219,7 +157,7 @@ def write_picture(path: Path, png: bytes) -> None:
         temporary.write_bytes(png)
 
 
-def _line(path: Path, found: Sequence[Looked]) -> str:
+def _line(path: Path, found: Sequence["Looked"]) -> str:
     from stages.explain.occlusion import agreement
 
     first = found[0]
@@ -231,7 +169,7 @@ def _line(path: Path, found: Sequence[Looked]) -> str:
     return f"{path}: {first.label} {first.probability:.3f} ({', '.join(words)})"
 
 
-def _cell(path: Path, found: Sequence[Looked]) -> "Cell":
+def _cell(path: Path, found: Sequence["Looked"]) -> "Cell":
     from stages.explain.drawing import Cell, overlay
 
     image = found[0].image

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cache.errors import HeadError
 from cache.files import lock, remove_temporaries
 from cache.manifest import ImageRecord
-from pipeline.commands.heads import trained_head
+from pipeline.common.trained import trained_head
 from pipeline.common.words import bytes_in
 from pipeline.config.load import Config
 from pipeline.targets.graph import Graph, load_graph
@@ -88,7 +88,7 @@ def _exported(
     key: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    from pipeline.commands.predict import abstention_of
+    from pipeline.common.trained import abstention_of
     from stages.export.export import Wanted, export_head
     from stages.export.model import Built
     from stages.heads.abstention import threshold_for

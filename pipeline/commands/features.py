@@ -2,11 +2,10 @@
 
 import gc
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import DataError
-from pipeline.common.build import frozen_base
+from pipeline.common.build import frozen_base, stores_to_write
 from pipeline.common.checks import check_heads
 from pipeline.common.words import data_lines
 from pipeline.config.load import Config
@@ -48,7 +47,7 @@ def extract_missing(
 def _bring_up_to_date(
     graph: Graph, target: BaseTarget, base: "FrozenBase | None", progress: Progress, allow_drift: bool, on: str | None
 ) -> None:
-    from stages.extract.features import LayerStore, Stage
+    from stages.extract.features import Stage
 
     if not target.key():  # the weights have just been fetched or quantised
         target = base_target(graph.config, target.name, target.spec, graph.manifest)
@@ -56,11 +55,7 @@ def _bring_up_to_date(
     for each in (ViewTarget(None, target.layers), *target.views):
         if not any(layer.reasons for layer in each.layers):
             continue
-        layers = {
-            layer.layer: LayerStore(layer.store, layer.key, layer.identity)
-            for layer in each.layers
-            if layer.store is not None and layer.key is not None
-        }
+        layers = stores_to_write(each.layers)
         manifest = graph.manifest.train if each.view else graph.manifest
         stage = Stage(graph.config.data, manifest, layers, *told, each.view)
         base = _one_pass(graph, target, stage, base, on)
@@ -73,22 +68,16 @@ def _one_pass(
     from stages.extract.features import compare
 
     progress = stage.progress
-    with ExitStack() as held:
-        # Each process takes the locks in the same order, so that two of them never wait for one another.
-        for each in sorted(stage.layers.values(), key=lambda each: each.store.folder):
-            held.enter_context(each.store.writing(progress.say))
+    with stage.writing():
         graph.skipped.refresh()
         rewritten = 0
         for each in stage.layers.values():
-            each.store.create(each.identity)
             each.store.discard_damaged()
             rewritten += each.store.relabel(stage.manifest)
             each.store.discard_damaged()  # what relabelling found
         if rewritten:
             progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
-        # Another process may have worked on the stores since the graph was made, so look again under the lock.
-        stage.layers = {layer: each for layer, each in stage.layers.items() if stage.lacks(layer)}
-        if not stage.layers:
+        if not stage.keep_lacking():
             return base
         if base is None or not set(stage.layers) <= set(base.layers):
             base = frozen_base(graph, target, progress, list(stage.layers))

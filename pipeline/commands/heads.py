@@ -1,23 +1,21 @@
 """``headstart heads``: stage two, the heads that are stale."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cache.errors import HeadError
 from cache.files import lock
 from pipeline.common.checks import check_heads
+from pipeline.common.trained import known_head
 from pipeline.common.words import first, score_words
 from pipeline.config.load import Config
-from pipeline.config.tables import no_such
 from pipeline.targets.graph import Graph, load_graph
 from pipeline.targets.heads import HeadTarget
 from pipeline.targets.origin import base_key_of, origin_of
 from stages.data.leaks import notes_of
-from stages.heads.results import best_on_validation
-from stages.heads.spec import trained_with
 from stages.heads.tuned_spec import ON_IMAGES
-from stages.progress import SILENT, Progress, counted
+from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
     from stages.heads.dataset import Dataset
@@ -216,56 +214,3 @@ def warm_up(graph: Graph, datasets: "Datasets") -> None:
     for head in graph.heads.values():
         if not head.stale:
             warm_up_head(task_of(graph, head), _dataset(graph, head.entry.base, datasets))
-
-
-def known_head(graph: Graph, name: str) -> HeadTarget:
-    """The head of this name. Raises HeadError, with the nearest name, where there is none."""
-    if name in graph.sweeps and name not in graph.heads:
-        raise HeadError(
-            f"the winner of sweep {name!r} is not known: {'; '.join(graph.sweeps[name].reasons)}; run `make sweep`"
-        )
-    if name not in graph.heads:
-        raise HeadError(no_such("head", name, graph.heads))
-    return graph.heads[name]
-
-
-def trained_head(graph: Graph, name: str | None, progress: Progress = SILENT) -> HeadTarget:
-    """The head of this name, or the best on validation; where it is stale, that is said. Raises HeadError unless it was trained on the
-    base, and with the parameters, that the configuration has now.
-    """
-    usable = [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
-    if name is None and not usable:
-        raise HeadError("no head is trained for this configuration; run `make heads`")
-    chosen = known_head(graph, name or best_on_validation(usable, graph.config.report.metric)["head"])
-    if chosen.result is None:
-        raise HeadError(f"head {chosen.entry.name!r} is not trained yet; run `make heads`")
-    if not _as_configured(graph, chosen):
-        why = "; ".join(chosen.reasons)
-        raise HeadError(f"head {chosen.entry.name!r} was trained with another configuration: {why}; run `make heads`")
-    if chosen.stale:
-        progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
-    return chosen
-
-
-def _as_configured(graph: Graph, head: HeadTarget) -> bool:
-    """Whether a trained head is of the base and the parameters that the configuration has now."""
-    result, spec = head.result, head.entry.spec
-    key = base_key_of(graph.config, head.entry, graph.bases)
-    if result is None or result["base_key"] != key or trained_with(spec, result["spec"]) != spec.parameters():
-        return False
-    if result["kind"] == "ensemble":  # what it holds of its heads, and not what these are by now
-        return all(_held_as_configured(graph, each) for each in result["heads"])
-    return all(name in graph.heads and _as_configured(graph, graph.heads[name]) for name in head.entry.needs)
-
-
-def _held_as_configured(graph: Graph, told: Mapping[str, Any]) -> bool:
-    """As ``_as_configured``, for a head in an ensemble, of which this is told. The trials of a sweep are as its result says."""
-    base, layers, views = told["base"], told["layers"], bool(told["spec"].get("views"))
-    if told["head"] in graph.heads:
-        entry = graph.heads[told["head"]].entry
-        if trained_with(entry.spec, told["spec"]) != entry.spec.parameters():
-            return False
-        return bool(base_key_of(graph.config, entry, graph.bases) == told["base_key"])
-    if "tuned" in told:  # it takes the activations before the layers that were trained, and is on the last of these
-        layers = [told["tuned"]["to"]]
-    return base in graph.bases and graph.bases[base].key(layers, views) == told["base_key"]

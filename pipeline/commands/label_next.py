@@ -2,17 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cache.files import write_csv
 from cache.manifest import ImageRecord
-from pipeline.commands.predict import asked, source_of
-from pipeline.common.build import base_as_stored
+from pipeline.common.build import base_as_stored, stores_to_write
+from pipeline.common.sources import sources_of, takes_of
+from pipeline.common.trained import asked
 from pipeline.config.load import Config
 from pipeline.targets.features import BaseTarget
 from pipeline.targets.graph import Graph, load_graph
@@ -40,15 +38,16 @@ def label_next_lines(
 
     The features of the images are kept: whoever labels asks again after each training, and labelled images are to be extracted once.
     """
+    import numpy as np
+
     from stages.heads.train import load_head
-    from stages.predict.predict import digests_of, predict_images, taken_by
+    from stages.predict.predict import digests_of, predict_images
     from stages.search.index import as_searched
     from stages.search.labelling import SAMPLE, near_distance, to_label
 
     graph = load_graph(config, progress=progress)
     nothing = "expected images without a label, found none; name files or folders: headstart label-next PATH…"
     chosen, files = asked(graph, head, paths, progress, nothing)
-    result = chosen.result or {}
     digests, unread = digests_of(files)
     once = {digest: path for path, digest in reversed(digests.items())}
     known = once.keys() & graph.manifest.by_digest.keys()
@@ -65,15 +64,15 @@ def label_next_lines(
         if n:
             progress.say(f"label-next: {counted(n, 'image')} {one if n == 1 else many}, left out")
     model = load_head(chosen.folder)
-    takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
-    sources = {name: source_of(graph, name, takes, progress) for name in dict.fromkeys(each.base for each in takes)}
+    takes = takes_of(chosen, model)
+    sources = sources_of(graph, takes, progress)
     of_features = [name for name in sources if isinstance(name, str)] or [next(iter(graph.bases))]
     for name in of_features:
         _keep_features(graph, graph.bases[name], records, progress)
     refused = {once[record.sha256]: graph.skipped.reasons.get(record.sha256) for record in records}
     unread |= {path: reason for path, reason in refused.items() if reason}
     places = [path for path, reason in refused.items() if not reason]
-    predictions = predict_images(places, model, takes, sources, progress, result.get("temperature", 1.0))
+    predictions = predict_images(places, model, takes, sources, progress, (chosen.result or {}).get("temperature", 1.0))
     layer, store = next(reversed(graph.bases[of_features[0]].stores.items()))
     usable = [(digests[each.path], each) for each in predictions if not each.reason and digests[each.path] in store]
     lines = [f"{path}: skipped: {reason}" for path, reason in unread.items()]
@@ -101,35 +100,27 @@ def label_next_lines(
 
 def _doubt(each: "Prediction") -> tuple[str, str, str, str, str]:
     """The two most probable classes, each with its probability, and the margin between them."""
-    first, second = np.argsort(each.probabilities)[::-1][:2]
+    second, first = sorted(range(len(each.probabilities)), key=each.probabilities.__getitem__)[-2:]
     p, q = each.probabilities[first], each.probabilities[second]
     return each.classes[first], f"{p:.6f}", each.classes[second], f"{q:.6f}", f"{p - q:.6f}"
 
 
 def _keep_features(graph: Graph, target: BaseTarget, records: Sequence[ImageRecord], progress: Progress) -> None:
     """Extract what the stores of a base lack of images without a label, as stage one does: in whole shards, which a kill leaves."""
-    from stages.extract.features import LayerStore, Stage, compare, extract
+    from stages.extract.features import Stage, compare, extract
 
     if not target.stores:
         target.require()  # its weights are not here yet
-    layers = {
-        each.layer: LayerStore(each.store, each.key, each.identity)
-        for each in target.layers
-        if each.store is not None and each.key
-    }
+    layers = stores_to_write(target.layers)
     manifest = replace(graph.manifest, records=tuple(records), classes=(*graph.manifest.classes, UNLABELLED), groups=())
     stage = Stage(graph.config.data, manifest, layers, graph.skipped, graph.config.cache, progress)
     if not stage.wanted():
         return
-    with ExitStack() as held:
-        for each in sorted(layers.values(), key=lambda each: each.store.folder):
-            held.enter_context(each.store.writing(progress.say))
-            each.store.create(each.identity)
-        stage.layers = {layer: each for layer, each in layers.items() if stage.lacks(layer)}
-        if not (wanted := stage.wanted()):
+    with stage.writing():
+        if not stage.keep_lacking():
             return
         base = base_as_stored(target, progress, list(stage.layers))
-        done = extract(stage, base, wanted, compare(replace(stage, manifest=graph.manifest), base))
+        done = extract(stage, base, stage.wanted(), compare(replace(stage, manifest=graph.manifest), base))
     progress.say(f"label-next: the features of {counted(done.extracted, 'image')} are extracted and kept")
 
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
+from pipeline.common.trained import scored_now
 from pipeline.targets.graph import Graph
-from pipeline.targets.heads import HeadTarget
 from stages.heads.results import ranking
-from stages.heads.scored import SCORING
 
 
 def up_to_date_line(graph: Graph) -> str:
@@ -56,18 +55,6 @@ def changed_lines(before: tuple[str, list[dict[str, Any]]], now: tuple[str, list
         lines.append(words)
     gone = [name for name in old if name not in {result["head"] for result in results}]
     return [*lines, *(f"{name}: no longer in the leaderboard" for name in gone)]
-
-
-def scored_now(graph: Graph, head: HeadTarget) -> dict[str, Any]:
-    """The result of a trained head with the scores that this version gives, as the report shows them. Raises HeadError."""
-    result = head.result or {}
-    if result.get("scoring", 1) == SCORING:
-        return result
-    # These compute, and import NumPy and scikit-learn for it.
-    from stages.report.data import HeadSummary
-    from stages.report.rescored import as_scored_now
-
-    return as_scored_now(HeadSummary(head.entry.name, head.folder, result), graph.manifest.group_of).result
 
 
 def _interval(metrics: dict[str, Any] | None, metric: str) -> str:

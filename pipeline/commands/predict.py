@@ -1,15 +1,11 @@
 """``headstart predict``: labels for image files, by a trained head."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cache.errors import DataError, HeadError
-from pipeline.commands.heads import trained_head
-from pipeline.commands.leaderboard import scored_now
-from pipeline.common.build import base_as_stored
-from pipeline.common.words import score_words
+from pipeline.common.sources import sources_of, takes_of
+from pipeline.common.trained import abstention_of, asked
 from pipeline.config.load import Config
 from pipeline.targets.graph import Graph, load_graph
 from pipeline.targets.heads import HeadTarget
@@ -17,10 +13,8 @@ from stages.data.views import View
 from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
-    from stages.bases.spec import BaseSpec
     from stages.heads.head import Head
-    from stages.heads.images_of import BaseOrImages
-    from stages.predict.predict import Prediction, Source, Taken
+    from stages.predict.predict import Prediction
 
 
 def predict_lines(
@@ -64,37 +58,6 @@ def predict_lines(
     return [*_lines(left_out), *write_submission(csv, predictions, form)], complete
 
 
-def asked(
-    graph: Graph, head: str | None, paths: Sequence[Path], progress: Progress, nothing: str
-) -> tuple[HeadTarget, list[Path]]:
-    """The head named or the best on validation, and the image files it is to look at: those of ``paths``, or the images of the data
-    folder without a label. Raises DataError, which says ``nothing``, where there are none.
-    """
-    from stages.predict.predict import find_images
-
-    chosen, config = trained_head(graph, head, progress), graph.config
-    files = find_images(paths) if paths else [config.data.root / path for path in graph.manifest.unlabelled]
-    if not files:
-        raise DataError(nothing)
-    progress.say(f"head: {chosen.entry.name} ({score_words(chosen.result or {}, config.report.metric)})")
-    return chosen, files
-
-
-def abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
-    """The confidences of a head on validation. Raises HeadError for a head of an earlier version, which has none."""
-    result = chosen.result or {}
-    if "abstention" not in result:
-        raise HeadError(
-            f"head {chosen.entry.name!r}: expected its confidences on validation, found none, as an earlier version trained it; "
-            f"remove {chosen.folder} and run `make heads`"
-        )
-    if graph.manifest.groups and "validation_groups" not in result["abstention"]:
-        # An earlier version took images of one group for as many.
-        result = scored_now(graph, chosen)
-    found: dict[str, Any] = result["abstention"]
-    return found
-
-
 def predicted(
     graph: Graph,
     chosen: HeadTarget,
@@ -105,14 +68,11 @@ def predicted(
     views: int = 0,
 ) -> "list[Prediction]":
     """What a head says of image files, as ``predict_images`` does; ``model`` is the head, loaded."""
-    from stages.predict.predict import predict_images, taken_by
+    from stages.predict.predict import predict_images
 
-    result = chosen.result or {}
-    takes = taken_by(model, chosen.entry.base, result.get("layers", chosen.entry.layers))
-    sources = {
-        name: source_of(graph, name, takes, progress, len(files)) for name in dict.fromkeys(each.base for each in takes)
-    }
-    temperature = result.get("temperature", 1.0)
+    takes = takes_of(chosen, model)
+    sources = sources_of(graph, takes, progress, len(files))
+    temperature = (chosen.result or {}).get("temperature", 1.0)
     recipe, seed = graph.config.views.whole, graph.config.views.seed
     every = [None, *(View(recipe, seed, number) for number in range(1, views + 1))]
     if views:
@@ -120,29 +80,6 @@ def predicted(
             f"predict: means over each image and {counted(views, 'view')} of it, so the base computes {views + 1} times as much"
         )
     return predict_images(files, model, takes, sources, progress, temperature, threshold, every)
-
-
-def source_of(
-    graph: Graph, name: "BaseOrImages", takes: Sequence["Taken"], progress: Progress, files: int | None = None
-) -> "Source":
-    """What a head takes of a base of this name, or of images; ``files`` are as many as are to come, where that is known."""
-    from stages.predict.pixels import Images
-    from stages.predict.predict import Source
-
-    if not isinstance(name, str):
-        images = Images(spec_of(graph, name))
-        return Source({}, lambda: images)
-    layers = dict.fromkeys(layer for each in takes if each.base == name for layer in each.layers)
-    target = graph.bases[name]
-    make_base = partial(base_as_stored, target, progress, list(layers), files)
-    return Source({layer: target.stores[layer] for layer in layers}, make_base)
-
-
-def spec_of(graph: Graph, name: "BaseOrImages") -> "BaseSpec":
-    """How images come to the base of this name, or to a head that takes images as they are."""
-    if isinstance(name, str):
-        return graph.bases[name].spec
-    return name.spec({base: each.spec for base, each in graph.bases.items()})
 
 
 def _lines(predictions: Sequence["Prediction"]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cache.errors import HeadError
+from pipeline.common.sources import looker_of
 from pipeline.config.load import Config
 from pipeline.targets.features import BaseTarget
 from pipeline.targets.graph import Graph, load_graph
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.commands.explain import Looker
+    from stages.predict.looker import Looker
 
 
 def write_stale(config: Config, progress: Progress) -> Graph:
@@ -67,13 +68,12 @@ def _maps(graph: Graph, progress: Progress) -> "Callable[[str, str, str], NDArra
     lookers: dict[str, Looker | None] = {}
 
     def draw(name: str, path: str, label: str) -> "NDArray[np.uint8] | None":
-        from pipeline.commands.explain import Looker
         from stages.data.images import BadImageError
         from stages.explain.drawing import overlay
         from stages.report.pictures import EDGE
 
         if name not in lookers:
-            lookers[name] = Looker(graph, graph.heads[name], progress)
+            lookers[name] = looker_of(graph, graph.heads[name], progress)
         if (looker := lookers[name]) is None:
             return None
         try:

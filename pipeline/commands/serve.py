@@ -12,8 +12,8 @@ from traceback import print_exception
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import HeadstartError
-from pipeline.commands.served import ServedProject
 from pipeline.common.errors import unforeseen
+from pipeline.common.served import ServedProject
 from pipeline.config.load import load_config
 from stages.progress import Progress
 

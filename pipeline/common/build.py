@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.errors import DataError
-from pipeline.targets.features import BaseTarget, base_target
+from pipeline.targets.features import BaseTarget, LayerTarget, base_target
 from pipeline.targets.graph import Graph
 from stages.progress import Progress
 
 if TYPE_CHECKING:
     from stages.bases.frozen import FrozenBase
+    from stages.extract.features import LayerStore
 
 
 def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Sequence[str] = ()) -> "FrozenBase":
@@ -38,6 +39,17 @@ def frozen_base(graph: Graph, target: BaseTarget, progress: Progress, layers: Se
     base = suitable_base(target.spec, target.weights, cuts, stores, records, root, progress)
     _say_base(base, progress)
     return base
+
+
+def stores_to_write(layers: Sequence[LayerTarget]) -> "dict[str, LayerStore]":
+    """The stores of layers whose keys are known, as stage one writes to them."""
+    from stages.extract.features import LayerStore
+
+    return {
+        each.layer: LayerStore(each.store, each.key, each.identity)
+        for each in layers
+        if each.store is not None and each.key is not None
+    }
 
 
 def _quantise(graph: Graph, target: BaseTarget, progress: Progress) -> None:

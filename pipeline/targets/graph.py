@@ -15,14 +15,13 @@ from cache.skipped import SkippedImages
 from pipeline.config.load import Config
 from pipeline.config.order import in_order
 from pipeline.config.tables import no_such
+from pipeline.targets.audit import AuditTarget, audit_target
 from pipeline.targets.features import BaseTarget, base_target
 from pipeline.targets.heads import (
-    AuditTarget,
     HeadTarget,
     Need,
     Scene,
     SweepTarget,
-    audit_target,
     best_target,
     head_target,
     sweep_target,

@@ -1,11 +1,10 @@
-"""What can be stale: the features of a base, a head, a sweep, an audit; each with its key, what is on disk, and why it is stale.
+"""Heads and sweeps, each with its key, what is on disk, and why it is stale.
 
 Everything here looks at small files only: the stores' indices, the results of the others. Nothing heavy is imported.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from cache.manifest import Manifest
 from pipeline.config.heads import HeadEntry
 from pipeline.config.load import Config
 from pipeline.config.sweeps import SweepEntry
-from pipeline.targets.features import BaseTarget, LayerTarget
+from pipeline.targets.features import BaseTarget
 from pipeline.targets.origin import base_key_of
-from pipeline.targets.reasons import audit_reasons, head_reasons, sweep_reasons
-from stages.audit.results import audit_parts, read_audit
+from pipeline.targets.reasons import head_reasons, sweep_reasons
 from stages.heads.results import HEADS, as_trained, read_result, read_sweep
 from stages.heads.spec import HEAD_SCHEMA, EnsembleSpec, head_key
 from stages.sweeps.protocol import of_sweep
@@ -83,47 +81,6 @@ class Scene:
     bases: Mapping[str, BaseTarget]
     manifest: Manifest
     known: Mapping[str, Need]
-
-
-@dataclass(frozen=True)
-class AuditTarget:
-    """The audit of the images on the last layer of a base: its folder, what its key is made of, and its result if it is whole."""
-
-    base: BaseTarget
-    manifest: Manifest
-    folder: Path
-    images_here: bool
-    result: dict[str, Any] | None
-
-    @property
-    def layer(self) -> LayerTarget:
-        return self.base.layers[-1]
-
-    @cached_property
-    def parts(self) -> dict[str, Any]:
-        return audit_parts(self.layer.key or "", self.manifest)
-
-    @property
-    def key(self) -> str:
-        return digest_json(self.parts)
-
-    @property
-    def done(self) -> dict[str, Any] | None:
-        """Its result, where that is of the images and the base as they are."""
-        return self.result if self.result and self.result["parts"] == self.parts else None
-
-    @cached_property
-    def reasons(self) -> tuple[str, ...]:
-        """Why it is stale; empty where it is not."""
-        if self.result is None:
-            return ("never run",)
-        if self.layer.key is None:
-            return self.layer.reasons
-        return audit_reasons(self.result, self.parts, self.images_here)
-
-    @property
-    def stale(self) -> bool:
-        return bool(self.reasons)
 
 
 def head_target(
@@ -240,9 +197,3 @@ def _as_head(config: Config, sweep: SweepTarget, trial: Mapping[str, Any]) -> He
     if sweep.entry.spec.refit:
         entry = replace(entry, spec=entry.spec.model_copy(update={"refit": True}))
     return entry
-
-
-def audit_target(config: Config, base: BaseTarget, manifest: Manifest, images_here: bool) -> AuditTarget:
-    """The audit on a base, and its result."""
-    folder = config.cache.dir / "audit" / base.name
-    return AuditTarget(base, manifest, folder, images_here, read_audit(folder))

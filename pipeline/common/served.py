@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cache.errors import HeadError, HeadstartError
 from cache.memo import Stat, stat_of
-from pipeline.commands.heads import trained_head
-from pipeline.commands.predict import abstention_of, source_of, spec_of
+from pipeline.common.sources import source_of, spec_of, takes_of
+from pipeline.common.trained import abstention_of, trained_head
 from pipeline.config.load import load_config
 from pipeline.targets.graph import Graph, extracted_layer, load_graph
 from pipeline.targets.heads import HeadTarget
@@ -135,11 +135,10 @@ class ServedProject:
 
     def _served(self, graph: Graph, chosen: HeadTarget, head: Any) -> "Served":
         from stages.heads.abstention import threshold_for
-        from stages.predict.predict import taken_by
         from stages.serve.served import Served
 
         result, entry = chosen.result or {}, chosen.entry
-        takes = taken_by(head, entry.base, result.get("layers", entry.layers))
+        takes = takes_of(chosen, head)
         base, layer = _compared(graph, chosen, takes)
         layers: dict[BaseOrImages, list[str]] = {}
         for name, some in [*((take.base, take.layers) for take in takes), (base, [layer])]:

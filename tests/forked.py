@@ -110,6 +110,8 @@ if __name__ == "__main__":
         "skops.io",
         "pipeline.cli",
         "pipeline.commands.sweep",
+        "stages.sweeps.halving",
+        "stages.sweeps.search",
         "stages.extract.features",
         "stages.heads.train",
     ):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheError, ConfigError, HeadError, HeadstartError
 from cache.files import digest_json, lock
@@ -16,18 +16,15 @@ from pipeline.targets.graph import Graph, load_graph
 from pipeline.targets.heads import HeadTarget, SweepTarget
 from stages.heads.results import as_trained
 from stages.heads.spec import head_key
-from stages.heads.task import HeadTask
-from stages.heads.train import check_spec
 from stages.progress import Progress, counted
-from stages.sweeps.halving import halve
-from stages.sweeps.ledger import Chosen, Ledger
-from stages.sweeps.optimism import Corrected
 from stages.sweeps.protocol import of_trial
-from stages.sweeps.results import write_sweep
-from stages.sweeps.search import search
-from stages.sweeps.sweep import Sweep
-from stages.sweeps.trials import Trial, leader_lines, trials_of, winner
 from stages.training.spec import ONLY_WITH
+
+if TYPE_CHECKING:
+    from stages.heads.task import HeadTask
+    from stages.sweeps.ledger import Chosen
+    from stages.sweeps.optimism import Corrected
+    from stages.sweeps.trials import Trial
 
 PRINTED = 5  # leaders
 HARDLY = 0.0005  # too good: less than is printed
@@ -72,6 +69,12 @@ def run_stale(config: Config, progress: Progress, names: Sequence[str] = ()) -> 
 
 def _run(config: Config, name: str, progress: Progress) -> None:
     from stages.heads.dataset import Dataset
+    from stages.sweeps.halving import halve
+    from stages.sweeps.ledger import Ledger
+    from stages.sweeps.results import write_sweep
+    from stages.sweeps.search import search
+    from stages.sweeps.sweep import Sweep
+    from stages.sweeps.trials import leader_lines, trials_of, winner
 
     with lock(config.cache.dir / "sweeps" / name, progress.say):
         # Another process may have run it while this one waited.
@@ -123,7 +126,7 @@ def _run(config: Config, name: str, progress: Progress) -> None:
         )
 
 
-def _said(chosen: Chosen | None, repeats: int) -> str:
+def _said(chosen: "Chosen | None", repeats: int) -> str:
     """The score by which trials are ranked, with what it varies by: ``0.934 (0.902 to 0.951, ±0.008 between seeds)``."""
     if chosen is None or chosen.value is None:
         return "not known"
@@ -132,7 +135,7 @@ def _said(chosen: Chosen | None, repeats: int) -> str:
     return f"{chosen.value:.3f}" + (f" ({', '.join(around)})" if around else "")
 
 
-def _corrected_lines(trials: int, corrected: Corrected | None) -> list[str]:
+def _corrected_lines(trials: int, corrected: "Corrected | None") -> list[str]:
     """By how much the score of a winner is too good, as it was chosen among so many ``trials``; nothing where it was not chosen."""
     if trials < 2:
         return []
@@ -144,12 +147,15 @@ def _corrected_lines(trials: int, corrected: Corrected | None) -> list[str]:
     return [f"{among} {by} too good; corrected {corrected.value:.3f}{interval}"]
 
 
-def _task(graph: Graph, target: SweepTarget, trial: Trial) -> HeadTask:
+def _task(graph: Graph, target: SweepTarget, trial: "Trial") -> "HeadTask":
     entry = graph.config.variant(target.entry, {name: each for name, each in trial.params.items() if each is not None})
     return task_of(graph, HeadTarget(entry, target.folder, trial.key, None, ()))
 
 
-def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> Trial:
+def _trial(graph: Graph, target: SweepTarget, params: dict[str, Any]) -> "Trial":
+    from stages.heads.train import check_spec
+    from stages.sweeps.trials import Trial
+
     entry = graph.config.variant(target.entry, params)
     check_spec(target.entry.name, entry.spec, "sweeps")
     base_key = graph.bases[entry.base].key(entry.layers, entry.spec.views) or ""

@@ -21,10 +21,16 @@ OnOption = Annotated[
     str | None, typer.Option(help="Work on the Dask cluster of this scheduler.", metavar="tcp://HOST:PORT")
 ]
 
+PAGES = (
+    *("configuration", "data", "bases", "views", "heads", "finetuning", "ensembles", "sweeps", "numbers", "audit"),
+    *("predict", "explain", "search", "export", "serve", "watch", "notebooks"),
+    *("cache", "machines", "speed", "problems", "developing"),
+)
+
 app = typer.Typer(
     name="headstart",
     help="Transfer learning for images: the frozen base runs once, everything after it takes seconds.",
-    epilog="Documentation: README.md, and docs/ with one page for each question.",
+    epilog=f"Documentation: README.md, and in docs/ a page for each question: {', '.join(f'{page}.md' for page in PAGES)}.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -11,7 +11,7 @@ import typer
 from pipeline.cli.application import CONFIG, ConfigOption, OnOption, command, opened, printed, rehashed
 
 
-@command()
+@command("cache")
 def features(
     config: ConfigOption = CONFIG,
     rehash: Annotated[
@@ -35,7 +35,7 @@ def features(
         extract_missing(*opened(config), rehash or rehashed(), allow_drift, on)
 
 
-@command()
+@command("bases")
 def bases(
     names: Annotated[
         list[str] | None,
@@ -48,14 +48,14 @@ def bases(
         bool, typer.Option("--time", help="Measure images a second, of those named or of the configuration.")
     ] = False,
 ) -> None:
-    """List which bases can be had: size, cost, licence, and whether their weights are here."""
+    """List the bases that can be had, and what they cost. With their licence, and whether their weights are here."""
     from pipeline.cli.console import Terminal
     from pipeline.commands.bases import base_lines
 
     printed(base_lines(names or [], config, timed, Terminal()))
 
 
-@command()
+@command("bases")
 def layers(
     name: Annotated[
         str,
@@ -68,13 +68,13 @@ def layers(
         ),
     ] = None,
 ) -> None:
-    """List where a base can be cut: layers, the shape of their output, and bytes for one image."""
+    """List the layers at which a base can be cut. With the shape of their output, and bytes for one image."""
     from pipeline.commands.layers import layer_lines
 
     printed(layer_lines(name, input_size))
 
 
-@command()
+@command("heads")
 def heads(
     names: Annotated[
         list[str] | None, typer.Argument(help="Heads to train where they are stale; left out, all heads.")
@@ -82,13 +82,13 @@ def heads(
     config: ConfigOption = CONFIG,
     on: OnOption = None,
 ) -> None:
-    """Stage two: train the heads that are stale, on features that were extracted before."""
+    """Stage two: train the heads that are stale. The features must have been extracted before."""
     from pipeline.commands.heads import train_stale
 
     train_stale(*opened(config), names or (), on)
 
 
-@command()
+@command("sweeps")
 def sweep(
     names: Annotated[
         list[str] | None, typer.Argument(help="Sweeps to run where they are stale; left out, all sweeps.")
@@ -101,7 +101,7 @@ def sweep(
     run_stale(*opened(config), names or ())
 
 
-@command()
+@command("audit")
 def audit(
     base: Annotated[
         str | None, typer.Option("--base", help="The base whose features are looked at; left out, the first.")
@@ -118,22 +118,22 @@ def audit(
     ] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
-    """Look for near-copies, suspicious labels and outliers, on features that were extracted before."""
+    """Look for near-copies, suspicious labels and outliers. The features must have been extracted before."""
     from pipeline.commands.audit import audit_lines, run_stale
 
     printed(audit_lines(run_stale(*opened(config), base), write, write_corrections))
 
 
-@command()
+@command("numbers")
 def report(config: ConfigOption = CONFIG) -> None:
-    """Write the report of heads that were trained before, and print the leaderboard."""
+    """Write the report, and print the leaderboard. The heads must have been trained before."""
     from pipeline.commands.leaderboard import leaderboard_lines
     from pipeline.commands.report import write_stale
 
     printed(leaderboard_lines(write_stale(*opened(config))))
 
 
-@command()
+@command("watch")
 def watch(
     config: ConfigOption = CONFIG,
     port: Annotated[
@@ -141,14 +141,14 @@ def watch(
         typer.Option(help="The port of the report's page on this machine; 0 for any that is free.", min=0, max=65535),
     ] = 8765,
 ) -> None:
-    """Stay, and bring everything up to date after each edit; the report reloads itself."""
+    """Stay, and bring everything up to date after each edit. The report reloads itself."""
     from pipeline.cli.console import Terminal
     from pipeline.commands.watch import watch
 
     watch(config, Terminal(), port)
 
 
-@command()
+@command("configuration")
 def status(config: ConfigOption = CONFIG) -> None:
     """Say for each target whether it is stale, and why."""
     from pipeline.commands.status import status_lines
@@ -156,9 +156,9 @@ def status(config: ConfigOption = CONFIG) -> None:
     printed(status_lines(*opened(config)))
 
 
-@command()
+@command("numbers")
 def leaderboard(config: ConfigOption = CONFIG) -> None:
-    """Print the trained heads, best on validation first, and where the report is."""
+    """Print the trained heads, best on validation first. And where the report is."""
     from pipeline.commands.leaderboard import leaderboard_lines, up_to_date_line
     from pipeline.targets.graph import load_graph
 
@@ -166,7 +166,7 @@ def leaderboard(config: ConfigOption = CONFIG) -> None:
     printed([up_to_date_line(graph), *leaderboard_lines(graph), f"report: {graph.report_path}"])
 
 
-@command()
+@command("cache")
 def verify(
     config: ConfigOption = CONFIG,
     images: Annotated[
@@ -184,30 +184,30 @@ def verify(
         raise typer.Exit(1)
 
 
-@command()
+@command("cache")
 def prune(
     config: ConfigOption = CONFIG,
     yes: Annotated[
         bool, typer.Option("--yes", help="Remove what is listed; without this option it is only listed.")
     ] = False,
 ) -> None:
-    """List what no configuration in the folder refers to, and with --yes remove it."""
+    """List what no configuration in the folder refers to. With --yes, remove it."""
     from pipeline.commands.prune import pruned_lines
 
     printed(pruned_lines(*opened(config), remove=yes))
 
 
-@command()
+@command("configuration")
 def demo(
     folder: Annotated[Path, typer.Argument(help="The folder that the demo is written to.")] = Path("artifacts/demo"),
 ) -> None:
-    """Write scikit-learn's handwritten digits as a folder of images, with a configuration for them."""
+    """Write images to try headstart on, and their configuration. They are scikit-learn's handwritten digits."""
     from pipeline.demo import write_demo
 
     print(write_demo(folder))
 
 
-@command(hidden=True)
+@command("configuration", hidden=True)
 def graph(
     fragment: Path,
     config: ConfigOption = CONFIG,

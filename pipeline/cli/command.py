@@ -16,8 +16,10 @@ from pipeline.common.errors import unforeseen
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command of ``app``. Its errors become one line, without a traceback unless ``--debug`` is given."""
+def command_of(app: typer.Typer, page: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command of ``app``, which the ``page`` of that name in the documentation is about. Its errors become one line, without a
+    traceback unless ``--debug`` is given.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -40,7 +42,7 @@ def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None
         last = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
         guarded.__annotations__ = function.__annotations__ | {"debug": DebugOption}
         guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), last])  # type: ignore[attr-defined]
-        return app.command(**options)(guarded)
+        return app.command(epilog=f"Documentation: docs/{page}.md", **options)(guarded)
 
     return register
 

@@ -8,7 +8,7 @@ import typer
 from pipeline.cli.application import CONFIG, ConfigOption, command, opened, printed
 
 
-@command()
+@command("predict")
 def predict(
     paths: Annotated[
         list[Path] | None,
@@ -34,7 +34,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@command()
+@command("explain")
 def explain(
     paths: Annotated[list[Path] | None, typer.Argument(help="Image files or folders.")] = None,
     head: Annotated[str | None, typer.Option(help="The head that is asked; left out, the best on validation.")] = None,
@@ -50,7 +50,7 @@ def explain(
     out: Annotated[Path | None, typer.Option(help="The picture (PNG); left out, in artifacts/explain.")] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
-    """Draw what in an image speaks for a class, or what a layer of the base sees."""
+    """Draw what in an image speaks for a class. Or draw what a layer of the base sees."""
     from pipeline.commands.explain import check_together, explained_lines, layer_lines
 
     of_head = {"--head": head, "--class": label, "--occlusion": occlusion}
@@ -64,7 +64,7 @@ def explain(
         raise typer.Exit(1)
 
 
-@command()
+@command("search")
 def similar(
     paths: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     count: Annotated[int, typer.Option("--count", "-k", help="So many images for each.", min=1)] = 10,
@@ -83,7 +83,7 @@ def similar(
         raise typer.Exit(1)
 
 
-@command()
+@command("search")
 def label_next(
     paths: Annotated[
         list[Path] | None,
@@ -104,7 +104,7 @@ def label_next(
         raise typer.Exit(1)
 
 
-@command()
+@command("export")
 def export(
     head: Annotated[str, typer.Argument(help="The head to export.")],
     to: Annotated[str, typer.Option(help="The format: keras, saved_model, litert, onnx or openvino.")],
@@ -117,13 +117,13 @@ def export(
     ] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
-    """Write a trained head as one model, from images of any size to probabilities, which needs no headstart."""
+    """Write a trained head as one model for other programs. It takes images of any size, and needs no headstart."""
     from pipeline.commands.export import export_lines
 
     printed(export_lines(*opened(config), head, to, precision, min_accuracy))
 
 
-@command()
+@command("serve")
 def serve(
     head: Annotated[
         str | None, typer.Option(help="The head that is asked at first; left out, the best on validation.")
@@ -142,7 +142,7 @@ def serve(
     max_seconds: Annotated[float, typer.Option(help="For a request, with its upload.", min=0.1)] = 30.0,
     config: ConfigOption = CONFIG,
 ) -> None:
-    """Try trained heads on a page in the browser, or by JSON over HTTP."""
+    """Try trained heads on a page in the browser. Or ask them by JSON over HTTP."""
     from pipeline.cli.console import Terminal
     from pipeline.commands.serve import serve
     from stages.serve.limits import Limits

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from cache.errors import HeadstartError
 from pipeline.config.load import Config
-from stages.heads.spec import KerasSpec
 
 # Milliseconds: how long a file must be left alone until a change counts, and how long many changes are gathered at most.
 STEP, DEBOUNCE = 50, 1600
@@ -135,8 +134,7 @@ def _files_of(config: Config) -> Iterator[Path]:
     """The files beside the images that a configuration names, and that people edit."""
     home = config.path.parent
     for entry in config.heads.values():
-        if isinstance(entry.spec, KerasSpec):
-            yield (home / entry.spec.build.rpartition(":")[0]).absolute()
+        yield from ((home / file).absolute() for file in entry.spec.files())
     yield from config.data.tables
     if config.data.labels:
         yield config.data.labels

@@ -6,28 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import ConfigError
-from cache.files import sha256_file
 from pipeline.config.tables import check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import nearest
-from stages.heads.spec import AnyHead, EnsembleSpec, KerasSpec, SklearnSpec
-from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
+from stages.heads.spec import KINDS, AnyHead, EnsembleSpec
+from stages.heads.tuned_spec import ON_IMAGES, FinetuneSpec
 from stages.training.spec import ONLY_WITH, DenseSpec
-
-KINDS: dict[str, type[AnyHead]] = {
-    "dense": DenseSpec,
-    "keras": KerasSpec,
-    "sklearn": SklearnSpec,
-    "ensemble": EnsembleSpec,
-    "finetune": FinetuneSpec,
-    "end_to_end": EndToEndSpec,
-    "cnn": CnnSpec,
-}
-# What a dense head has fields for, and layers of one's own are built with.
-OWN_LAYERS = {
-    "l2": "kernel_regularizer=keras.regularizers.L2(…)",
-    "max_norm": "kernel_constraint=keras.constraints.MaxNorm(…)",
-}
 
 
 @dataclass(frozen=True)
@@ -81,19 +65,11 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
             raise ConfigError(
                 f'{key}: a head has no such field, a sweep has; set it in a [sweeps.NAME] with head = "{name}"'
             )
-    for key, remedy in OWN_LAYERS.items():
-        if kind == "keras" and key in table:
-            raise ConfigError(
-                f'{key}: a head of kind "keras" has layers of its own, found {table[key]!r}; give them {remedy} in the function of build'
-            )
-    spec: AnyHead = validated(KINDS[kind], table)
-    if isinstance(spec, KerasSpec):
-        file = spec.build.rpartition(":")[0]
-        try:  # its digest, so that an edit makes the head stale
-            spec = spec.model_copy(update={"code": sha256_file(folder / file)})
-        except OSError as error:
-            raise ConfigError(f"build: {file}: cannot be read ({error.strerror}); name a Python file") from None
-    if isinstance(spec, EnsembleSpec | CnnSpec):
+    for key, said in KINDS[kind].instead.items():
+        if key in table:
+            raise ConfigError(f"{key}: {said.format(found=repr(table[key]))}")
+    spec: AnyHead = validated(KINDS[kind], table).in_folder(folder)
+    if not spec.on_base:
         return [HeadEntry(name, "", (), spec)]
     asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]
     entries = []
@@ -107,12 +83,10 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
                     f"layers: the base extracts no layer {layer!r}{nearest(layer, cuts)}; "
                     f"it extracts {', '.join(cuts)}; add it to the base's layers"
                 )
-        if spec.views and not bases[base].views and not isinstance(spec, EndToEndSpec):
+        if spec.views and not bases[base].views and not isinstance(spec, ON_IMAGES):
             raise ConfigError(
                 f"views: expected augmented views of the base {base!r}, found none; set views = 4 in it, or leave views out"
             )
-        if isinstance(spec, EndToEndSpec) and spec.layers and len(spec.layers) > 1:
-            raise ConfigError(f"layers: expected one, found {', '.join(spec.layers)}; name the last that is to be used")
         full = f"{name}@{base}" if len(asked) > 1 else name
         entries.append(HeadEntry(full, base, tuple(spec.layers or cuts[-1:]), spec))
     return entries

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import ConfigError
-from pipeline.config.heads import KINDS, HeadEntry, made_of, on_bases_of_its_head, on_each_base
+from pipeline.config.heads import HeadEntry, made_of, on_bases_of_its_head, on_each_base
 from pipeline.config.tables import check_keys, check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
 from stages.fields import Range
+from stages.heads.spec import KINDS
 from stages.sweeps.spec import SweepSpec
 from stages.training.spec import ONLY_WITH, DenseSpec
 
@@ -67,27 +68,19 @@ def _flat(table: Any) -> Any:
 
 def _check_fit(spec: SweepSpec, head: dict[str, Any]) -> None:
     """Raise ConfigError where a sweep asks what its head cannot do."""
-    base, kind = head.get("base"), head["kind"]
+    base, kind = head.get("base"), KINDS[head["kind"]]
     if isinstance(base, list) and base[1:] and "base" not in spec.grid:
         raise ConfigError(
             f"the head {spec.head!r} is on several bases; name one of them, or sweep over them: grid.base = {base}"
         )
-    if kind == "ensemble":
-        raise ConfigError(
-            f"head: {spec.head!r} is an ensemble, found no fields to vary; sweep over one of its heads, or write several ensembles"
-        )
-    if kind == "finetune" and spec.cv:
-        raise ConfigError(
-            f"cv: the head that {spec.head!r} begins with has seen all training images, so that no fold of them is new to it; leave it out"
-        )
-    if kind in ("end_to_end", "cnn"):
-        raise ConfigError(
-            f'head: {spec.head!r} is of kind "{kind}", which a sweep cannot vary; write a head for each variant, or sweep over a dense one'
-        )
-    if spec.strategy == "halving" and kind != "dense":
+    if kind.not_swept:
+        raise ConfigError(f"head: {spec.head!r} {kind.not_swept}")
+    if spec.cv and kind.not_in_folds:
+        raise ConfigError(f"cv: {kind.not_in_folds.format(head=spec.head)}")
+    if spec.strategy == "halving" and not kind.halves:
         raise ConfigError(
             'strategy: "halving" needs a head of kind "dense", whose epochs it divides, found '
-            f'kind "{kind}"; take "grid" or "random"'
+            f'kind "{head["kind"]}"; take "grid" or "random"'
         )
     epochs = head.get("epochs", DenseSpec.model_fields["epochs"].default)
     if spec.strategy == "halving" and spec.min_epochs >= epochs:

@@ -1,6 +1,6 @@
 """The commands that build what the configuration asks for, and look at it: parse, one call, print.
 
-What a command does stands in the file with the command's name.
+What a command does stands in the file of ``pipeline.commands`` with the command's name.
 """
 
 from pathlib import Path

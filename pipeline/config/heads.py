@@ -68,7 +68,8 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
     for key, said in KINDS[kind].instead.items():
         if key in table:
             raise ConfigError(f"{key}: {said.format(found=repr(table[key]))}")
-    spec: AnyHead = validated(KINDS[kind], table).in_folder(folder)
+    spec: AnyHead = validated(KINDS[kind], table)
+    spec = spec.in_folder(folder)
     if not spec.on_base:
         return [HeadEntry(name, "", (), spec)]
     asked = [spec.base] if isinstance(spec.base, str) else spec.base or list(bases)[:1]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.config import Config
+    from pipeline.config.load import Config
     from stages.heads.head import Head
 
 __all__ = [
@@ -74,8 +74,8 @@ def load_head(source: "Config | Path | str", name: str | None = None) -> "Head":
 
     if not hasattr(source, "heads") and Path(source).is_dir():
         return load(Path(source))
-    from pipeline.graph import load_graph
-    from pipeline.heads import trained_head
+    from pipeline.common.trained import trained_head
+    from pipeline.targets.graph import load_graph
 
     return load(trained_head(load_graph(_config(source)), name).folder)
 
@@ -87,8 +87,8 @@ def load_image_model(source: "Config | Path | str", name: str | None = None) -> 
     ``source`` is a configuration (its path, or as loaded), ``name`` that of one of its heads (left out: the best on validation), which is
     of kind dense, keras or finetune and on one layer, or of kind end_to_end or cnn. Raises HeadError where it is not, or is not trained.
     """
-    from pipeline.graph import load_graph
-    from pipeline.heads import trained_head
+    from pipeline.common.trained import trained_head
+    from pipeline.targets.graph import load_graph
     from stages.export.model import Built, image_model
 
     graph = load_graph(_config(source))
@@ -100,13 +100,13 @@ def _opened(source: "Config | Path | str", base: str | None, layer: str | None) 
     if not hasattr(source, "bases") and Path(source).is_dir():
         folder = Path(source).resolve()
         return Manifest.load(folder.parents[1] / "manifest.json"), FeatureStore(folder)
-    from pipeline.graph import extracted_layer, load_graph
+    from pipeline.targets.graph import extracted_layer, load_graph
 
     graph = load_graph(_config(source))
     return graph.manifest, extracted_layer(graph, base, layer)[2]
 
 
 def _config(source: "Config | Path | str") -> "Config":
-    from pipeline.config import Config, load_config
+    from pipeline.config.load import Config, load_config
 
     return source if isinstance(source, Config) else load_config(source)

@@ -32,8 +32,8 @@ from bench.fashion import write_photos
 from cache import FeatureStore, ImageRecord, Manifest
 from cache.files import digest_text
 from cache.shard import ShardInfo
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.audit.audit import AuditTask, audit
 from stages.audit.contents import Contents
 from stages.audit.copies import Copies, near_copies

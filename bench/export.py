@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image
 
 from bench.stamps import write_stamps
-from pipeline.config import load_config
-from pipeline.export import export_lines
-from pipeline.graph import load_graph
-from pipeline.predict import predicted
-from pipeline.words import bytes_in
+from pipeline.commands.export import export_lines
+from pipeline.commands.predict import predicted
+from pipeline.common.words import bytes_in
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.data.images import decode
 from stages.export.resizing import goes_down
 from stages.export.runtimes import Run, loaded

@@ -96,7 +96,6 @@ class Ours:
         for layer in self.base.layers:
             identity = self.base.spec.identity("bench", "float16", layer, self.view)
             store = FeatureStore(folder / "features" / layer)
-            store.create(identity)
             layers[layer] = LayerStore(store, digest_json(identity), identity)
         stage = Stage(
             self.data,
@@ -106,9 +105,7 @@ class Ours:
             CacheSpec(dir=folder, shard_images=SHARD_IMAGES),
             view=self.view,
         )
-        with contextlib.ExitStack() as held:
-            for each in layers.values():
-                held.enter_context(each.store.writing())
+        with stage.writing():
             done = extract(stage, self.base, stage.wanted(), {})
         assert done.extracted == len(manifest.by_digest)
 

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image
 
 from cache.shard import ShardInfo
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """

@@ -63,7 +63,7 @@ def main() -> None:
             (project / "headstart.toml").write_text(CONFIG)
             found[count] = peak(project, "-m", "pipeline", "features")
         build = (
-            "from pathlib import Path; from pipeline.config import load_config; from stages.bases.frozen import FrozenBase;"
+            "from pathlib import Path; from pipeline.config.load import load_config; from stages.bases.frozen import FrozenBase;"
             "from stages.bases.weights import Weights; spec = load_config(Path('headstart.toml')).bases['base'];"
             "base = FrozenBase(spec, Weights(spec, Path('weights')));"
             "import numpy; base(numpy.zeros((32, 32, 32, 3), 'uint8'))"

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from bench import fashion
 from bench.stamps import write_stamps
-from pipeline.config import load_config
-from pipeline.graph import load_graph
-from pipeline.report import report_data
+from pipeline.commands.report import report_data
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.report.board import leaderboard
 from stages.report.methods import KINDS, describe_methods
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from cache.shard import ShardInfo
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(sys.executable).parent / "headstart"

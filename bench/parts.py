@@ -24,9 +24,9 @@ IMPORTS = {name: name for name in ("keras", "tensorflow", "sklearn", "skops", "s
 IMPORTS |= {"keras": "TensorFlow", "tensorflow": "TensorFlow", "sklearn": "scikit-learn"}
 STEPS = {
     "configuration and graph": [
-        "pipeline.config:load_config",
-        "pipeline.graph:load_graph",
-        "pipeline.makefile:write_fragment",
+        "pipeline.config.load:load_config",
+        "pipeline.targets.graph:load_graph",
+        "pipeline.commands.graph:write_fragment",
     ],
     "reading features": ["stages.heads.dataset:Dataset.X", "stages.heads.dataset:Dataset.source"],
     "training": [
@@ -38,7 +38,7 @@ STEPS = {
     "saving": ["stages.heads.results:write_head"],
     "report": ["stages.report.render:write_report"],
     "loading the head": ["stages.heads.train:load_head"],
-    "building the base": ["pipeline.build:base_as_stored", "stages.bases.frozen:FrozenBase.__init__"],
+    "building the base": ["pipeline.common.build:base_as_stored", "stages.bases.frozen:FrozenBase.__init__"],
     "computing features": ["stages.predict.predict:_extract"],
 }
 
@@ -116,7 +116,7 @@ def _time(module: Any, path: str, part: str, clock: Clock) -> None:
 
 def watch_rounds(clock: Clock, file: str) -> None:
     """Of `headstart watch`, a line for each edit: the seconds from then on until its row is told."""
-    from pipeline.watch import LiveProject
+    from pipeline.commands.watch import LiveProject
 
     run, tell = LiveProject.bring_up_to_date, LiveProject._tell
     begun: dict[str, float] = {}

@@ -29,8 +29,8 @@ from sklearn.neighbors import NearestNeighbors
 from cache.files import digest_text, sha256_file
 from cache.manifest import ImageRecord, Manifest
 from cache.shard import ShardInfo
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.search.nearest import lengths_of, nearest
 
 K = 10

@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 
 from cache.manifest import ImageRecord
-from pipeline.build import base_as_stored
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.common.build import base_as_stored
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.data.images import decode
 from stages.extract.decoding import Rejected, decoded_batches
 from stages.heads.train import load_head

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config import load_config
-from pipeline.features import extract_missing
+from pipeline.commands.features import extract_missing
+from pipeline.config.load import load_config
 
 
 class Counting:

@@ -109,7 +109,9 @@ if __name__ == "__main__":
         "keras",
         "skops.io",
         "pipeline.cli",
-        "pipeline.sweep",
+        "pipeline.commands.sweep",
+        "stages.sweeps.halving",
+        "stages.sweeps.search",
         "stages.extract.features",
         "stages.heads.train",
     ):

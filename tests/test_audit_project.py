@@ -11,8 +11,8 @@ from pages import see
 from PIL import Image, ImageEnhance
 from test_rooms import HEAVY
 
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 
 
 @pytest.fixture(scope="module")

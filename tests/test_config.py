@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import ConfigError
-from pipeline.config import Config, load_config
+from pipeline.config.load import Config, load_config
 from stages.fields import Range
 from stages.heads.spec import head_key
 from stages.sweeps.trials import Trial, trials_of

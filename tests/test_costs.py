@@ -11,7 +11,7 @@ from pages import Seen
 from reports import make_data, page
 
 from cache.errors import ConfigError
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 from stages.extract.cost import CostSpec
 from stages.extract.plan import Measured, plan_lines
 from stages.report.data import BaseSummary, HeadSummary, ReportData

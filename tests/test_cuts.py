@@ -9,7 +9,7 @@ from conftest import CONFIG, Project
 from tuned_project import HEADS, VGG, made
 
 from cache.errors import BaseError, ConfigError
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 from stages.bases.backend import load_keras
 from stages.bases.model import build
 from stages.bases.parts import found_tail, part_between

@@ -21,7 +21,7 @@ from documentation import blocks, documented_project
 import headstart as headstart_module
 from headstart import ConfigError, HeadError, load_features, load_head
 from pipeline.cli import app
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 IN_CI = ("make demo", "make test", "make test-extras")

@@ -1,9 +1,21 @@
-"""Links of the documentation lead somewhere, files that it names are there, and it is short."""
+"""Links of the documentation lead somewhere, files that it names are there, it is short, and the command line leads to it."""
 
 import re
 
+import pytest
+import typer
 from conftest import ROOT
 from documentation import PAGES, first_cells, plain
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def asked(*arguments: str) -> str:
+    """What ``--help`` says on a terminal of 80 columns."""
+    return CliRunner().invoke(app, [*arguments, "--help"], terminal_width=80).output
 
 
 def anchors(page: str) -> set[str]:
@@ -37,7 +49,9 @@ def test_files_that_are_named_are_there() -> None:
         assert (ROOT / name).exists(), name
     for name in re.findall(r"`(?:(?:.venv/bin/)?python -m )?bench\.(\w+)`", text):
         assert (ROOT / "bench" / f"{name}.py").exists(), name
-    rooms = {f"stages/{path.parent.name}/" for path in (ROOT / "stages").glob("*/__init__.py")}
+    rooms = {
+        f"{top}/{path.parent.name}/" for top in ("pipeline", "stages") for path in (ROOT / top).glob("*/__init__.py")
+    }
     assert rooms <= set(first_cells("docs/developing.md", "The rooms"))
 
 
@@ -47,3 +61,22 @@ def test_the_readme_is_short() -> None:
 
 def test_no_figure_is_missing() -> None:
     assert [page for page, text in PAGES.items() if "TODO" in text] == []
+
+
+def test_help_leads_to_every_page_and_cuts_no_description() -> None:
+    listed = asked()
+    assert "..." not in listed.partition("Commands:")[2] and "…" not in listed
+    named = {f"docs/{name}" for name in re.findall(r"\w+\.md", listed.partition("Documentation:")[2])}
+    assert named - {"docs/README.md"} == PAGES.keys() - {"README.md"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_names_its_page(command: str) -> None:
+    (page,) = re.findall(r"docs/\w+\.md", asked(command))
+    assert command == "graph" or re.search(rf"`{command}`|headstart {command}\b", PAGES[page]), page
+
+
+def test_each_command_has_its_file() -> None:
+    """But for the demo, which is a room of its own, as its configuration lies beside it."""
+    there = {path.stem for path in (ROOT / "pipeline" / "commands").glob("[a-z]*.py")}
+    assert there == {name.replace("-", "_") for name in COMMANDS} - {"demo"}

@@ -17,7 +17,7 @@ from ensembles import ALL, CONFIG
 from cache.errors import HeadError
 from cache.files import read_sealed
 from headstart import load_features, load_head
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 from stages.heads.ensemble import EnsembleHead
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headstart import load_head
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.bases.frozen import FrozenBase
 from stages.explain.evidence import EXACT, GRADIENT, evidence, evidence_of
 from stages.explain.layers import filter_cells

@@ -14,9 +14,9 @@ from forked import Forked
 from PIL import Image
 
 from cache.files import TEMPORARY_PREFIX, atomic_folder, remove_temporaries
-from pipeline.config import load_config
-from pipeline.graph import load_graph
-from pipeline.predict import predicted
+from pipeline.commands.predict import predicted
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.bases.backend import load_keras
 from stages.data.images import decode
 from stages.export.model import Built, whole_model

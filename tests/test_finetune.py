@@ -18,8 +18,8 @@ from tuned_project import TINY, VGG, made
 
 from cache.files import digest_text, read_sealed, seal
 from headstart import load_features, load_head, load_image_model
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.bases.backend import load_keras
 from stages.bases.model import build, preprocessing
 from stages.bases.weights import Weights

@@ -9,7 +9,7 @@ from grouped import PATTERN, write_animals
 
 from cache import Manifest
 from cache.errors import DataError
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 from stages.data.groups import groups_again
 from stages.data.spec import DataSpec
 

@@ -3,8 +3,8 @@
 import pytest
 
 from cache.errors import ConfigError
-from pipeline.config_heads import HeadEntry
-from pipeline.config_order import in_order
+from pipeline.config.heads import HeadEntry
+from pipeline.config.order import in_order
 from stages.training.spec import DenseSpec
 
 

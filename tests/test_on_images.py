@@ -14,8 +14,8 @@ from conftest import CONFIG, HEADSTART, ROOT, Project, result, write_image
 
 from cache.errors import ConfigError, HeadError
 from headstart import load_head, load_image_model
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.bases.backend import load_keras
 from stages.data.views import View, ViewsSpec
 from stages.extract.decoding import load

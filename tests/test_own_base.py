@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import Project, stores, write_photos
 
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 from stages.bases.frozen import FrozenBase
 from stages.bases.weights import Weights
 from stages.data.images import decode

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cache.errors import ConfigError, DataError
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 from stages.data.part import Row, part_of
 from stages.data.spec import DataSpec
 

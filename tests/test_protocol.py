@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from cache.manifest import ImageRecord, Manifest
-from pipeline.reasons import head_reasons, sweep_reasons
+from pipeline.targets.reasons import head_reasons, sweep_reasons
 from stages.heads.spec import AnyHead, KerasSpec, SklearnSpec, head_key
 from stages.sweeps.protocol import MARKERS, of_sweep, of_trial
 from stages.sweeps.spec import SweepSpec

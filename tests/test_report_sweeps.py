@@ -10,9 +10,9 @@ import pytest
 from conftest import CONFIG, Project, write_photos
 from pages import Seen, see
 
-from pipeline.config import load_config
-from pipeline.graph import load_graph
-from pipeline.report import report_data
+from pipeline.commands.report import report_data
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.heads.spec import SklearnSpec
 from stages.report.render import write_report
 from stages.sweeps.ledger import Record, Score

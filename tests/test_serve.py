@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from test_images import bomb
 
 from cache.errors import HeadError
-from pipeline.config import load_config
-from pipeline.graph import load_graph
-from pipeline.predict import predicted
-from pipeline.served import ServedProject
+from pipeline.commands.predict import predicted
+from pipeline.common.served import ServedProject
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.data.images import BadImageError
 from stages.heads.train import load_head
 from stages.progress import SILENT

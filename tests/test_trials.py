@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import DataError
-from pipeline.config import load_config
+from pipeline.config.load import load_config
 from stages.heads.dataset import Dataset
 from stages.sweeps.folds import cross_validation
 from stages.sweeps.halving import rungs

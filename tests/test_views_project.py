@@ -15,8 +15,8 @@ from pages import see
 
 from cache import FeatureStore, Manifest
 from cache.shard import read_info, read_shard, write_shard
-from pipeline.config import load_config
-from pipeline.graph import load_graph
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 
 VIEWED = (
     SMALL.replace("batch_size = 8", "batch_size = 8\nviews = 2")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import Project, failed, write_image
 
-from pipeline.config import Config
-from pipeline.console import Terminal
-from pipeline.watch import LiveProject
+from pipeline.cli.console import Terminal
+from pipeline.commands.watch import LiveProject
+from pipeline.config.load import Config
 from stages.report.live import LivePage
 
 

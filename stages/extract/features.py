@@ -1,6 +1,7 @@
 """Stage one: every image that a store lacks goes through the frozen base, once for all layers, and lands in shards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -63,16 +64,27 @@ class Stage:
         # By digest and not by path, so that a shard holds all classes: heads that are streamed see the shards one after another.
         return sorted({digest for layer in self.layers for digest in self._lacking(layer)})
 
-    def lacks(self, layer: str) -> bool:
-        """Whether the store of a layer lacks an image that may be decodable."""
-        return bool(self._lacking(layer))
-
     def _lacking(self, layer: str) -> set[str]:
         return set(self.layers[layer].store.missing(self.manifest.by_digest)) - self.skipped.reasons.keys()
 
     def least_rows(self) -> int:
         """The images whose features all layers have."""
         return min(len(each.store) for each in self.layers.values())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the locks of all stores, which are there then."""
+        with ExitStack() as held:
+            # Each process takes the locks in the same order, so that two of them never wait for one another.
+            for each in sorted(self.layers.values(), key=lambda each: each.store.folder):
+                held.enter_context(each.store.writing(self.progress.say))
+                each.store.create(each.identity)
+            yield
+
+    def keep_lacking(self) -> bool:
+        """Go on with the layers whose stores lack an image still, as another process may have worked on them; whether there are any."""
+        self.layers = {layer: each for layer, each in self.layers.items() if self._lacking(layer)}
+        return bool(self.layers)
 
     def check(self, rejected: Rejected) -> None:
         """Raise DataError for the first image that cannot be decoded, where the data spec says to fail."""

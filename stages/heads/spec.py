@@ -5,16 +5,20 @@ by logits.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cache.files import digest_json
+from cache.errors import ConfigError
+from cache.files import digest_json, sha256_file
 from stages.fields import each_once
 from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
 from stages.training.spec import CommonSpec, DenseSpec, Pooling, TrainedSpec
 
 HEAD_SCHEMA = 2
+# For what a dense head has fields for.
+_IN_BUILD = 'a head of kind "keras" has layers of its own, found {{found}}; give them {} in the function of build'
 
 
 class KerasSpec(TrainedSpec):
@@ -28,6 +32,22 @@ class KerasSpec(TrainedSpec):
     pool: Literal["none"] = "none"
     build: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
     code: str = ""
+
+    instead: ClassVar[Mapping[str, str]] = {
+        "l2": _IN_BUILD.format("kernel_regularizer=keras.regularizers.L2(…)"),
+        "max_norm": _IN_BUILD.format("kernel_constraint=keras.constraints.MaxNorm(…)"),
+    }
+
+    def in_folder(self, folder: Path) -> Self:
+        """With the digest of its file, so that an edit makes the head stale."""
+        (file,) = self.files()
+        try:
+            return self.model_copy(update={"code": sha256_file(folder / file)})
+        except OSError as error:
+            raise ConfigError(f"build: {file}: cannot be read ({error.strerror}); name a Python file") from None
+
+    def files(self) -> list[str]:
+        return [self.build.rpartition(":")[0]]
 
 
 class SklearnSpec(CommonSpec):
@@ -52,6 +72,11 @@ class EnsembleSpec(CommonSpec):
     sweep: str | None = None
     best: Annotated[int, Field(ge=2, le=10)] = 5
     weights: Literal["equal", "validation"] = "equal"
+
+    on_base: ClassVar[bool] = False
+    not_swept: ClassVar[str] = (
+        "is an ensemble, found no fields to vary; sweep over one of its heads, or write several ensembles"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +104,9 @@ class EnsembleSpec(CommonSpec):
 
 AnyHead = DenseSpec | KerasSpec | SklearnSpec | EnsembleSpec | FinetuneSpec | EndToEndSpec | CnnSpec
 HeadSpec = Annotated[AnyHead, Field(discriminator="kind")]
+KINDS: dict[str, type[AnyHead]] = {
+    kind: spec for spec in get_args(AnyHead) for kind in get_args(spec.model_fields["kind"].annotation)
+}
 
 
 def trained_with(spec: AnyHead, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The specs of heads that are trained beyond frozen features: with a part of the base, with the base, or without one."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, create_model, model_validator
 
@@ -21,6 +21,7 @@ def _start_or_none(value: Any) -> Any:
 
 
 Start = Annotated[int | str, PlainValidator(_start)]
+_NOT_SWEPT = 'is of kind "{}", which a sweep cannot vary; write a head for each variant, or sweep over a dense one'
 Activation = Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"]
 
 
@@ -55,6 +56,10 @@ class FinetuneSpec(_Tuned, ScheduledSpec):  # type: ignore[misc, valid-type]
     head: Annotated[str, Field(min_length=1)]
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
 
+    not_in_folds: ClassVar[str] = (
+        "the head that {head!r} begins with has seen all training images, so that no fold of them is new to it; leave it out"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _is_on_what_its_head_is(cls, table: Any) -> Any:
@@ -80,6 +85,14 @@ class EndToEndSpec(_Whole, ScheduledSpec):  # type: ignore[misc, valid-type]
     activation: Activation = "relu"
     dropout: Fraction = 0.5
     batch_norm: bool = False
+
+    not_swept: ClassVar[str] = _NOT_SWEPT.format("end_to_end")
+
+    @model_validator(mode="after")
+    def _is_on_one_layer(self) -> "EndToEndSpec":
+        if self.layers and len(self.layers) > 1:
+            raise ValueError(f"layers: expected one, found {', '.join(self.layers)}; name the last that is to be used")
+        return self
 
     @property
     def start(self) -> int | str | None:
@@ -108,6 +121,9 @@ class CnnSpec(ScheduledSpec):
     dropout: Fraction = 0.5
     optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
+
+    on_base: ClassVar[bool] = False
+    not_swept: ClassVar[str] = _NOT_SWEPT.format("cnn")
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,9 @@ The specs of heads stand where their work is: what dense heads are and how any h
 ``stages.heads.spec``.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -31,6 +33,23 @@ class CommonSpec(Spec):
     seed: Seed = 0
     refit: bool = False
     views: bool = False
+
+    # Whether a head of this kind is trained on a base at all.
+    on_base: ClassVar[bool] = True
+    # Fields that are looked for in this kind and are not there, each with what to do instead; other unknown ones get the nearest known.
+    instead: ClassVar[Mapping[str, str]] = {}
+    # Why a sweep cannot vary it, and why it cannot be trained on folds, with ``{head}`` for its name; whether its epochs can be divided.
+    not_swept: ClassVar[str] = ""
+    not_in_folds: ClassVar[str] = ""
+    halves: ClassVar[bool] = False
+
+    def in_folder(self, folder: Path) -> Self:
+        """The head, with what its key must know of files that it names, from the ``folder`` of the configuration. Raises ConfigError."""
+        return self
+
+    def files(self) -> list[str]:
+        """The files beside the images that it names, and that people edit, relative to the folder of the configuration."""
+        return []
 
     def needs(self) -> dict[str, str]:
         """The names of the heads that this one is made of, each with the field that names it; none for most kinds."""
@@ -102,3 +121,5 @@ class DenseSpec(TrainedSpec):
     batch_norm: bool = False
     l2: Annotated[float, Field(ge=0)] = 0.0
     max_norm: Annotated[float, Field(ge=0)] = 0.0
+
+    halves: ClassVar[bool] = True

@@ -48,8 +48,8 @@ def every(preset: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactor
     outcome = project.headstart("features")
     assert outcome.code == 0 and outcome.extracted == COUNT * len(bases), outcome.out
     assert "features: up to date" in project.headstart("features").out
-    from pipeline.config import load_config
-    from pipeline.graph import load_graph
+    from pipeline.config.load import load_config
+    from pipeline.targets.graph import load_graph
 
     names = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in project.photos.rglob("*.png")}
     found = {}

@@ -13,8 +13,8 @@ import pytest
 from conftest import HEADSTART, ROOT, Project, failed
 
 from cache.files import lock
-from pipeline.config import load_config
-from pipeline.edits import Edits
+from pipeline.common.edits import Edits
+from pipeline.config.load import load_config
 
 SECONDS = 60
 

@@ -1,0 +1,106 @@
+"""``headstart status``: each target, up to date or stale and why."""
+
+from typing import Any
+
+from pipeline.common.words import bytes_in, data_lines, score_words, scored_on
+from pipeline.config.load import Config
+from pipeline.targets.features import BaseTarget
+from pipeline.targets.graph import Graph, load_graph
+from stages.export.spec import EXPORTS, export_key, folder_names, read_export
+from stages.progress import Progress, counted
+
+
+def status_lines(config: Config, progress: Progress) -> list[str]:
+    """Each target: up to date, or stale and why."""
+    graph = load_graph(config, progress=progress)
+    lines = [*data_lines(graph), _size_line(graph)]
+    rows = []
+    for name, base in graph.bases.items():
+        for layer in base.layers:
+            words = ["features", *([name] if len(graph.bases) > 1 else []), *([layer.layer] if base.layers[1:] else [])]
+            store, what = layer.store, ""
+            if store is not None:
+                what = f"{len(store):,} images, {store.size() / 1e6:,.1f} MB in {store.folder}"
+            rows.append((" ".join(words), layer.reasons, what))
+        if base.views:
+            rows.append(_views_row(base, len(graph.bases) > 1))
+    for name, head in graph.heads.items():
+        what = score_words(head.result, graph.config.report.metric) if head.result else ""
+        rows.append((f"head {name}", head.reasons, what))
+    rows += [(f"sweep {name}", sweep.reasons, _sweep_words(sweep.result)) for name, sweep in graph.sweeps.items()]
+    for name, audit in graph.audits.items():
+        # One that was never asked for is nothing to do.
+        if audit.result:
+            title = f"audit {name}" if len(graph.audits) > 1 else "audit"
+            rows.append((title, audit.reasons, _audit_words(audit.result)))
+    rows += _export_rows(graph)
+    rows.append(("report", _report_reasons(graph), str(graph.report_path)))
+    width = max(len(name) for name, *_ in rows)
+    lines += [
+        f"{name:{width}}  {'stale: ' + '; '.join(why) if why else 'up to date  ' + what}" for name, why, what in rows
+    ]
+    return lines
+
+
+def _views_row(base: BaseTarget, several: bool) -> tuple[str, tuple[str, ...], str]:
+    """All views of a base in one row: what it is called, why it is stale, and what there is."""
+    stores = [store for each in base.view_stores.values() for store in each]
+    title = f"features {base.name} views" if several else "features views"
+    what = f"{counted(len(base.views), 'view')}, {sum(map(len, stores)):,} rows, {sum(each.size() for each in stores) / 1e6:,.1f} MB"
+    return title, base.reasons_of_views, what
+
+
+def _export_rows(graph: Graph) -> list[tuple[str, tuple[str, ...], str]]:
+    """The exports that there are, of heads that are configured; those of others are for prune."""
+    rows: list[tuple[str, tuple[str, ...], str]] = []
+    known = {folder for name in graph.heads for folder in folder_names(name)}
+    for folder in sorted((graph.config.cache.dir / EXPORTS).glob("*/")):
+        about = read_export(folder)
+        head = graph.heads.get(about["head"]) if about else None
+        if not about and folder.name in known:
+            rows.append((f"export {folder.name}", ("a file of it is damaged or gone",), ""))
+        if not about or not head or not head.result:
+            continue
+        same = about["key"] == export_key(head.result, about["format"], about["precision"], about.get("min_accuracy"))
+        why = "is stale" if head.stale else None if same else "was trained anew, or is exported otherwise by now"
+        rows.append((f"export {folder.name}", (f"head {about['head']} {why}",) if why else (), str(folder)))
+    return rows
+
+
+def _report_reasons(graph: Graph) -> tuple[str, ...]:
+    stale = [name for name, head in graph.heads.items() if head.stale]
+    if len(stale) > 3:
+        others = tuple(reason for reason in graph.report_reasons if not reason.endswith("is trained anew"))
+        return (*others, f"{len(stale)} heads are trained anew")
+    return graph.report_reasons
+
+
+def _sweep_words(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    parts, winner = result["parts"], result["winner"]
+    score = winner.get("score", winner["accuracy"])
+    best = f"best {scored_on(parts['sweep']['cv'], parts.get('metric', 'accuracy'))} {'not known' if score is None else f'{score:.3f}'}"
+    return f"{counted(result['trials'], 'trial')}, {best}"
+
+
+def _audit_words(result: dict[str, Any]) -> str:
+    labels = result["labels"]
+    found = [counted(result["copies"]["groups"], "group") + " of near-copies"]
+    found += [counted(labels["suspicious"], "suspicious label")] if labels else []
+    return ", ".join(found)
+
+
+def _size_line(graph: Graph) -> str:
+    """Where the bytes of the cache are, and how many of them belong to nothing that this configuration names."""
+    folder = graph.config.cache.dir
+    sizes = {
+        name: bytes_in(folder / name)
+        for name in ("features", "heads", "sweeps", "audit", "export", "weights", "report")
+    }
+    stores = [layer.store for base in graph.bases.values() for layer in base.every if layer.store]
+    used = sum(bytes_in(store.folder) for store in stores)
+    used += sum(bytes_in(head.folder) for head in graph.heads.values())
+    other = sizes["features"] + sizes["heads"] - used
+    words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items() if size)
+    return f"cache: {folder}: {words or 'empty'}" + (f"; {other / 1e6:,.1f} MB not in use, see prune" if other else "")

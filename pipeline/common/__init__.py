@@ -1,0 +1,1 @@
+"""What several commands do, and what stands behind one that stays."""

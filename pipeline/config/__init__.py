@@ -1,0 +1,1 @@
+"""The configuration: TOML → specs, each checked where it stands."""

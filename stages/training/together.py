@@ -137,7 +137,7 @@ class Training:
         orders = [draw.order(rows, size, steps) for draw, rows in zip(draws, here, strict=True)]
         if (views := block.views) is not None:
             orders = [draw.views(order, views) for draw, order in zip(draws, orders, strict=True)]
-        mixup = [spec.mixup for spec in specs] if self._uses.mixes else []
+        mixup = [spec.mixup for spec in specs] if self._uses.mixup else []
         return stack.Draws.of(draws, mixup, np.stack(orders, axis=1), max(1, len(self.shape.units)))
 
     def _places(self, i: int, positions: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from cache.errors import BaseError
-from stages.fields import nearest
+from stages.fields import did_you_mean
 
 # Names in one line of an error.
 MOST_LISTED = 40
@@ -30,4 +30,6 @@ def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None
     for layer in wanted:
         if layer not in there:
             listed = ", ".join(there) if len(there) <= MOST_LISTED else f"{len(there)}, see `headstart layers {name}`"
-            raise BaseError(f"layer {layer!r}: {name} has no such layer{nearest(layer, there)}; there are {listed}")
+            raise BaseError(
+                f"layer {layer!r}: {name} has no such layer{did_you_mean(layer, there) or f'; there are {listed}'}"
+            )

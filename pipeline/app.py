@@ -48,7 +48,7 @@ def rehashed() -> bool:
 
 
 def printed(lines: Iterable[str]) -> None:
-    from pipeline.console import visible
+    from stages.progress import visible
 
     try:
         for line in lines:

@@ -54,7 +54,7 @@ def unforeseen(error: Exception) -> str:
 
 
 def _stop(message: str, code: int, debug: bool) -> None:
-    from pipeline.console import visible
+    from stages.progress import visible
 
     if debug:
         import traceback

@@ -22,7 +22,12 @@ class Layer:
 
     def bytes(self) -> int:
         """Bytes for one image as float16, uncompressed."""
-        return 2 * prod(self.shape)
+        return float16_bytes(self.shape)
+
+
+def float16_bytes(shape: Sequence[int]) -> int:
+    """Bytes of numbers of this shape as float16, uncompressed."""
+    return 2 * prod(shape)
 
 
 def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None:

@@ -7,12 +7,11 @@ layer: behind a block of VGG, between two blocks of a ResNet, but not beside a s
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple
 
 from cache.errors import BaseError
 from stages.bases import backend
-from stages.bases.cuts import check_layers
+from stages.bases.cuts import check_layers, float16_bytes
 from stages.bases.model import output_at
 from stages.bases.spec import BaseSpec
 from stages.fields import did_you_mean
@@ -56,7 +55,7 @@ class Tail:
     @property
     def bytes(self) -> int:
         """Bytes of the activations of one image as float16, uncompressed."""
-        return 2 * prod(self.shape)
+        return float16_bytes(self.shape)
 
 
 def check_base(spec: BaseSpec) -> None:

@@ -19,6 +19,7 @@ HEADSTART_PROGRAM = Path(sys.executable).parent / "headstart"
 WAITS = """
 import sys, time
 try:
+    print("started", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("headstart: interrupted", file=sys.stderr)
@@ -87,7 +88,7 @@ def told_alone(project: Project, outcome: Outcome, says: str) -> None:
     assert not list(project.folder.glob("artifacts/make/*.error*"))
 
 
-@pytest.mark.parametrize("goals", [("status",), ("status", "report"), ("report", "sweep"), ("-k", "features", "sweep")])
+@pytest.mark.parametrize("goals", [("status",), ("status", "report"), ("report", "sweep")])
 def test_an_error_is_said_alone_whatever_the_goals(project: Project, goals: tuple[str, ...]) -> None:
     project.edit("input_size = 32", "input_sise = 32")
     told_alone(project, project.make(*goals), "unknown field (did you mean 'input_size'?)")
@@ -106,7 +107,7 @@ def test_an_error_below_what_was_up_to_date_is_said_alone(project: Project) -> N
     project.config.write_text(
         project.config.read_text() + '[sweeps.bad]\nhead = "ridge"\ngrid = { params = { alhpa = [1.0] } }\n'
     )
-    told_alone(project, project.make("features", "sweep"), "no such parameter (did you mean 'alpha'?)")
+    told_alone(project, project.make("features", "sweep"), "no such parameter (did you mean 'alphas'?)")
 
 
 def test_an_error_of_the_demo_is_said_alone(empty: Callable[[], Project]) -> None:
@@ -125,12 +126,11 @@ def test_that_there_is_nothing_to_be_done_is_said_once(project: Project, goals: 
     assert outcome.code == 0 and outcome.trained == ["ridge"] and "Nothing to be done" not in outcome.out, outcome.out
 
 
-def test_what_was_interrupted_is_said_last(project: Project) -> None:
+def test_what_was_interrupted_is_said_last(empty: Callable[[], Project]) -> None:
     """As Ctrl-C does it: the signal goes to make, to its shell and to what they started."""
+    project = empty()
     slow = project.folder / "slow"
-    slow.write_text(
-        f'#!/bin/sh\n[ "$1" = status ] || exec "{HEADSTART_PROGRAM}" "$@"\necho started\nexec "{sys.executable}" -c \'{WAITS}\'\n'
-    )
+    slow.write_text(f"#!{sys.executable}{WAITS}")
     slow.chmod(0o755)
     (project.folder / "installed").touch()
     command = ["make", "status", "SETUP=installed", f"HEADSTART={slow}"]

@@ -56,16 +56,9 @@ sweep: ## try the variants of heads that [sweeps.NAME] names, and train the best
 audit: ## look for near-copies, suspicious labels and outliers; extracts first what is missing
 report: ## write the report; brings features and heads up to date first
 
-status: $(NEEDED) ## print what is stale, and why
-	@"$(HEADSTART)" status --config $(CONFIG_FILE)
-
-watch: $(NEEDED) ## stay, and bring everything up to date after each edit; the report reloads itself
-	@"$(HEADSTART)" watch --config $(CONFIG_FILE)
-
-demo: $(SETUP) ## run it all on handwritten digits, into artifacts/demo
-	@"$(HEADSTART)" demo artifacts/demo
-	@$(MAKE) --no-print-directory --silent report CONFIG=artifacts/demo/headstart.toml >/dev/null
-	@"$(HEADSTART)" leaderboard --config artifacts/demo/headstart.toml
+status: ## print what is stale, and why
+watch: ## stay, and bring everything up to date after each edit; the report reloads itself
+demo: ## run it all on handwritten digits, into artifacts/demo
 
 style: $(SETUP)
 	@"$(VENV)/bin/ruff" check --quiet .
@@ -90,17 +83,53 @@ lock: $(SETUP) ## resolve requirements.in and requirements-extras.in into their 
 clean: ## remove artifacts/make, which the next run writes again; features, heads and reports stay
 	rm -rf artifacts/make
 
-GOALS := $(filter $(PIPELINE),$(MAKECMDGOALS))
+GOALS := $(filter $(PIPELINE) status watch demo,$(MAKECMDGOALS))
 FLAGS := $(filter-out --%,$(firstword -$(MAKEFLAGS)))
 ONLY_LOOKS := $(findstring n,$(FLAGS))$(findstring q,$(FLAGS))
 ifneq ($(GOALS),)
-ifneq ($(HEADSTART_ERROR)$(if $(wildcard $(SETUP)),$(ONLY_LOOKS)),)
-ifneq ($(wildcard $(SETUP)),)
+ifeq ($(HEADSTART_ERROR)$(ONLY_LOOKS),)
+# Make adds lines of its own below the error of a recipe. So the goals are made by an inner make, which is not heard; headstart leaves its
+# error in a file, which is printed here, last and alone. Of a recipe that ends with 1, make says nothing where it is only asked (-q).
+ifeq ($(filter-out $(GOALS),$(MAKECMDGOALS)),)
+MAKEFLAGS += -q
+endif
+ENVIRONMENT := $(if $(filter-out status watch,$(GOALS)),$(SETUP),$(NEEDED))
+.PHONY: inner
+$(GOALS): inner
+inner:
+	+@MAKEFLAGS=$$(printf %s "$$MAKEFLAGS" | sed 's/^\([A-Za-z]*\)q/\1/'); export MAKEFLAGS; \
+	$(if $(ENVIRONMENT),$(MAKE) --no-print-directory --silent $(ENVIRONMENT) || exit 1;) \
+	mkdir -p artifacts/make; error=artifacts/make/$$$$.error; trap 'interrupted=1' INT; \
+	HEADSTART_ERROR=$$error MAKELEVEL=0 $(MAKE) --no-print-directory '$(GOALS)' 9>&2 2>$$error.make && code=0 || { \
+	code=1; [ -s $$error ] || [ "$$interrupted" ] || tail -n 1 $$error.make >$$error; [ ! -e $$error ] || cat $$error >&2; }; \
+	rm -f $$error $$error.make; exit $$code
+else
+# Standard error of the outer make, where there is one.
+TOLD := $(if $(HEADSTART_ERROR),2>&9)
+# Several goals are one to the inner make, which says that there is nothing to be done only where that is so of all.
+ifneq ($(word 2,$(GOALS)),)
+space := $() $()
+.PHONY: $(subst $(space),\ ,$(GOALS))
+$(subst $(space),\ ,$(GOALS)): $(GOALS)
+endif
+
+status:
+	@$(TOLD) "$(HEADSTART)" status --config $(CONFIG_FILE)
+
+watch:
+	@$(TOLD) "$(HEADSTART)" watch --config $(CONFIG_FILE)
+
+demo:
+	@$(TOLD) "$(HEADSTART)" demo artifacts/demo
+	@$(MAKE) --no-print-directory --silent report CONFIG=artifacts/demo/headstart.toml >/dev/null
+	@$(TOLD) "$(HEADSTART)" leaderboard --config artifacts/demo/headstart.toml
+
+ifeq ($(wildcard $(SETUP)),)
+$(GOALS): $(SETUP)
+else ifneq ($(filter $(PIPELINE),$(GOALS)),)
 # The graph of the configuration is written by headstart and included, so that it is brought up to date first, under -n
 # and -q too; it says which targets are stale. Its folder bears a name that make can read, and a checksum of the real one.
 GRAPH := artifacts/make/$(shell printf %s $(CONFIG_FILE) | tr -c 'A-Za-z0-9._-' _)-$(shell printf %s $(CONFIG_FILE) | cksum | cut -d' ' -f1)
-# Standard error of the outer make, where there is one.
-TOLD := $(if $(HEADSTART_ERROR),2>&9)
 include $(GRAPH).mk
 $(GRAPH).mk: FORCE
 	@for lock in requirements.lock requirements-weights.lock; do \
@@ -134,18 +163,5 @@ $(GRAPH)/report.stamp:
 	@$(TOLD) "$(HEADSTART)" report --config $(CONFIG_FILE)
 	@touch "$@"
 endif
-else
-# Make adds lines of its own below the error of a recipe. So the graph is made by an inner make, which is not heard; headstart
-# leaves its error in a file, and this make says it, last and alone.
-ERROR := artifacts/make/$(shell echo $$PPID).error
-end = $(if $(1),$(error $(1)))
-failure = $(shell cat $(ERROR) 2>/dev/null; rm -f $(ERROR) $(ERROR).make)
-.PHONY: pipeline
-$(GOALS): pipeline
-	@:$(call end,$(failure))
-pipeline: $(SETUP)
-	@mkdir -p artifacts/make
-	@HEADSTART_ERROR=$(ERROR) MAKELEVEL=0 $(MAKE) --no-print-directory $(GOALS) 9>&2 2>$(ERROR).make || \
-	  { [ -s $(ERROR) ] || tail -n 1 $(ERROR).make >$(ERROR); }
 endif
 endif

@@ -52,9 +52,9 @@ def load_features(
     """The features of a split, "train", "validation" or "test".
 
     ``source`` is a configuration (its path, or as loaded), of whose bases ``base`` is read (left out: the first), at ``layer``
-    (left out: the last that it names); or the folder of one feature store. Raises CacheError where an image of the split has no
-    features yet or a shard is damaged, ConfigError for a base or a layer that the configuration does not name, and ValueError
-    for a split of another name.
+    (left out: the last that it names); or the folder of one feature store, in its cache. Raises CacheError for a folder that is none,
+    where an image of the split has no features yet or where a shard is damaged, ConfigError for a base or a layer that the
+    configuration does not name, and ValueError for a split of another name.
     """
     manifest, store = _opened(source, base, layer)
     X, y = store.arrays(manifest, split)
@@ -98,8 +98,15 @@ def load_image_model(source: "Config | Path | str", name: str | None = None) -> 
 
 def _opened(source: "Config | Path | str", base: str | None, layer: str | None) -> tuple[Manifest, FeatureStore]:
     if not hasattr(source, "bases") and Path(source).is_dir():
-        folder = Path(source).resolve()
-        return Manifest.load(folder.parents[1] / "manifest.json"), FeatureStore(folder)
+        store = FeatureStore(source)
+        _ = store.spec  # raises CacheError where there is none
+        path = Path(source).resolve().parent.parent / "manifest.json"
+        if not path.exists():
+            raise CacheError(
+                f"{path}: expected the manifest of the feature store {source}, found nothing; copy it there from its cache, or give a "
+                "configuration"
+            )
+        return Manifest.load(path), store
     from pipeline.targets.graph import extracted_layer, load_graph
 
     graph = load_graph(_config(source))

@@ -7,7 +7,7 @@ Reads what trained heads said of the validation and the test images (of all head
 ways, and prints accuracy and log loss on test, each mean with a temperature of its own that is fitted on validation.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,12 @@ from stages.heads.predictions import read_probabilities
 from stages.heads.results import best_on_validation, whole_result
 
 
-def main(folder: Path, *names: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of trained heads")
+    parser.add_argument("names", nargs="*", help="of heads; left out, all")
+    arguments = parser.parse_args()
+    folder, names = arguments.folder, arguments.names
     results = {
         path.name: whole_result(path) for path in sorted(folder.glob("*/")) if path.name in (names or [path.name])
     }
@@ -56,4 +61,4 @@ def main(folder: Path, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main()

@@ -8,6 +8,7 @@ Writes 200 images a class for training, 50 for validation and 100 for testing, a
 interval. The images are grey-scale clothes of 28×28 pixels, scaled up.
 """
 
+import argparse
 import gzip
 import json
 import subprocess
@@ -80,7 +81,12 @@ def _write(folder: Path, prefix: str, first: int, last: int) -> None:
             large.save(folder / name / f"{i}.jpg", quality=95)
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("artifacts/fashion"), help="where images and results go"
+    )
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "photos" / "test").exists():
         write_photos(folder / "photos")
@@ -95,4 +101,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/fashion"))
+    main()

@@ -9,6 +9,7 @@ features, the heads' test accuracies, and on how many test images int8's head an
 p-value of McNemar's exact test.
 """
 
+import argparse
 import csv
 import json
 import subprocess
@@ -68,7 +69,12 @@ def right(folder: Path, head: str) -> dict[str, bool]:
         return {r["path"]: r["true"] == r["predicted"] for r in csv.DictReader(file) if r["split"] == "test"}
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("artifacts/fashion"), help="where images and results go"
+    )
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "photos" / "test").exists():
         write_photos(folder / "photos")
@@ -99,4 +105,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/fashion"))
+    main()

@@ -7,6 +7,7 @@ they sum up to the process; of `watch`, a line for each edit. Imports are charge
 that it brings along.
 """
 
+import argparse
 import importlib._bootstrap as bootstrap  # type: ignore[import-not-found]
 import json
 import os
@@ -146,10 +147,14 @@ def since_start() -> float:
 
 def main() -> None:
     before = since_start()
-    file = sys.argv.pop(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="that a line of JSON is added to")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="of headstart, with its arguments")
+    arguments = parser.parse_args()
+    file, sys.argv[1:] = arguments.file, arguments.command
     clock = Clock()
     watch_imports(clock)
-    if sys.argv[1] == "watch":
+    if sys.argv[1:2] == ["watch"]:
         watch_rounds(clock, file)
     try:
         from pipeline.cli import main as headstart

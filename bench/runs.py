@@ -6,6 +6,7 @@ Numbers differ from run to run and from machine to machine, so that one alone sa
 left out. The first lines say what it ran on, when, and how.
 """
 
+import argparse
 import datetime
 import os
 import re
@@ -58,12 +59,17 @@ def _range(values: list[str]) -> str:
 
 
 def main() -> None:
-    """``python -m bench.runs RUNS MODULE [its arguments]``."""
-    runs, command = int(sys.argv[1]), [sys.executable, "-m", *sys.argv[2:]]
-    print(f"{machine()}; {datetime.date.today()}; {runs} runs of python -m {shlex.join(sys.argv[2:])}", flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=int, help="how many")
+    parser.add_argument("bench", nargs=argparse.REMAINDER, help="the module, such as bench.heads, and its arguments")
+    arguments = parser.parse_args()
+    print(
+        f"{machine()}; {datetime.date.today()}; {arguments.runs} runs of python -m {shlex.join(arguments.bench)}",
+        flush=True,
+    )
     outputs = []
-    for _ in range(runs):
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    for _ in range(arguments.runs):
+        done = subprocess.run([sys.executable, "-m", *arguments.bench], stdout=subprocess.PIPE, text=True, check=True)
         outputs.append(done.stdout.splitlines())
     print("\n".join(merged(outputs)))
 

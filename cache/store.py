@@ -50,7 +50,11 @@ class FeatureStore:
         """The spec that the base key was made of. Raises CacheError where the store has none."""
         path = self.folder / "spec.json"
         if not path.exists():
-            raise CacheError(f"{self.folder}: expected a feature store, found no spec.json; run `make features`")
+            found = "a folder without one" if self.folder.is_dir() else "a file" if self.folder.exists() else "nothing"
+            raise CacheError(
+                f"{self.folder}: expected the folder of a feature store (with spec.json), found {found}; `make status` names those that "
+                "there are"
+            )
         return read_sealed(path, "the spec of a feature store")
 
     @property
@@ -171,6 +175,7 @@ class FeatureStore:
         rows, entries = self._rows, self._entries  # as they are now, whatever another thread finds damaged
         wanted = list(digests)
         if absent := [digest for digest in wanted if digest not in rows]:
+            _ = self.spec  # of a folder that is no store, this is what is to be said
             raise CacheError(f"{self.folder}: lacks {len(absent)} of {len(wanted)} images; run `make features`")
         try:
             with self._moving_damage_aside():

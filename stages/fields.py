@@ -1,6 +1,6 @@
 """What specs share: how they are read, the bounds of their fields, ranges to draw from, and the nearest known name."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -17,11 +17,16 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the known word that is nearest, or nothing."""
     by_lower = {name.lower(): name for name in known}
     found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[found[0]]!r}?)" if found else ""
+
+
+def near_or_all(word: str, known: Collection[str], lead: str = "there are") -> str:
+    """As ``did_you_mean``; where no known word is near, all of them: ``; there are x, y``."""
+    return did_you_mean(word, known) or f"; {lead} {', '.join(known) or 'none'}"
 
 
 def each_once(names: list[str]) -> list[str]:

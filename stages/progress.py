@@ -1,5 +1,6 @@
 """How a stage tells what it is doing, without knowing where it is shown."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
@@ -18,9 +19,19 @@ class Progress(Protocol):
         """Show a bar over ``total`` things; the function that it gives is called with how many more are done."""
 
 
-def counted(n: int, one: str, many: str = "") -> str:
-    """``n`` things, in words: 1 trial, 2 trials."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+# Control characters, line separators, overrides of the writing direction, and surrogates, which UTF-8 cannot hold.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""The text with what cannot be seen or encoded, or what a terminal would obey, spelled out, as ``\n`` or ``\udcff``."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def counted(n: int, one: str = "", many: str = "") -> str:
+    """``n`` things, in words: 1 trial, 1,200 trials; the number alone where no word is given."""
+    word = one if n == 1 else many or one + "s"
+    return f"{n:,} {word}" if one else f"{n:,}"
 
 
 def spans(numbers: Sequence[int]) -> str:
@@ -35,8 +46,14 @@ def spans(numbers: Sequence[int]) -> str:
 
 
 def in_bytes(size: float) -> str:
-    """Bytes in words: MB or GB."""
-    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+    """Bytes in decimal units: ``12_300_000`` → ``12.3 MB``."""
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 1000:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:,.1f} TB"
 
 
 class _Silent:

@@ -1,7 +1,9 @@
 """The benches can be started as files and as modules, and print what several runs came to as ranges."""
 
 import ast
+import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,20 @@ def test_no_bench_hides_a_package() -> None:
 def test_it_starts(form: list[str]) -> None:
     done = subprocess.run([sys.executable, *form, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--images" in done.stdout, done.stderr
+
+
+# The others are imported by these.
+STARTED = [path for path in BENCHES if "__main__" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", STARTED, ids=lambda path: path.stem)
+def test_it_says_what_it_takes(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And does nothing else, in this process, where what they import is there already."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(path), run_name="__main__")
+    assert not end.value.code and "usage:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.stem)

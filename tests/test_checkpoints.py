@@ -22,8 +22,8 @@ from stages.sweeps.folds import Fold
 from stages.sweeps.group import Group
 from stages.sweeps.ledger import Record
 from stages.sweeps.measure import Measure
-from stages.sweeps.scoring import best_epoch
 from stages.sweeps.trials import Trial
+from stages.training.early_stopping import best_epoch
 from stages.training.member import Member
 from stages.training.source import InMemory
 from stages.training.spec import DenseSpec, Monitor

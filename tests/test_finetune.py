@@ -224,7 +224,7 @@ def test_it_is_streamed_where_memory_does_not_hold_the_activations(tiny: Project
     project.edit("shard_images", "memory = 1000\nshard_images")
     shutil.rmtree(project.artifacts / "heads" / "tuned")
     outcome = project.headstart("heads")
-    assert outcome.code == 0 and "54 rows of block1_out do not fit into 0.0 MB; they are streamed" in outcome.out
+    assert outcome.code == 0 and "54 rows of block1_out do not fit into 1.0 kB; they are streamed" in outcome.out
     for row, other in zip(history(project, "tuned"), history(tiny, "tuned"), strict=True):
         assert row["val_loss"] == pytest.approx(other["val_loss"], abs=0.2)  # another order of batches
 

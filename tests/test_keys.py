@@ -4,14 +4,16 @@ The digests are pinned: a change of what a key is made of changes them, and then
 or everybody's cache is extracted again.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import ValidationError, create_model
 
 from cache.files import digest_json
 from stages.bases.spec import BaseSpec
-from stages.heads.spec import EnsembleSpec, SklearnSpec, head_key
-from stages.training.spec import DenseSpec
+from stages.heads.spec import EnsembleSpec, KerasSpec, SklearnSpec, head_key
+from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
+from stages.training.spec import ONLY_WITH, CommonSpec, DenseSpec
 
 BASE = {"name": "VGG16", "input_size": 150, "weights": "imagenet"}
 
@@ -70,20 +72,101 @@ def test_what_does_not_determine_them_is_not(options: dict[str, Any]) -> None:
     assert base_key(**options) == base_key()
 
 
+def choices(annotation: Any) -> list[Any]:
+    """The words that a field takes."""
+    inner = get_args(annotation)
+    return list(inner) if get_origin(annotation) is Literal else [word for each in inner for word in choices(each)]
+
+
+def another(name: str) -> dict[str, Any]:
+    """A dense head in which one field has another value than its default, whatever it takes."""
+    field = DenseSpec.model_fields[name]
+    for value in [True, 1, 0.1, [1], *choices(field.annotation)]:
+        try:
+            spec = DenseSpec.model_validate(
+                {"kind": "dense", name: value, **dict([ONLY_WITH[name]] if name in ONLY_WITH else [])}
+            )
+        except ValidationError:
+            continue
+        if getattr(spec, name) != field.default:
+            return {name: value}
+    raise AssertionError(f"{name}: no value found that it takes")
+
+
 def test_every_field_of_a_head_is_in_its_key() -> None:
-    before = head_key(DenseSpec.model_validate({"kind": "dense"}), "b", "r")
-    other = {
-        "pool": "avg", "seed": 1, "units": [1], "activation": "tanh", "dropout": 0.1, "batch_norm": True,
-        "optimizer": "adam", "learning_rate": 1.0, "momentum": 0.5, "weight_decay": 0.1, "epochs": 1,
-        "batch_size": 1, "patience": 1, "class_weight": "balanced", "label_smoothing": 0.1, "refit": True, "views": True,
-        "loss": "focal", "focal_gamma": 1.0, "mixup": 0.2, "monitor": "accuracy", "l2": 0.1, "max_norm": 3.0,
-    }  # fmt: skip
-    assert other.keys() == DenseSpec.model_fields.keys() - {"kind", "base", "layers"}
-    del other["momentum"], other["focal_gamma"]  # in the keys of sgd and of a focal loss alone
-    for name, value in other.items():
-        assert head_key(DenseSpec.model_validate({"kind": "dense", name: value}), "b", "r") != before, name
-    assert head_key(DenseSpec.model_validate({"kind": "dense"}), "other", "r") != before
-    assert head_key(DenseSpec.model_validate({"kind": "dense"}), "b", "other") != before
+    for name in DenseSpec.model_fields.keys() - {"kind", "base", "layers"}:
+        plain = {"kind": "dense", **dict([ONLY_WITH[name]] if name in ONLY_WITH else [])}
+        before, after = (DenseSpec.model_validate(plain | more) for more in ({}, another(name)))
+        assert head_key(after, "b", "r") != head_key(before, "b", "r") and after.whole() != before.whole(), name
+    dense = DenseSpec.model_validate({"kind": "dense"})
+    assert len({head_key(dense, "b", "r"), head_key(dense, "other", "r"), head_key(dense, "b", "other")}) == 3
+
+
+KINDS: list[tuple[type[CommonSpec], dict[str, Any]]] = [
+    (DenseSpec, {"kind": "dense"}),
+    (KerasSpec, {"kind": "keras", "build": "a.py:b"}),
+    (SklearnSpec, {"kind": "sklearn", "estimator": "LinearSVC"}),
+    (EnsembleSpec, {"kind": "ensemble", "heads": ["a", "b"]}),
+    (FinetuneSpec, {"kind": "finetune", "head": "a"}),
+    (EndToEndSpec, {"kind": "end_to_end"}),
+    (CnnSpec, {"kind": "cnn"}),
+]
+
+
+@pytest.mark.parametrize(("spec", "table"), KINDS, ids=[table["kind"] for _, table in KINDS])
+def test_a_field_that_a_later_version_adds_leaves_heads_and_sweeps_as_they_are(
+    spec: type[CommonSpec], table: dict[str, Any]
+) -> None:
+    """Whatever its name: other kinds may have had the field from the beginning."""
+    added = next(name for name in ("warmup", "scale") if name not in spec.model_fields)
+    later = create_model("Later", __base__=spec, **{added: (float, 0.0)})  # type: ignore[call-overload]
+    before, after, used = (
+        spec.model_validate(table),
+        later.model_validate(table),
+        later.model_validate(table | {added: 1.0}),
+    )
+    assert (after.whole(), after.slice()) == (before.whole(), before.slice())
+    assert (used.whole(), used.slice()) == (before.whole() | {added: 1.0}, before.slice() | {added: 1.0})
+
+
+TRAINED = {
+    "views": True,
+    "mixup": 0.2,
+    "monitor": "accuracy",
+    "optimizer": "adamw",
+    "patience": 3,
+    "class_weight": "balanced",
+}
+# What earlier versions wrote into the keys of sweeps.
+SWEPT: list[tuple[dict[str, Any], str]] = [
+    ({"kind": "dense"}, "822f638c3889e90a"),
+    ({"kind": "dense", "units": [], "pool": "avg"}, "6ee59218dd9d6aea"),
+    ({"kind": "dense", "loss": "focal"}, "d7f52384ef549479"),
+    ({"kind": "dense", "loss": "focal", "focal_gamma": 1.0, "l2": 0.1, "max_norm": 3.0}, "dfc8a5eeead2595f"),
+    ({"kind": "dense", "optimizer": "sgd", "momentum": 0.5, "base": ["a", "b"], "layers": ["c"]}, "f3d168f13768f2b6"),
+    ({"kind": "dense", **TRAINED}, "20f19eb9688cd11a"),
+    ({"kind": "keras"}, "057da699fad39c6d"),
+    ({"kind": "keras", **TRAINED}, "33112a159e82982a"),
+    ({"kind": "sklearn"}, "28e0f6b362f0fe75"),
+    ({"kind": "sklearn", "views": True, "params": {"C": 2.0}, "scale": False, "seed": 3}, "4091c3e15a40df0b"),
+    ({"kind": "ensemble"}, "90f88ae00e921b3d"),
+    ({"kind": "ensemble", "heads": None, "sweep": "s", "best": 3, "weights": "validation"}, "3adc9d85b36b4bf2"),
+    ({"kind": "finetune"}, "c55d198f398a859f"),
+    ({"kind": "finetune", "from": "block5_conv1", "warmup": 1.0, "cosine": True}, "fd9f369fef0d5d46"),
+    ({"kind": "finetune", **TRAINED}, "311f92ef250332fc"),
+    ({"kind": "end_to_end"}, "3cafb3aa309400a8"),
+    ({"kind": "end_to_end", "from": 2, "units": [8], "batch_norm": True}, "f2c24284de8c978a"),
+    ({"kind": "end_to_end", **TRAINED}, "34c1b11ad3147c1a"),
+    ({"kind": "cnn"}, "81b52e3c5cd0d640"),
+    ({"kind": "cnn", "input_size": [64, 96], "filters": [8], "units": [], "dropout": 0.2}, "59edef6305db0814"),
+    ({"kind": "cnn", **TRAINED}, "1ad35fbaa0360c6b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "expected"), SWEPT, ids=str)
+def test_heads_in_the_keys_of_sweeps_are_pinned(options: dict[str, Any], expected: str) -> None:
+    spec, table = next(each for each in KINDS if each[1]["kind"] == options["kind"])
+    assert digest_json(spec.model_validate(table | options).whole())[:16] == expected
 
 
 def test_momentum_is_in_the_key_where_the_optimizer_takes_it_and_gamma_where_the_loss_does() -> None:

@@ -1,16 +1,30 @@
 """make as a user meets it: targets, names, processes of its own, and what stands last on the screen."""
 
 import logging
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, SMALL, Project, write_photos
+from conftest import CONFIG, SMALL, Outcome, Project, write_photos
 
 HEADSTART_PROGRAM = Path(sys.executable).parent / "headstart"
+# As headstart does when it is interrupted.
+WAITS = """
+import sys, time
+try:
+    print("started", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("headstart: interrupted", file=sys.stderr)
+    sys.exit(130)
+"""
 
 
 def test_make_help_lists_every_target(empty: Callable[[], Project]) -> None:
@@ -62,8 +76,70 @@ def test_an_error_is_said_last_and_once(
     """While the graph is made, and in a recipe."""
     project.edit(old, new)
     outcome = project.make("report", *flags)
-    assert outcome.code == 2 and says in outcome.out.splitlines()[-1], outcome.out
-    assert outcome.out.count(says) == 1 and "Error 1" not in outcome.out and "Traceback" not in outcome.out
+    told_alone(project, outcome, says)
+
+
+def told_alone(project: Project, outcome: Outcome, says: str) -> None:
+    """The last line is the error as headstart says it, and make says nothing."""
+    last = outcome.out.splitlines()[-1]
+    assert outcome.code == 1 and last.startswith("headstart: ") and says in last, outcome.out
+    assert outcome.out.count(says) == 1 and "Traceback" not in outcome.out
+    assert not [line for line in outcome.out.splitlines() if "***" in line or line.startswith("make")], outcome.out
+    assert not list(project.folder.glob("artifacts/make/*.error*"))
+
+
+@pytest.mark.parametrize("goals", [("status",), ("status", "report"), ("report", "sweep")])
+def test_an_error_is_said_alone_whatever_the_goals(project: Project, goals: tuple[str, ...]) -> None:
+    project.edit("input_size = 32", "input_sise = 32")
+    told_alone(project, project.make(*goals), "unknown field (did you mean 'input_size'?)")
+
+
+def test_an_error_of_watch_is_said_alone(project: Project) -> None:
+    """It lives on with one in the configuration, and not where its port is taken, by this test or by somebody else; or without watchfiles."""
+    with socket.socket() as taken:
+        with suppress(OSError):
+            taken.bind(("127.0.0.1", 8765))
+            taken.listen()
+        told_alone(project, project.make("watch", cold=True), "headstart: ")
+
+
+def test_an_error_below_what_was_up_to_date_is_said_alone(project: Project) -> None:
+    project.config.write_text(
+        project.config.read_text() + '[sweeps.bad]\nhead = "ridge"\ngrid = { params = { alhpa = [1.0] } }\n'
+    )
+    told_alone(project, project.make("features", "sweep"), "no such parameter (did you mean 'alphas'?)")
+
+
+def test_an_error_of_the_demo_is_said_alone(empty: Callable[[], Project]) -> None:
+    project = empty()
+    (project.folder / "artifacts").mkdir()
+    (project.folder / "artifacts" / "demo").write_text("no folder")
+    told_alone(project, project.make("demo"), "artifacts/demo")
+
+
+@pytest.mark.parametrize(("goals", "named"), [(("report",), "report"), (("features", "report"), "features report")])
+def test_that_there_is_nothing_to_be_done_is_said_once(project: Project, goals: tuple[str, ...], named: str) -> None:
+    outcome = project.make(*goals)
+    assert outcome.code == 0 and outcome.out == f"make: Nothing to be done for '{named}'.\n"
+    project.edit("RidgeClassifierCV", "RidgeClassifier")
+    outcome = project.make(*goals)
+    assert outcome.code == 0 and outcome.trained == ["ridge"] and "Nothing to be done" not in outcome.out, outcome.out
+
+
+def test_what_was_interrupted_is_said_last(empty: Callable[[], Project]) -> None:
+    """As Ctrl-C does it: the signal goes to make, to its shell and to what they started."""
+    project = empty()
+    slow = project.folder / "slow"
+    slow.write_text(f"#!{sys.executable}{WAITS}")
+    slow.chmod(0o755)
+    (project.folder / "installed").touch()
+    command = ["make", "status", "SETUP=installed", f"HEADSTART={slow}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=project.folder, start_new_session=True, **pipes) as process:
+        assert process.stdout and process.stdout.readline() == "started\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+    assert process.returncode and error == "headstart: interrupted\n"
     assert not list(project.artifacts.glob("make/*.error*"))
 
 
@@ -74,7 +150,7 @@ def test_what_ends_a_command_without_a_word_is_told_by_make(project: Project) ->
     killed.chmod(0o755)
     command = ["make", "heads", "SETUP=installed", f"HEADSTART={killed}"]
     done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
-    assert done.returncode == 2 and "heads.stamp] Error 137" in done.stderr.splitlines()[-1], done.stderr
+    assert done.returncode == 1 and "heads.stamp] Error 137" in done.stderr.splitlines()[-1], done.stderr
 
 
 @pytest.mark.parametrize("goals", [("report", "sweep"), ("sweep", "report"), ("-j2", "report", "sweep")])
@@ -87,6 +163,7 @@ def test_sweeps_come_before_the_report_whatever_the_order(project: Project, goal
     assert project.make("-q", *goals).code == 1
     outcome = project.make(*goals)
     assert outcome.code == 0 and outcome.trained == ["strength"] and outcome.reported, outcome.out
+    assert "Nothing to be done" not in outcome.out, outcome.out
     assert "stale" not in project.headstart("status").out
     assert project.make("-q", *goals).code == 0
 

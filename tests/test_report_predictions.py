@@ -11,11 +11,11 @@ from reports import CLASSES, as_dense, page, sample
 
 from cache.errors import HeadError
 from cache.manifest import ImageRecord
+from stages.progress import visible
 from stages.report.data import ReportData
 from stages.report.outcomes import read_correct, read_outcome
 from stages.report.render import write_report
 from stages.report.rescored import as_scored_now
-from stages.report.text import visible
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def rehashed() -> bool:
 
 
 def printed(lines: Iterable[str]) -> None:
-    from pipeline.cli.console import visible
+    from stages.progress import visible
 
     try:
         for line in lines:

@@ -48,7 +48,7 @@ def command_of(app: typer.Typer, page: str, **options: Any) -> Callable[[Callabl
 
 
 def _stop(message: str, code: int, debug: bool) -> None:
-    from pipeline.cli.console import visible
+    from stages.progress import visible
 
     if debug:
         import traceback

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from io import TextIOWrapper
 from time import perf_counter
 
+from stages.progress import visible
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -89,8 +91,3 @@ class Terminal:
                 self.say(f"{what}: {done:,} of {total:,}, {rate:,.1f} {unit}/s, {(total - done) / rate:,.0f} s left")
 
         yield advance
-
-
-def visible(line: str) -> str:
-    """The line without control characters, which a file name may hold and a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)

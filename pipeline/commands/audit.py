@@ -10,7 +10,7 @@ from pipeline.targets.audit import AuditTarget
 from pipeline.targets.graph import Graph, load_graph
 from stages.audit.proposals import write_corrections, write_groups
 from stages.audit.summary import summary
-from stages.fields import nearest
+from stages.fields import near_or_all
 from stages.progress import Progress, counted
 
 
@@ -36,8 +36,7 @@ def run_stale(config: Config, progress: Progress, base: str | None = None) -> Au
 def _target(graph: Graph, base: str | None) -> AuditTarget:
     name = base or next(iter(graph.audits))
     if name not in graph.audits:
-        known = ", ".join(graph.audits)
-        raise ConfigError(f"no base {name!r} in the configuration{nearest(name, graph.audits)}; there are {known}")
+        raise ConfigError(f"no base {name!r} in the configuration{near_or_all(name, graph.audits)}")
     return graph.audits[name]
 
 

@@ -12,7 +12,7 @@ from stages.bases.figures import FIGURES, Figures
 from stages.bases.licences import licence_of
 from stages.bases.spec import FILE, HUB, BaseSpec
 from stages.bases.weights import Weights
-from stages.fields import nearest
+from stages.fields import did_you_mean
 from stages.progress import Progress
 
 EXPLAINED = (
@@ -38,7 +38,7 @@ def base_lines(names: Sequence[str], path: Path, timed: bool, progress: Progress
     for name in names:
         if name not in BASES and not name.startswith((FILE, HUB)):
             raise ConfigError(
-                f'no base {name!r}{nearest(name, BASES)}; `headstart bases` lists them; others begin with "file:" or "hub:"'
+                f'no base {name!r}{did_you_mean(name, BASES)}; `headstart bases` lists them; others begin with "file:" or "hub:"'
             )
         specs[name] = base_of(name, FIGURES[name].size if name in FIGURES else None)
     if timed and not specs:

@@ -86,8 +86,11 @@ def label_next_lines(
     p = np.array([each.probabilities for _, each in usable])
     found = to_label(p, unit, count, config.data.seed, near)
     picked = [usable[i][1] for i in found.chosen]
-    rows = [(rank, each.path, *_doubt(each)) for rank, each in enumerate(picked, 1)]
-    lines += [f"{rank:4}  {path}: {one} {float(p):.3f}, {two} {float(q):.3f}" for rank, path, one, p, two, q, _ in rows]
+    rows = []
+    for rank, each in enumerate(picked, 1):
+        one, first, two, second = _doubt(each)
+        rows.append((rank, each.path, one, f"{first:.6f}", two, f"{second:.6f}", f"{first - second:.6f}"))
+        lines.append(f"{rank:4}  {each.path}: {one} {first:.3f}, {two} {second:.3f}")
     copies = counted(found.copies, "near-copy", "near-copies")
     lines.append(f"label-next: {len(picked)} of {counted(len(usable), 'image')}; {copies} of these left out")
     if csv:
@@ -98,11 +101,10 @@ def label_next_lines(
     return lines, complete
 
 
-def _doubt(each: "Prediction") -> tuple[str, str, str, str, str]:
-    """The two most probable classes, each with its probability, and the margin between them."""
+def _doubt(each: "Prediction") -> tuple[str, float, str, float]:
+    """The two most probable classes, each with its probability."""
     second, first = sorted(range(len(each.probabilities)), key=each.probabilities.__getitem__)[-2:]
-    p, q = each.probabilities[first], each.probabilities[second]
-    return each.classes[first], f"{p:.6f}", each.classes[second], f"{q:.6f}", f"{p - q:.6f}"
+    return each.classes[first], each.probabilities[first], each.classes[second], each.probabilities[second]
 
 
 def _keep_features(graph: Graph, target: BaseTarget, records: Sequence[ImageRecord], progress: Progress) -> None:
@@ -129,7 +131,7 @@ def _write_page(page: Path, picked: "Sequence[Prediction]", by: str) -> list[str
 
     shown = []
     for each in picked:
-        one, p, two, q, _ = _doubt(each)
-        shown.append(Shown(each.path, one, f"{float(p):.2f}", f"or {two} {float(q):.2f}", str(each.path)))
+        one, p, two, q = _doubt(each)
+        shown.append(Shown(each.path, one, f"{p:.2f}", f"or {two} {q:.2f}", str(each.path)))
     lead = f"{counted(len(picked), 'image')} that the head is unsure of, and that are unlike one another; by {by}."
     return write_page(page, "To label next", lead, [Part("", shown)])

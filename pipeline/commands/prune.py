@@ -14,7 +14,7 @@ from pipeline.config.load import Config, load_config
 from pipeline.targets.graph import Graph, load_graph
 from stages.data.corrections import DROPPED
 from stages.export.spec import folder_names
-from stages.progress import Progress
+from stages.progress import Progress, in_bytes
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,6 @@ def pruned_lines(config: Config, progress: Progress, remove: bool) -> list[str]:
             each.remove()
     if not found:
         return ["prune: nothing to remove; the configurations in the folder refer to everything"]
-    total = sum(each.size for each in found) / 1e6
+    total = in_bytes(sum(each.size for each in found))
     end = "removed" if remove else "can be removed: headstart prune --yes"
-    return [f"{each.what} ({each.size / 1e6:,.1f} MB)" for each in found] + [f"prune: {total:,.1f} MB {end}"]
+    return [f"{each.what} ({in_bytes(each.size)})" for each in found] + [f"prune: {total} {end}"]

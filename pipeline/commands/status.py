@@ -7,7 +7,7 @@ from pipeline.config.load import Config
 from pipeline.targets.features import BaseTarget
 from pipeline.targets.graph import Graph, load_graph
 from stages.export.spec import EXPORTS, export_key, folder_names, read_export
-from stages.progress import Progress, counted
+from stages.progress import Progress, counted, in_bytes
 
 
 def status_lines(config: Config, progress: Progress) -> list[str]:
@@ -20,7 +20,7 @@ def status_lines(config: Config, progress: Progress) -> list[str]:
             words = ["features", *([name] if len(graph.bases) > 1 else []), *([layer.layer] if base.layers[1:] else [])]
             store, what = layer.store, ""
             if store is not None:
-                what = f"{len(store):,} images, {store.size() / 1e6:,.1f} MB in {store.folder}"
+                what = f"{len(store):,} images, {in_bytes(store.size())} in {store.folder}"
             rows.append((" ".join(words), layer.reasons, what))
         if base.views:
             rows.append(_views_row(base, len(graph.bases) > 1))
@@ -46,7 +46,7 @@ def _views_row(base: BaseTarget, several: bool) -> tuple[str, tuple[str, ...], s
     """All views of a base in one row: what it is called, why it is stale, and what there is."""
     stores = [store for each in base.view_stores.values() for store in each]
     title = f"features {base.name} views" if several else "features views"
-    what = f"{counted(len(base.views), 'view')}, {sum(map(len, stores)):,} rows, {sum(each.size() for each in stores) / 1e6:,.1f} MB"
+    what = f"{counted(len(base.views), 'view')}, {sum(map(len, stores)):,} rows, {in_bytes(sum(each.size() for each in stores))}"
     return title, base.reasons_of_views, what
 
 
@@ -102,5 +102,5 @@ def _size_line(graph: Graph) -> str:
     used = sum(bytes_in(store.folder) for store in stores)
     used += sum(bytes_in(head.folder) for head in graph.heads.values())
     other = sizes["features"] + sizes["heads"] - used
-    words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items() if size)
-    return f"cache: {folder}: {words or 'empty'}" + (f"; {other / 1e6:,.1f} MB not in use, see prune" if other else "")
+    words = ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items() if size)
+    return f"cache: {folder}: {words or 'empty'}" + (f"; {in_bytes(other)} not in use, see prune" if other else "")

@@ -8,7 +8,7 @@ from typing import Any
 from cache.errors import ConfigError
 from pipeline.config.tables import check_name, no_such, place, validated
 from stages.bases.spec import BaseSpec
-from stages.fields import nearest
+from stages.fields import did_you_mean
 from stages.heads.spec import KINDS, AnyHead, EnsembleSpec
 from stages.heads.tuned_spec import ON_IMAGES, FinetuneSpec
 from stages.training.spec import ONLY_WITH, DenseSpec
@@ -58,7 +58,7 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
     """The head of a table on each of its bases; on the first base where it names none. Raises ConfigError."""
     kind = table.get("kind") if isinstance(table, dict) else table
     if not isinstance(table, dict) or not isinstance(kind, str) or kind not in KINDS:
-        meant = nearest(kind, KINDS) if isinstance(kind, str) else ""
+        meant = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
         raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}{meant}")
     for key in ("cv", "repeats"):
         if key in table:
@@ -81,7 +81,7 @@ def on_each_base(name: str, table: Any, bases: dict[str, BaseSpec], folder: Path
         for layer in spec.layers or ():
             if layer not in cuts:
                 raise ConfigError(
-                    f"layers: the base extracts no layer {layer!r}{nearest(layer, cuts)}; "
+                    f"layers: the base extracts no layer {layer!r}{did_you_mean(layer, cuts)}; "
                     f"it extracts {', '.join(cuts)}; add it to the base's layers"
                 )
         if spec.views and not bases[base].views and not isinstance(spec, ON_IMAGES):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from cache.errors import ConfigError
-from stages.fields import Spec, nearest
+from stages.fields import Spec, did_you_mean, near_or_all
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -58,7 +58,7 @@ def validated(spec: type[AnySpec], table: Any) -> AnySpec:
         message = WORDS.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
         found = "" if first["type"] in SAID else f", found {first['input']!r}"
         if first["type"] == "literal_error" and isinstance(first["input"], str):
-            found += nearest(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))
+            found += did_you_mean(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))
         more = f" (and {len(others)} more)" if others else ""
         # What does not fit together names its fields itself.
         field = f"{'.'.join(names)}: " if names else ""
@@ -78,9 +78,9 @@ def check_keys(table: Iterable[str], known: Collection[str], before: str = "", w
     """Raise ConfigError for a field that is not ``known``; ``before`` is what stands before the fields' names."""
     for key in table:
         if key not in known:
-            raise ConfigError(f"{before}{key}: unknown {what}{nearest(key, known)}; known are {', '.join(known)}")
+            raise ConfigError(f"{before}{key}: unknown {what}{near_or_all(key, known, 'known are')}")
 
 
 def no_such(what: str, name: str, known: Collection[str]) -> str:
-    """The words for a name that is not among those ``known``, with the nearest of these."""
-    return f"no {what} {name!r}{nearest(name, known)}; there are {', '.join(known) or 'none'}"
+    """The words for a name that is not among those ``known``, with the nearest of these, or all."""
+    return f"no {what} {name!r}{near_or_all(name, known)}"

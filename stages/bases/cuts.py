@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from cache.errors import BaseError
-from stages.fields import nearest
+from stages.fields import did_you_mean
 
 # Names in one line of an error.
 MOST_LISTED = 40
@@ -22,7 +22,12 @@ class Layer:
 
     def bytes(self) -> int:
         """Bytes for one image as float16, uncompressed."""
-        return 2 * prod(self.shape)
+        return float16_bytes(self.shape)
+
+
+def float16_bytes(shape: Sequence[int]) -> int:
+    """Bytes of numbers of this shape as float16, uncompressed."""
+    return 2 * prod(shape)
 
 
 def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
@@ -30,4 +35,6 @@ def check_layers(there: Sequence[str], wanted: Sequence[str], name: str) -> None
     for layer in wanted:
         if layer not in there:
             listed = ", ".join(there) if len(there) <= MOST_LISTED else f"{len(there)}, see `headstart layers {name}`"
-            raise BaseError(f"layer {layer!r}: {name} has no such layer{nearest(layer, there)}; there are {listed}")
+            raise BaseError(
+                f"layer {layer!r}: {name} has no such layer{did_you_mean(layer, there) or f'; there are {listed}'}"
+            )

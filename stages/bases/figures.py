@@ -4,8 +4,9 @@ Computed once with Keras 3.15 by building each without its top at the input size
 again. ``gflops`` counts the multiplications and additions of convolutions and dense layers each.
 """
 
-from math import prod
 from typing import NamedTuple
+
+from stages.bases.cuts import float16_bytes
 
 
 class Figures(NamedTuple):
@@ -19,7 +20,7 @@ class Figures(NamedTuple):
     @property
     def kilobytes(self) -> float:
         """Of one image's features as float16, uncompressed."""
-        return 2 * prod(self.features) / 1e3
+        return float16_bytes(self.features) / 1e3
 
 
 FIGURES = {

@@ -18,7 +18,7 @@ from stages.bases.cuts import Layer, check_layers
 from stages.bases.engines import load_extra
 from stages.bases.presets import CONFIG, check_trusted, fetched_preset, model_path, read_config
 from stages.bases.spec import OUTPUT, BaseSpec
-from stages.fields import nearest
+from stages.fields import did_you_mean
 
 
 def fetch(spec: BaseSpec, folder: Path) -> None:
@@ -28,7 +28,7 @@ def fetch(spec: BaseSpec, folder: Path) -> None:
     if "://" not in spec.weights and spec.weights not in hub.models.Backbone.presets:
         raise BaseError(
             f"base {spec.name!r}: expected a preset of KerasHub, or the folder of one, found neither"
-            f"{nearest(spec.weights, hub.models.Backbone.presets)}; mend name (https://keras.io/keras_hub/presets/ lists them)"
+            f"{did_you_mean(spec.weights, hub.models.Backbone.presets)}; mend name (https://keras.io/keras_hub/presets/ lists them)"
         )
     try:
         with backend.without_chatter(), backend.fresh_names("float32"):

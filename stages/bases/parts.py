@@ -7,15 +7,14 @@ layer: behind a block of VGG, between two blocks of a ResNet, but not beside a s
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple
 
 from cache.errors import BaseError
 from stages.bases import backend
-from stages.bases.cuts import check_layers
+from stages.bases.cuts import check_layers, float16_bytes
 from stages.bases.model import output_at
 from stages.bases.spec import BaseSpec
-from stages.fields import nearest
+from stages.fields import did_you_mean
 
 # The block that a layer is of, by the names that Keras gives: block5_conv1, conv5_block3_out, block_16_expand, block7a_se_squeeze,
 # expanded_conv_10_add, convnext_tiny_stage_3_block_2_layer_scale.
@@ -56,7 +55,7 @@ class Tail:
     @property
     def bytes(self) -> int:
         """Bytes of the activations of one image as float16, uncompressed."""
-        return 2 * prod(self.shape)
+        return float16_bytes(self.shape)
 
 
 def check_base(spec: BaseSpec) -> None:
@@ -82,7 +81,7 @@ def found_tail(model: Any, spec: BaseSpec, start: int | str, end: str) -> Tail:
     first = _first_of_blocks(order, start, spec.name) if isinstance(start, int) else start
     if first not in order:
         raise BaseError(
-            f"from: {spec.name} has no layer {first!r} up to {end!r}{nearest(first, order)}; see `headstart layers {spec.name}`"
+            f"from: {spec.name} has no layer {first!r} up to {end!r}{did_you_mean(first, order)}; see `headstart layers {spec.name}`"
         )
     cut = next((each for each in cuts if first in each.behind), None)
     if cut is None:

@@ -18,7 +18,7 @@ from stages.bases.packaged import PACKAGED, Packaged
 from stages.bases.pixels import Pixels
 from stages.data.policy import DECODE
 from stages.data.views import View
-from stages.fields import Layers, PositiveInt, Seed, nearest
+from stages.fields import Layers, PositiveInt, Seed, did_you_mean
 
 SCHEMA = 1
 FILE = "file:"  # what the name of a user's own base begins with
@@ -42,9 +42,9 @@ def _base_name(value: Any) -> Any:
     if value == HUB:
         raise ValueError('expected "hub:" and a preset of KerasHub or the folder of one, found "hub:"; name it')
     if isinstance(value, str) and not value.startswith((FILE, HUB)) and value not in BASES:
+        listed = f'{", ".join(sorted(BASES))}, or "file:model.keras", "file:model.onnx", "hub:PRESET"'
         raise ValueError(
-            f"no base {value!r} in keras.applications{nearest(value, BASES)}; "
-            f'there are {", ".join(sorted(BASES))}, or "file:model.keras", "file:model.onnx", "hub:PRESET"'
+            f"no base {value!r} in keras.applications{did_you_mean(value, BASES) or f'; there are {listed}'}"
         )
     return value
 
@@ -97,7 +97,7 @@ class BaseSpec(Pixels):
         if self.weights not in SOURCES and not self.weights.endswith(WEIGHTS_SUFFIXES):
             raise ValueError(
                 f"weights: expected {', '.join(SOURCES)} or a file ({', '.join(WEIGHTS_SUFFIXES)}), "
-                f"found {self.weights!r}{nearest(self.weights, SOURCES)}"
+                f"found {self.weights!r}{did_you_mean(self.weights, SOURCES)}"
             )
         if self.layer is not None and self.layers is not None:
             raise ValueError("expected layer or layers, found both; keep one of them")

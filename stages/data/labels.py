@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cache.errors import DataError
 from cache.manifest import SPLITS
 from stages.data.tables import name_of
-from stages.fields import nearest
+from stages.fields import did_you_mean
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -116,7 +116,9 @@ def _split(where: str, row: Mapping[str, str | None]) -> str | None:
     if not value:
         return None
     if value.lower() not in SPLIT_NAMES:
-        raise DataError(f"{where}: expected a split of {', '.join(SPLITS)}, found {value!r}{nearest(value, SPLITS)}")
+        raise DataError(
+            f"{where}: expected a split of {', '.join(SPLITS)}, found {value!r}{did_you_mean(value, SPLITS)}"
+        )
     return SPLIT_NAMES[value.lower()]
 
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cache.errors import DataError
-from stages.fields import nearest
+from stages.fields import did_you_mean
 
 
 def read_table(
@@ -65,7 +65,7 @@ def read_column(path: Path, column: str, known: Collection[str], key: str = "fil
             if not {key, column.lower()} <= set(names):
                 listed = ", ".join(names) or "an empty file"
                 raise DataError(
-                    f"{path}: expected a column {column!r}, found {listed}{nearest(column, names)}; mend data.group"
+                    f"{path}: expected a column {column!r}, found {listed}{did_you_mean(column, names)}; mend data.group"
                 )
             for row in reader:
                 name, value = name_of(row[key], known), (row[column.lower()] or "").strip()

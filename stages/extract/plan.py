@@ -108,7 +108,7 @@ def plan_lines(
         f"{name}: about {_duration(passes * found.seconds)} at {1 / found.seconds:,.1f} images/s, "
         f"as {found.images} timed images went",
         *_money(name, passes * found.seconds, cost),
-        f"{name}: about {in_bytes(size)} on disk ({found.bytes / 1e3:,.1f} kB an image), {in_bytes(free)} are free"
+        f"{name}: about {in_bytes(size)} on disk ({in_bytes(found.bytes)} an image), {in_bytes(free)} are free"
         + ("" if size < free else ": NOT ENOUGH"),
     ]
     if found.decoding > MUCH:

@@ -17,7 +17,8 @@ from stages.heads.checkpoint import Checkpoint, Kept
 from stages.heads.keras_fit import LOG_LOSS, loss, metrics, optimizer
 from stages.heads.tuned_spec import ScheduledSpec
 from stages.progress import Progress
-from stages.training.member import Fitted, criterion
+from stages.training.early_stopping import is_at_its_end, is_kept
+from stages.training.member import Fitted
 from stages.training.stack import Draw
 
 
@@ -82,15 +83,14 @@ def train(
         )
     left, lacking = epochs - len(fitted.history), False
     with progress.task(f"Training {name}", left * batches.rows) as advance:
-        while not _at_its_end(fitted, spec, epochs):
+        while not (is_at_its_end(fitted, epochs, spec.patience) or _lost(fitted)):
             start, epoch = perf_counter(), len(fitted.history)
             restart_dropout(model, spec.seed, epoch)
             row = _pass(model, batches.training(epoch), advance)
             scored = _pass(model, batches.validation())
             row |= {f"val_{name}": value for name, value in scored.items()}
             fitted.history.append(row)
-            now = criterion([row], [1], spec.monitor)
-            if np.isfinite(now) and (until or now < _best(fitted, spec)):
+            if is_kept([fitted], [1], spec.monitor, last=until is not None):
                 fitted.best_epoch, fitted.weights = epoch + 1, taken(weights)
             fitted.seconds += perf_counter() - start
             now_kept = Kept(
@@ -171,16 +171,9 @@ def _pass(model: Any, batches: Iterator[Batch], advance: Any = None) -> dict[str
     return {"loss": float(loss / weights), "accuracy": float(accuracy / rows)}
 
 
-def _best(fitted: Fitted, spec: ScheduledSpec) -> float:
-    row = fitted.history[fitted.best_epoch - 1] if fitted.best_epoch else None
-    return criterion([row], [1], spec.monitor) if row else float("inf")
-
-
-def _at_its_end(fitted: Fitted, spec: ScheduledSpec, epochs: int) -> bool:
-    """Whether all epochs are done, patience is at an end, or weights are no numbers any more."""
-    done = len(fitted.history)
-    lost = done > 0 and not np.isfinite(fitted.history[-1]["loss"])
-    return done >= epochs or done - (fitted.best_epoch or 0) >= (spec.patience or epochs) or lost
+def _lost(fitted: Fitted) -> bool:
+    """Whether weights are no numbers any more."""
+    return bool(fitted.history and not np.isfinite(fitted.history[-1]["loss"]))
 
 
 def _told(fitted: Fitted, epochs: int) -> str:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from cache.errors import HeadError
-from stages.fields import nearest
+from stages.fields import near_or_all
 from stages.heads.spec import SklearnSpec
 from stages.imports import load_sklearn
 
@@ -13,7 +13,7 @@ MODULES = ("linear_model", "svm", "neighbors", "discriminant_analysis", "naive_b
 
 
 def classifier(spec: SklearnSpec) -> Any:
-    """The estimator that the spec names, with its parameters. Raises HeadError that lists what there is."""
+    """The estimator that the spec names, with its parameters. Raises HeadError that says what is near, or lists what there is."""
     kind = _class_named(spec.estimator)
     try:
         estimator = kind()
@@ -24,9 +24,7 @@ def classifier(spec: SklearnSpec) -> Any:
     params = estimator.get_params(deep=False)
     for name in spec.params:
         if name not in params:
-            raise HeadError(
-                f"params.{name}: {spec.estimator} has no such parameter{nearest(name, params)}; there are {', '.join(params)}"
-            )
+            raise HeadError(f"params.{name}: {spec.estimator} has no such parameter{near_or_all(name, params)}")
     seed = {"random_state": spec.seed} if "random_state" in params else {}
     return estimator.set_params(**seed | spec.params)
 
@@ -43,7 +41,5 @@ def _class_named(name: str) -> Any:
 
     known = dict(all_estimators(type_filter="classifier"))
     if name not in known:
-        raise HeadError(
-            f"estimator {name!r}: scikit-learn has no such classifier{nearest(name, known)}; there are {', '.join(known)}"
-        )
+        raise HeadError(f"estimator {name!r}: scikit-learn has no such classifier{near_or_all(name, known)}")
     return known[name]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stages.bases.backend import load_keras
 from stages.heads.head import Rows
-from stages.training.member import criterion
+from stages.training.early_stopping import criterion
 from stages.training.spec import TrainedSpec
 from stages.training.stack import NOTHING, Draw
 

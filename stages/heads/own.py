@@ -21,7 +21,8 @@ from stages.heads.keras_fit import best_kept, drawn, loss, metrics, optimizer, t
 from stages.heads.logits import without_activation
 from stages.heads.spec import KerasSpec
 from stages.progress import Progress
-from stages.training.member import class_weights, criterion
+from stages.training.early_stopping import best_epoch
+from stages.training.member import class_weights
 
 # What TensorFlow colours its messages with.
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -75,10 +76,9 @@ class KerasHead(KerasModelHead):
         self.history_ = [
             told(spec, dict(zip(history, map(float, row), strict=True))) for row in zip(*history.values(), strict=True)
         ]
-        found = [criterion([row], [1], spec.monitor) for row in self.history_]
-        if not np.isfinite(found).any():
+        self.best_epoch_ = best_epoch([self.history_], [1], spec.monitor)
+        if self.best_epoch_ is None:
             raise DivergedError.at(spec.learning_rate)
-        self.best_epoch_ = int(np.nanargmin(found)) + 1
         self.n_parameters_ = int(self._core.count_params())
         self.seconds_ = perf_counter() - start
         return self

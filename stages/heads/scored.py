@@ -1,13 +1,9 @@
 """The scores that may rank heads, and the version of all scores. Apart from what computes them, as light commands come here too."""
 
+from typing import Literal, get_args
+
 # Raised by hand when scores or their intervals change, so that older heads are shown with those of today.
 SCORING = 2
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auc", "top5_accuracy", "log_loss"]
 # Which way is better.
-METRICS = {
-    "accuracy": "high",
-    "balanced_accuracy": "high",
-    "macro_f1": "high",
-    "auc": "high",
-    "top5_accuracy": "high",
-    "log_loss": "low",
-}
+METRICS = {name: "low" if name == "log_loss" else "high" for name in get_args(Metric)}

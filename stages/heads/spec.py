@@ -28,6 +28,8 @@ class KerasSpec(TrainedSpec):
     in probabilities, or a list of layers, to which the last one is added. ``code`` is the SHA-256 of the file.
     """
 
+    FIRST = TrainedSpec.FIRST | {"build", "code"}
+
     kind: Literal["keras"]
     pool: Literal["none"] = "none"
     build: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
@@ -53,6 +55,8 @@ class KerasSpec(TrainedSpec):
 class SklearnSpec(CommonSpec):
     """``kind = "sklearn"``: any scikit-learn classifier by name, on pooled features."""
 
+    FIRST = CommonSpec.FIRST | {"estimator", "params", "scale"}
+
     kind: Literal["sklearn"]
     pool: Pooling = "avg"
     estimator: str
@@ -65,6 +69,8 @@ class EnsembleSpec(CommonSpec):
 
     ``weights`` are equal, or those of the lowest log loss on validation.
     """
+
+    FIRST = CommonSpec.FIRST | {"heads", "sweep", "best", "weights"}
 
     kind: Literal["ensemble"]
     pool: Literal["none"] = "none"

@@ -28,6 +28,8 @@ Activation = Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"
 class ScheduledSpec(TrainedSpec):
     """What models have in common that are trained by themselves, with layers of a base or of images."""
 
+    FIRST = TrainedSpec.FIRST | {"warmup", "cosine"}
+
     warmup: Annotated[float, Field(ge=0)] = 0.0
     cosine: bool = False
 
@@ -50,6 +52,8 @@ class FinetuneSpec(_Tuned, ScheduledSpec):  # type: ignore[misc, valid-type]
 
     It is trained on the activations before these layers, which the cache has.
     """
+
+    FIRST = ScheduledSpec.FIRST | {"from", "head"}
 
     kind: Literal["finetune"]
     pool: Literal["flatten"] = "flatten"  # as rows are read; the model gives them their shape again
@@ -78,6 +82,8 @@ class FinetuneSpec(_Tuned, ScheduledSpec):  # type: ignore[misc, valid-type]
 
 class EndToEndSpec(_Whole, ScheduledSpec):  # type: ignore[misc, valid-type]
     """``kind = "end_to_end"``: a base and new dense layers on it, trained on images; frozen, or trained ``from`` a layer on."""
+
+    FIRST = ScheduledSpec.FIRST | {"from", "units", "activation", "dropout", "batch_norm"}
 
     kind: Literal["end_to_end"]
     pool: Pooling = "flatten"
@@ -112,6 +118,8 @@ class CnnSpec(ScheduledSpec):
     Convolutions of 3×3 with ReLU, each with max pooling over 2×2, then dense layers, as in F. Chollet, "Building powerful image
     classification models using very little data", 2016.
     """
+
+    FIRST = ScheduledSpec.FIRST | {"input_size", "filters", "units", "dropout"}
 
     kind: Literal["cnn"]
     pool: Literal["none"] = "none"

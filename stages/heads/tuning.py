@@ -54,7 +54,7 @@ def _check_there(tail: Tail, cuts: Sequence[str]) -> None:
         named = ", ".join(f'"{layer}"' for layer in (tail.before, *cuts))
         raise HeadError(
             f"from: training begins with {tail.cut.behind[0]!r}, on the activations of {tail.before!r} ({shape}, "
-            f"{tail.bytes / 1e3:,.1f} kB an image as float16), which {tail.base} does not extract; set layers = [{named}] in the base"
+            f"{in_bytes(tail.bytes)} an image as float16), which {tail.base} does not extract; set layers = [{named}] in the base"
         )
 
 

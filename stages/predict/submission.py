@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cache.errors import DataError
 from cache.files import write_csv
-from stages.fields import nearest
+from stages.fields import did_you_mean
 from stages.predict.predict import Prediction
 from stages.progress import counted
 
@@ -49,7 +49,7 @@ def form_of(layout: str, root: Path, classes: Sequence[str]) -> Form:
         return Form(header, (), ids)
     if strange := [name for name in columns if name not in classes]:
         raise DataError(
-            f"{sample}: expected columns named like the {len(classes)} classes, found {strange[0]!r}{nearest(strange[0], classes)}; "
+            f"{sample}: expected columns named like the {len(classes)} classes, found {strange[0]!r}{did_you_mean(strange[0], classes)}; "
             "mend or remove it"
         )
     if absent := [name for name in classes if name not in columns]:

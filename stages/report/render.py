@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cache.files import write_text
-from stages.report import text
 from stages.report.audit import describe_audit
 from stages.report.best import describe_best
 from stages.report.board import Row, leaderboard
 from stages.report.costs import describe_costs
 from stages.report.data import ReportData
+from stages.report.environment import environment
 from stages.report.methods import describe_methods
 from stages.report.page import embed_parts
 from stages.report.pairs import compare_with_best
@@ -21,8 +20,6 @@ from stages.report.rescored import as_scored_now
 from stages.report.sections import describe_bases, describe_curves, describe_data, joint_heads, notices
 from stages.report.sweeps import describe_sweep, too_good
 from stages.report.trust import calibrations
-
-_FILTERS = ("percent", "decimal", "count", "duration", "size", "short", "setting", "p_value", "points")
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -64,23 +61,3 @@ def _context(data: ReportData) -> dict[str, Any]:
 def _draw(data: ReportData, best: Row) -> Draw | None:
     maps = data.maps
     return (lambda mistake: maps(best.head.name, mistake.path, mistake.predicted)) if maps else None
-
-
-def environment(*packages: str) -> Environment:
-    """The templates of other packages, which may include those of the report, or of the report alone."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader(each) for each in (*packages, "stages.report")]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-    )
-    environment.filters |= {name: getattr(text, name) for name in _FILTERS}
-    environment.globals |= {"interval": text.interval, "NONE": text.NONE}
-    return environment
-
-
-def _finalize(value: Any) -> Any:
-    """Names of files and classes may hold anything: all that is not markup is made visible before it is escaped."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else text.visible(value)

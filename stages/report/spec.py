@@ -1,10 +1,7 @@
 """``[report]``: what heads are ranked by, and what the page shows beside that."""
 
-from typing import Literal
-
 from stages.fields import Spec
-
-Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auc", "top5_accuracy", "log_loss"]
+from stages.heads.scored import Metric
 
 
 class ReportSpec(Spec):

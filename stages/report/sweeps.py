@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from stages.report.text import NONE, count, decimal, interval, percent, points
+from stages.progress import counted
+from stages.report.text import NONE, decimal, interval, percent, points
 
 FAILURES_SHOWN = 5
 
@@ -66,7 +67,7 @@ def too_good(result: dict[str, Any]) -> str | None:
     if among < 2:
         return None
     optimism, loss = result.get("optimism"), _metric(result) == "log_loss"
-    words = f"chosen among {count(among, 'trial')}"
+    words = f"chosen among {counted(among, 'trial')}"
     where = "" if result["parts"]["sweep"]["cv"] is None else " on the folds"
     way = "low" if loss else "high"
     if optimism is None:

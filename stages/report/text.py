@@ -2,21 +2,15 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-# Control characters, line separators, overrides of the writing direction, and surrogates, which UTF-8 cannot hold.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from stages.progress import counted, visible
+
 NONE = "–"
 _SCALED = {True: "", False: "not standardised"}
 _POOLED = {"flatten": "flattened features", "avg": "averaged features", "max": "max-pooled features"}
 _ADDED = {"mixup": "mixup", "l2": "L2", "max_norm": "max-norm"}
-
-
-def visible(text: str) -> str:
-    r"""The text with what cannot be seen or encoded spelled out, as ``\n`` or ``\udcff``."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def short(text: str, length: int) -> str:
@@ -45,12 +39,6 @@ def decimal(value: float | None, digits: int = 3) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def count(n: int, one: str = "", many: str = "") -> str:
-    """``1200, "image"`` → ``1,200 images``."""
-    word = one if n == 1 else many or one + "s"
-    return f"{n:,} {word}" if one else f"{n:,}"
-
-
 def duration(seconds: float) -> str:
     """``3.21`` → ``3.2 s``; ``200`` → ``3 min 20 s``."""
     if seconds < 120:
@@ -58,16 +46,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def size(n_bytes: int) -> str:
-    """Bytes in decimal units: ``12_300_000`` → ``12.3 MB``."""
-    value = float(n_bytes)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def p_value(p: float) -> str:
@@ -121,7 +99,7 @@ def _architecture(result: Mapping[str, Any]) -> str:
     units = spec.get("units", [])
     hidden = f"{' → '.join(map(str, units))} units" if units else "no hidden layer"
     if kind == "keras":
-        return f"{spec['build']}, {count(result['parameters'], 'parameter')}"
+        return f"{spec['build']}, {counted(result['parameters'], 'parameter')}"
     if kind == "finetune":
         return f"{spec['head']} and the base from {result['tuned']['from']}"
     if kind == "end_to_end":
@@ -130,7 +108,7 @@ def _architecture(result: Mapping[str, Any]) -> str:
             if spec["from"] is None
             else f"from {spec['from']}"
             if isinstance(spec["from"], str)
-            else f"last {count(spec['from'], 'block')}"
+            else f"last {counted(spec['from'], 'block')}"
         )
         return f"base {base}, {hidden}"
     if kind == "cnn":

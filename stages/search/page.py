@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.files import write_text
+from stages.report.environment import environment
 from stages.report.pictures import EDGE, data_uri
-from stages.report.render import environment
 
 # Thumbnails on one page: about 1.5 MB for each hundred.
 MOST = 2000

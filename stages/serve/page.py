@@ -1,6 +1,6 @@
 """The page as HTML. Its style and its script stand in it, and it loads nothing from elsewhere."""
 
-from stages.report.render import environment
+from stages.report.environment import environment
 from stages.serve.limits import Limits
 
 

@@ -1,6 +1,6 @@
 """Trials of baselines and of the user's own heads, on each fold and with each seed: their records, and what they say of each row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,8 @@ from stages.progress import Progress
 from stages.sweeps.ledger import Record, Score
 from stages.sweeps.measure import Measure
 from stages.sweeps.trials import Trial
-from stages.training.member import criterion
+from stages.training.early_stopping import best_epoch
 from stages.training.outcomes import Outcomes
-from stages.training.spec import Monitor
 
 # A trial's record, and its outcomes for each seed; none where it came to nothing.
 Done = tuple[Record, list[Outcomes]]
@@ -66,15 +65,6 @@ def _score(measure: Measure, by_seed: list[Outcomes]) -> Score:
 def _note(told: list[Outcomes], y: NDArray[np.int64], X: NDArray[np.float32], whole: bool, head: KerasHead) -> None:
     with np.errstate(all="ignore"):  # of a head that diverges
         told.append(Outcomes.of(y, head.predict_log_proba(X), whole))
-
-
-def best_epoch(histories: Sequence[Sequence[Mapping[str, float]]], rows: Sequence[int], monitor: Monitor) -> int | None:
-    """The epoch (from 1) of the lowest mean validation loss, or the highest mean accuracy, over folds of so many rows, among those that
-    all folds reached; None where no loss was finite. ``histories`` are those of each fold.
-    """
-    found = [criterion(each, rows, monitor) for each in zip(*histories, strict=False)]
-    finite = [epoch for epoch, value in enumerate(found, 1) if np.isfinite(value)]
-    return min(finite, key=lambda epoch: found[epoch - 1], default=None)
 
 
 def score_baselines(trials: Sequence[Trial], data: Dataset, measure: Measure, repeats: int) -> list[Done]:

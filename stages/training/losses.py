@@ -32,17 +32,17 @@ def focal(logits: Any, labels: Any, rates: Rates, shape: Shape) -> Any:
     if shape.outputs == 1:
         z = logits[..., 0]
         missing = target * ops.sigmoid(-z) + (1.0 - target) * ops.sigmoid(z)
-        return _power(missing, rates.gamma[:, 0]) * _binary(z, target)
+        return _power(missing, rates.focal_gamma[:, 0]) * _binary(z, target)
     logs = ops.log_softmax(logits, axis=-1)
-    return -ops.sum(target * _power(-ops.expm1(logs), rates.gamma) * logs, axis=-1)
+    return -ops.sum(target * _power(-ops.expm1(logs), rates.focal_gamma) * logs, axis=-1)
 
 
 def _target(labels: Any, rates: Rates, shape: Shape) -> Any:
     """What each head should say of each row: (K, n), the probability of the second class, or (K, n, classes)."""
     ops = load_keras().ops
     if shape.outputs == 1:
-        return ops.cast(labels, "float32") * (1.0 - rates.smoothing[:, 0]) + 0.5 * rates.smoothing[:, 0]
-    return ops.one_hot(labels, shape.outputs) * (1.0 - rates.smoothing) + rates.smoothing / shape.outputs
+        return ops.cast(labels, "float32") * (1.0 - rates.label_smoothing[:, 0]) + 0.5 * rates.label_smoothing[:, 0]
+    return ops.one_hot(labels, shape.outputs) * (1.0 - rates.label_smoothing) + rates.label_smoothing / shape.outputs
 
 
 def _binary(z: Any, target: Any) -> Any:

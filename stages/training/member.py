@@ -1,6 +1,6 @@
 """One head among those that are trained together: what it is trained on, and how far it has come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.training.outcomes import Outcomes
-from stages.training.spec import DenseSpec, Monitor, TrainedSpec
+from stages.training.spec import DenseSpec, TrainedSpec
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,6 @@ class Fitted:
     dropped: bool = False
     outcomes: Outcomes | None = None
 
-    @property
-    def best_loss(self) -> float:
-        """The validation loss of the best epoch so far; infinity where none was finite."""
-        return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else float("inf")
-
 
 def choices(members: Sequence[Member]) -> list[list[int]]:
     """Places of the members that choose their epoch together; most do so alone."""
@@ -60,18 +55,6 @@ def choices(members: Sequence[Member]) -> list[list[int]]:
         name = (True, i) if member.choice is None else (False, member.choice)
         groups.setdefault(name, []).append(i)
     return list(groups.values())
-
-
-def criterion(told: Sequence[Mapping[str, float]], rows: Sequence[int], monitor: Monitor) -> float:
-    """What the epoch is chosen by, the lower the better, from one line of the history of each member that chooses with the others,
-    which has so many validation rows: the mean validation loss, or minus the mean accuracy; not finite where a loss is not.
-    """
-    total = sum(rows)
-    loss = sum(each["val_loss"] * (n / total) for each, n in zip(told, rows, strict=True))
-    if monitor == "loss" or not np.isfinite(loss):
-        return loss
-    # Rounded, as the same number of right rows is no better for lying in other folds.
-    return -round(sum(each["val_accuracy"] * (n / total) for each, n in zip(told, rows, strict=True)), 6)
 
 
 class Begun(NamedTuple):

@@ -53,14 +53,14 @@ def program(shape: Shape, uses: Uses, xla: bool) -> Program:
             valid = ops.cast(order >= 0, "float32")
             inputs, labels = rows_at(order)
             labelled = [(1.0, labels)]
-            if uses.mixes:
+            if uses.mixup:
                 others, other_labels = rows_at(draws.partners[i])
                 share = draws.shares[i]
                 inputs = inputs * share[..., None] + others * (1.0 - share[..., None])
                 labelled = [(share, labels), (1.0 - share, other_labels)]
 
             def loss_of(weights: Sequence[Any]) -> tuple[Any, Any]:
-                dropped = _Dropout(draws.seeds, i, rates.drop) if uses.drops else None
+                dropped = _Dropout(draws.seeds, i, rates.dropout) if uses.dropout else None
                 logits, moving = forward(shape, weights, before.moving, inputs, valid, dropped)
 
                 def over_rows(value: Callable[[Any], Any]) -> Any:

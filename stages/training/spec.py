@@ -18,14 +18,17 @@ Monitor = Literal["loss", "accuracy"]  # on validation: what the epoch that is k
 ADAMW_DECAY = 0.004  # Keras's
 # Fields that only one value of another field takes.
 ONLY_WITH = {"momentum": ("optimizer", "sgd"), "focal_gamma": ("loss", "focal")}
-# Fields that the first version did not have, nor its keys.
-NEWER = {"views", "loss", "focal_gamma", "mixup", "monitor", "l2", "max_norm"}
 # Wide enough for any head; one of a thousand million would end where memory does.
 Units = Annotated[int, Field(gt=0, le=65_536)]
 
 
 class CommonSpec(Spec):
-    """What every head has: the features it is trained on, how they are pooled, whether on augmented ``views`` as well, its seed."""
+    """What every head has: the features it is trained on, how they are pooled, whether on augmented ``views`` as well, its seed.
+
+    ``FIRST`` are the fields that a kind had in the beginning. It stays as it is: no field is added to it or taken away.
+    """
+
+    FIRST: ClassVar[frozenset[str]] = frozenset({"kind", "base", "layers", "pool", "seed", "refit"})
 
     base: str | list[str] | None = None
     layers: Layers | None = None
@@ -69,14 +72,22 @@ class CommonSpec(Spec):
         )
 
     def whole(self) -> dict[str, Any]:
-        """The head of a sweep as it is in the sweep's key: all fields, but of newer ones only what differs from the defaults."""
+        """The head of a sweep as it is in the sweep's key: the ``FIRST`` fields, and of later ones what differs from the defaults.
+
+        So a new parameter leaves the sweeps that do not use it as they are, as it does the heads.
+        """
         differs = self.model_dump(mode="json", exclude_defaults=True)
         dumped = self.model_dump(mode="json")
-        return {name: value for name, value in dumped.items() if name not in NEWER or name in differs}
+        return {name: value for name, value in dumped.items() if name in self.FIRST or name in differs}
 
 
 class TrainedSpec(CommonSpec):
     """What heads have in common that are trained by gradient descent, in epochs."""
+
+    FIRST = CommonSpec.FIRST | {
+        *("optimizer", "learning_rate", "momentum", "weight_decay", "epochs", "batch_size"),
+        *("patience", "class_weight", "label_smoothing"),
+    }
 
     optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = "rmsprop"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -112,6 +123,8 @@ class TrainedSpec(CommonSpec):
 
 class DenseSpec(TrainedSpec):
     """``kind = "dense"``: fully connected layers on pooled features, trained by Keras's rules."""
+
+    FIRST = TrainedSpec.FIRST | {"units", "activation", "dropout", "batch_norm"}
 
     kind: Literal["dense"]
     pool: Pooling = "flatten"

@@ -69,44 +69,40 @@ class Shape:
 
 
 class Uses(NamedTuple):
-    """What one head of a stack at least makes use of; the rest is not compiled.
+    """What one head of a stack at least makes use of; the rest is not compiled. Fields bear the names of those of the spec.
 
-    ``ragged`` heads have different numbers of rows: one that has no row left in a step is not changed by it.
+    ``focal`` is the loss. ``ragged`` heads have different numbers of rows: one that has no row left in a step is not changed by it.
     """
 
-    drops: bool
-    focal: bool
-    mixes: bool
+    dropout: bool
+    mixup: bool
     l2: bool
     max_norm: bool
+    focal: bool
     ragged: bool
 
     @classmethod
     def of(cls, specs: Sequence[DenseSpec], ragged: bool) -> "Uses":
         """What heads with these specs make use of."""
-        return cls(
-            drops=any(spec.dropout for spec in specs),
-            focal=any(spec.loss == "focal" for spec in specs),
-            mixes=any(spec.mixup for spec in specs),
-            l2=any(spec.l2 for spec in specs),
-            max_norm=any(spec.max_norm for spec in specs),
-            ragged=ragged,
-        )
+        named = {
+            name: any(getattr(spec, name) for spec in specs) for name in cls._fields if name in DenseSpec.model_fields
+        }
+        return cls(**named, focal=any(spec.loss == "focal" for spec in specs), ragged=ragged)
 
 
 class Rates(NamedTuple):
-    """What differs between stacked heads, each (K, 1, 1) float32 but ``class_weight`` (K, classes).
+    """What differs between stacked heads, each (K, 1, 1) float32 but ``class_weight`` (K, classes). Fields bear the names of those of
+    the spec.
 
-    ``drop`` is the share of units that are dropped. Of a head without focal loss ``gamma`` is 0, of one without a limit ``max_norm``
-    is infinite.
+    Of a head without focal loss ``focal_gamma`` is 0, of one without a limit ``max_norm`` is infinite.
     """
 
     learning_rate: Any
     momentum: Any
     weight_decay: Any
-    drop: Any
-    smoothing: Any
-    gamma: Any
+    dropout: Any
+    label_smoothing: Any
+    focal_gamma: Any
     l2: Any
     max_norm: Any
     class_weight: Any
@@ -114,16 +110,14 @@ class Rates(NamedTuple):
     @classmethod
     def of(cls, specs: Sequence[DenseSpec], class_weight: NDArray[np.float32]) -> "Rates":
         """The rates of heads with these specs; ``class_weight`` (K, classes) is that of each class's rows."""
-        tensor = load_keras().ops.convert_to_tensor
-        rates = [
-            (
-                *(s.learning_rate, s.momentum, s.weight_decay, s.dropout, s.label_smoothing),
-                *(s.focal_gamma if s.loss == "focal" else 0.0, s.l2, s.max_norm or np.inf),
-            )
-            for s in specs
+        told = [
+            dict(spec)
+            | ({} if spec.loss == "focal" else {"focal_gamma": 0.0})
+            | ({} if spec.max_norm else {"max_norm": np.inf})
+            for spec in specs
         ]
-        columns = [np.array(column, np.float32)[:, None, None] for column in zip(*rates, strict=True)]
-        return cls(*(tensor(each) for each in (*columns, class_weight)))
+        columns = [np.array([each[name] for each in told], np.float32)[:, None, None] for name in cls._fields[:-1]]
+        return cls(*map(load_keras().ops.convert_to_tensor, (*columns, class_weight)))
 
 
 class State(NamedTuple):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from stages.bases.backend import load_keras
 from stages.training import stack
-from stages.training.member import Begun, Fitted, Member, choices, class_weights, criterion
+from stages.training.early_stopping import is_at_its_end, is_kept
+from stages.training.member import Begun, Fitted, Member, choices, class_weights
 from stages.training.program import program
 from stages.training.source import Block, Source
 from stages.training.spec import DenseSpec
@@ -137,7 +138,7 @@ class Training:
         orders = [draw.order(rows, size, steps) for draw, rows in zip(draws, here, strict=True)]
         if (views := block.views) is not None:
             orders = [draw.views(order, views) for draw, order in zip(draws, orders, strict=True)]
-        mixup = [spec.mixup for spec in specs] if self._uses.mixes else []
+        mixup = [spec.mixup for spec in specs] if self._uses.mixup else []
         return stack.Draws.of(draws, mixup, np.stack(orders, axis=1), max(1, len(self.shape.units)))
 
     def _places(self, i: int, positions: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -190,16 +191,12 @@ class Training:
                 continue
             rows = [len(self.members[i].validation) for i in group]
             spec = self.members[group[0]].spec
-            now = criterion([each.history[-1] for each in mine], rows, spec.monitor)
-            best = [each.history[each.best_epoch - 1] for each in mine if each.best_epoch]
-            lowest = criterion(best, rows, spec.monitor) if best else float("inf")
-            if np.isfinite(now) and (now < lowest or self.members[group[0]].last):
+            if is_kept(mine, rows, spec.monitor, self.members[group[0]].last):
                 better.update(group)
                 for i in group:
                     self.fitted[i].best_epoch, self.fitted[i].outcomes = self.epoch, self._watched.of(i)
-            waited = self.epoch - (mine[0].best_epoch or 0)
             for each in mine:
-                each.stopped = self.epoch >= spec.epochs or waited >= (spec.patience or spec.epochs)
+                each.stopped = is_at_its_end(each, spec.epochs, spec.patience)
         for stacked in self._stacks if self._keep_weights else ():
             places = [k for k, i in enumerate(stacked.heads) if i in better]
             for k, weights in zip(places, stacked.state.heads(places, self.shape) if places else [], strict=True):

@@ -5,7 +5,8 @@
 For each kind of interval and number of images: the percentage of runs whose interval holds the truth, the 95% interval of that
 percentage, as runs are few, and the mean width of the intervals. A line ends in ``*`` where 92 to 98 is excluded: low, or high. "none"
 where so few images give no interval. Of abstention the percentage is that of runs without a threshold that breaks its promise, 95 or
-more, and the last number the share of images that is answered.
+more, and the last number the share of images that is answered; of the best of several heads, that of the runs that have a threshold, with
+the choice allowed for and without.
 
 A sweep's winner is chosen among trials that are all equally good: how much too high its score is, in points, and what is left of that
 after the correction (a twentieth of the runs, as of what twice the images give), of single images and of groups of five that are right
@@ -29,6 +30,7 @@ from bench.simulated import (
     note,
     of_abstention,
     of_calibrated,
+    of_chosen,
     of_curve,
     of_pairs,
     of_scores,
@@ -39,6 +41,8 @@ from stages.sweeps.optimism import corrected
 from stages.training.outcomes import Outcomes
 
 SIZES = (20, 100, 1000)
+# Among how many heads validation chooses, of whose thresholds the promise is looked at.
+AMONG = (10, 30)
 LEAST, MOST = 0.92, 0.98
 Simulation = Callable[[int, int, np.random.Generator], Held]
 
@@ -123,7 +127,8 @@ def simulations(only: str) -> list[tuple[str, Simulation]]:
     if only == "abstention":
         population = POPULATIONS["2 classes, hard"]
         found = [("thresholds for abstention", lambda *a: of_abstention(population, *a))]
-        return [*found, (f"thresholds, groups of {SIZE}", lambda *a: of_abstention(population, *a, SIZE))]
+        found.append((f"thresholds, groups of {SIZE}", lambda *a: of_abstention(population, *a, SIZE)))
+        return [*found, *((f"thresholds of the best of {k} heads", lambda *a, k=k: of_chosen(k, *a)) for k in AMONG)]
     if only == "curve":
         return [("learning curve", of_curve)]
     return [("trials of sweeps", of_trials)]

@@ -159,6 +159,39 @@ def of_abstention(population: Population, n: int, runs: int, rng: np.random.Gene
     return held
 
 
+def of_chosen(among: int, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """As ``of_abstention``, of the head that its ``n`` images chose among so many, which are equally good: of what each sees in an image,
+    a part is the same for all. Thresholds that allow for the choice, and those that do not.
+    """
+    held: Held = defaultdict(list)
+
+    def drawn(n: int, heads: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Confidences (n, heads), and which are right; confidences are true."""
+        sign = rng.choice([-1, 1], n)
+        seen = 1.2 * sign + rng.normal(size=n)
+        logits = 2.4 * (seen[:, None] + 0.7 * rng.normal(size=(n, heads))) / 1.49
+        return 1 / (1 + np.exp(-np.abs(logits))), (logits > 0) == (sign > 0)[:, None]
+
+    p, hits = (each[:, 0] for each in drawn(MANY, 1))
+    order = np.argsort(-p)
+    confidence, right = -p[order], np.cumsum(hits[order])
+    for _ in range(runs):
+        p, hits = drawn(n, among)
+        losses = -np.log(np.where(hits, p, 1 - p)).mean(axis=0)
+        best = np.lexsort((losses, -hits.mean(axis=0)))[0]
+        found = selective({"validation": Confident(p[:, best], hits[:, best])})
+        for wished in (0.9, 0.95):
+            for told, allowed in ((f"at least {wished}", among), (f"at least {wished}, not allowed for", 1)):
+                try:
+                    threshold = threshold_for(found, wished, allowed)
+                except HeadError:
+                    held[told].append(None)
+                    continue
+                answered = max(1, int(np.searchsorted(confidence, -threshold, "right")))
+                held[told].append((bool(right[answered - 1] / answered >= wished), answered / MANY))
+    return held
+
+
 def of_curve(n: int, runs: int, rng: np.random.Generator) -> Held:
     """Of the learning curve: its points, and (a twentieth of the runs) what twice the images give; heads on one image have like luck."""
     held: Held = defaultdict(list)

@@ -10,7 +10,7 @@ from cache.files import lock, remove_temporaries
 from cache.manifest import ImageRecord
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
-from pipeline.heads import trained_head
+from pipeline.heads import chosen_among, trained_head
 from pipeline.targets import HeadTarget
 from pipeline.words import bytes_in
 from stages.export.spec import EXPORTS, Precision, check_format, export_key, folder_name, read_export
@@ -45,7 +45,7 @@ def export_lines(
     assert chosen.result is not None
     home = config.cache.dir / EXPORTS
     folder = home / folder_name(chosen.entry.name, to, precision)
-    key = export_key(chosen.result, to, precision, min_accuracy)
+    key = export_key(chosen.result, to, precision, min_accuracy, chosen_among(graph, chosen))
     if _is_done(folder, key):
         return [f"export: up to date: {folder}"]
     with lock(home, progress.say):
@@ -88,21 +88,20 @@ def _exported(
     key: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    from pipeline.predict import abstention_of
+    from pipeline.predict import threshold_of
     from stages.export.export import Wanted, export_head
     from stages.export.model import Built
-    from stages.heads.abstention import threshold_for
 
     for name, base in graph.bases.items():
         if base.spec.precision == "int8" and name in _bases_of(chosen):
             progress.say(
                 f"export: the base {name} is exported in float32, and not in the int8 that its features were computed in"
             )
-    threshold = threshold_for(abstention_of(graph, chosen), min_accuracy) if min_accuracy is not None else None
+    threshold = threshold_of(graph, chosen, min_accuracy) if min_accuracy is not None else None
     thresholds = {}
     for accuracy in ACCURACIES:
         with suppress(HeadError):  # more than validation shows, or a head of an earlier version
-            thresholds[f"{accuracy:g}"] = threshold_for(abstention_of(graph, chosen), accuracy)
+            thresholds[f"{accuracy:g}"] = threshold_of(graph, chosen, accuracy)
     bases = {name: Built(base.spec, base.weights) for name, base in graph.bases.items()}
     wanted = Wanted(chosen.folder, bases, folder, to, precision, key, threshold, min_accuracy, thresholds)
     records = _validation(graph, (chosen.result or {}).get("classes", ()), COMPARED[precision])

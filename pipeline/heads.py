@@ -14,7 +14,7 @@ from pipeline.target_origin import base_key_of, origin_of
 from pipeline.targets import HeadTarget
 from pipeline.words import first, score_words
 from stages.data.leaks import notes_of
-from stages.heads.results import best_on_validation
+from stages.heads.results import best_on_validation, trials_compared
 from stages.heads.spec import trained_with
 from stages.heads.tuned_spec import ON_IMAGES
 from stages.progress import SILENT, Progress, counted
@@ -233,7 +233,7 @@ def trained_head(graph: Graph, name: str | None, progress: Progress = SILENT) ->
     """The head of this name, or the best on validation; where it is stale, that is said. Raises HeadError unless it was trained on the
     base, and with the parameters, that the configuration has now.
     """
-    usable = [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
+    usable = _usable(graph)
     if name is None and not usable:
         raise HeadError("no head is trained for this configuration; run `make heads`")
     chosen = known_head(graph, name or best_on_validation(usable, graph.config.report.metric)["head"])
@@ -245,6 +245,22 @@ def trained_head(graph: Graph, name: str | None, progress: Progress = SILENT) ->
     if chosen.stale:
         progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
     return chosen
+
+
+def _usable(graph: Graph) -> list[dict[str, Any]]:
+    """The results of the heads that the best is chosen among."""
+    return [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
+
+
+def chosen_among(graph: Graph, head: HeadTarget) -> int:
+    """Among how many heads the validation images chose this one, 1 where they did not. For the best they are all heads, whoever names it,
+    as people name the best of the leaderboard. The winner of a sweep counts as many times as it had trials, and was chosen among these.
+    """
+    trials = {name: max(1, trials_compared(sweep.done)) for name, sweep in graph.sweeps.items() if sweep.done}
+    usable, name = _usable(graph), head.entry.name
+    if usable and best_on_validation(usable, graph.config.report.metric)["head"] == name:
+        return sum(trials.get(result["head"], 1) for result in usable)
+    return trials.get(name, 1)
 
 
 def _as_configured(graph: Graph, head: HeadTarget) -> bool:

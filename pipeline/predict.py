@@ -9,7 +9,7 @@ from cache.errors import DataError, HeadError
 from pipeline.build import base_as_stored
 from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
-from pipeline.heads import trained_head
+from pipeline.heads import chosen_among, trained_head
 from pipeline.leaderboard import scored_now
 from pipeline.targets import HeadTarget
 from pipeline.words import score_words
@@ -37,7 +37,6 @@ def predict_lines(
     With ``min_accuracy`` the head answers only from the confidence on that gave this accuracy on validation. With ``csv`` predictions
     are written there, and the lines tell how many. Probabilities are means over the image and so many ``views`` of it.
     """
-    from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
     from stages.predict.submission import form_of, write_submission
 
@@ -51,7 +50,7 @@ def predict_lines(
     )
     threshold = 0.0
     if min_accuracy is not None:
-        threshold = threshold_for(abstention_of(graph, chosen), min_accuracy)
+        threshold = threshold_of(graph, chosen, min_accuracy)
         progress.say(f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}")
     model = load_head(chosen.folder)
     # Before hours of predicting, as it may be an error.
@@ -80,7 +79,14 @@ def asked(
     return chosen, files
 
 
-def abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
+def threshold_of(graph: Graph, chosen: HeadTarget, accuracy: float) -> float:
+    """The probability from which on a head answers, for an ``accuracy``. Raises HeadError where validation cannot show it."""
+    from stages.heads.abstention import threshold_for
+
+    return threshold_for(_abstention_of(graph, chosen), accuracy, chosen_among(graph, chosen))
+
+
+def _abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
     """The confidences of a head on validation. Raises HeadError for a head of an earlier version, which has none."""
     result = chosen.result or {}
     if "abstention" not in result:

@@ -11,7 +11,7 @@ from cache.memo import Stat, stat_of
 from pipeline.config import load_config
 from pipeline.graph import Graph, extracted_layer, load_graph
 from pipeline.heads import trained_head
-from pipeline.predict import abstention_of, source_of, spec_of
+from pipeline.predict import source_of, spec_of, threshold_of
 from pipeline.targets import HeadTarget
 from stages.heads.tuned_spec import FinetuneSpec
 from stages.progress import Progress
@@ -134,7 +134,6 @@ class ServedProject:
         return tuple(_stamp_of(path) for path in (self._path, *(folder / "result.json" for folder in folders)))
 
     def _served(self, graph: Graph, chosen: HeadTarget, head: Any) -> "Served":
-        from stages.heads.abstention import threshold_for
         from stages.predict.predict import taken_by
         from stages.serve.served import Served
 
@@ -160,7 +159,8 @@ class ServedProject:
             ladders=ladders,
             temperature=float(result.get("temperature", 1.0)),
             warnings=warnings,
-            threshold=lambda accuracy: threshold_for(abstention_of(graph, chosen), accuracy),
+            # Other heads may be there by then, which it was chosen among.
+            threshold=lambda accuracy: threshold_of(self._graph or graph, chosen, accuracy),
             compared=(base, layer),
             like=like,
             known=graph.manifest.by_digest,
@@ -233,8 +233,6 @@ def _compared(graph: Graph, chosen: HeadTarget, takes: "Sequence[Taken]") -> tup
 
 
 def _threshold(graph: Graph, target: HeadTarget, accuracy: float) -> float | None:
-    from stages.heads.abstention import threshold_for
-
     with suppress(HeadError):
-        return threshold_for(abstention_of(graph, target), accuracy)
+        return threshold_of(graph, target, accuracy)
     return None

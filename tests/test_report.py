@@ -12,10 +12,12 @@ import pytest
 from pages import Seen
 from reports import HOSTILE, LOADING, NOTE, PARTS, make_data, page, sample
 
+from stages.report.board import leaderboard
 from stages.report.data import HeadSummary, ReportData
 from stages.report.page import read_report_parts
 from stages.report.render import write_report
 from stages.report.text import p_value
+from stages.report.trust import describe_abstention
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +187,18 @@ def test_reading_a_report_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     heavy = {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL", "sklearn", "tensorflow", "keras", "pydantic", "h5py"}
     assert not heavy & set(json.loads(done.stdout))
+
+
+def test_thresholds_allow_for_the_choice_among_heads(data: ReportData, seen: Seen, tmp_path: Path) -> None:
+    """As `predict` does, whose thresholds they are."""
+    assert "As validation chose this head among 4, they allow for that" in seen.text
+    board = leaderboard(data.heads, trials={data.heads[1].name: 7})
+    assert board.among == 10
+    found = {"thresholds": [0.5], "validation": [[60, 60]], "test": [[30, 30]]}
+    head = replace(data.heads[0], result=data.heads[0].result | {"abstention": found})
+    (row,) = leaderboard([head]).rows
+    alone, among = (describe_abstention(row, k) for k in (1, 30))
+    assert alone and [each.wished for each in alone.answers] == [0.9, 0.95]
+    assert among and not among.answers and 0.9 in among.out_of_reach
+    shown = page(replace(data, heads=[head]), tmp_path / "index.html").text
+    assert "chose this head among" not in shown

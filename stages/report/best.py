@@ -12,7 +12,7 @@ from markupsafe import Markup
 from cache.manifest import Manifest
 from stages.heads.calibration import cooled, log_probabilities
 from stages.heads.predictions import Probabilities, read_probabilities
-from stages.report.board import Row
+from stages.report.board import Board, Row
 from stages.report.figures import confusion_image
 from stages.report.outcomes import Outcome, read_outcome
 from stages.report.pictures import Draw, Picture, pictures
@@ -95,8 +95,11 @@ class Best:
     pictures: list[Picture]
 
 
-def describe_best(row: Row, manifest: Manifest, root: Path | None, draw: Draw | None = None) -> Best:
-    """Read the best head's predictions; on test where there is a test split, else on validation. ``draw`` is as in ``pictures``."""
+def describe_best(board: Board, manifest: Manifest, root: Path | None, draw: Draw | None = None) -> Best:
+    """Read the predictions of the best head of a board, which has one; on test where there is a test split, else on validation. ``draw``
+    is as in ``pictures``.
+    """
+    row = board.rows[0]
     split = "test" if row.test else "validation"
     classes: list[str] = row.result["classes"]
     outcome = read_outcome(row.head.folder, manifest, classes, split)
@@ -110,7 +113,7 @@ def describe_best(row: Row, manifest: Manifest, root: Path | None, draw: Draw | 
         outcome=outcome,
         scores=_scores(metrics),
         reliability=reliability_of(_calibrated(row, classes, split), row.name, split, metrics["design_effect"]),
-        abstention=describe_abstention(row),
+        abstention=describe_abstention(row, board.among),
         classes=of_class,
         worst=_worst(of_class) if many else [],
         table=[] if many else _table(outcome.counts, classes),

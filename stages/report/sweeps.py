@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from stages.heads.results import trials_compared
 from stages.report.text import NONE, count, decimal, interval, percent, points
 
 FAILURES_SHOWN = 5
@@ -60,9 +61,7 @@ def describe_sweep(result: dict[str, Any]) -> SweepSection:
 
 def too_good(result: dict[str, Any]) -> str | None:
     """By how much the winner's score is too good, in words; None where it was not chosen among others."""
-    among = (
-        result["complete"] if result["strategy"] != "halving" else result["trials"] - len(result.get("failures", []))
-    )
+    among = trials_compared(result)
     if among < 2:
         return None
     optimism, loss = result.get("optimism"), _metric(result) == "log_loss"

@@ -73,17 +73,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Abstention:
-    """What a head may keep to itself on ``split``: the figure, the table, and which accuracies validation cannot show."""
+    """What a head may keep to itself on ``split``: the figure, the table, and which accuracies validation cannot show of a head that was
+    chosen ``among`` so many.
+    """
 
     row: Row
     split: str
+    among: int
     figure: Markup
     answers: list[Answer]
     out_of_reach: list[float]
 
 
-def describe_abstention(row: Row) -> Abstention | None:
-    """None for a head that an earlier version trained."""
+def describe_abstention(row: Row, among: int) -> Abstention | None:
+    """Of a head that validation chose ``among`` so many; None for one that an earlier version trained."""
     found: Mapping[str, Any] | None = row.result.get("abstention")
     if found is None:
         return None
@@ -92,7 +95,7 @@ def describe_abstention(row: Row) -> Abstention | None:
     answers, out_of_reach = [], []
     for wished in WISHED:
         try:
-            threshold = threshold_for(found, wished)
+            threshold = threshold_for(found, wished, among)
         except HeadError:
             out_of_reach.append(wished)
             continue
@@ -102,4 +105,4 @@ def describe_abstention(row: Row) -> Abstention | None:
         low, high = wilson(right_alone, alone)
         answers.append(Answer(wished, threshold, answered / n, right / answered if answered else None, low, high))
     label = f"{row.name}: accuracy by the share of images answered on {split}"
-    return Abstention(row, split, abstention_figure(found[split], n, label, split), answers, out_of_reach)
+    return Abstention(row, split, among, abstention_figure(found[split], n, label, split), answers, out_of_reach)

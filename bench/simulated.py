@@ -209,4 +209,5 @@ def of_curve(n: int, runs: int, rng: np.random.Generator) -> Held:
         if run < max(1, runs // 20):
             law = power_law(curve)
             note(held, "twice the images", law and law.interval, 1 - a - b * 2**-c)
+            note(held, "what twice the images add", law and law.more_interval, b - b * 2**-c)
     return held

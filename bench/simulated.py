@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from cache.errors import HeadError
 from stages.audit.curve import DRAWS, Curve, Point, described, power_law
 from stages.heads.abstention import Confident, selective, threshold_for
-from stages.heads.calibration import cooled, log_softmax, temperature
-from stages.heads.intervals import paired_difference
+from stages.heads.calibration import cooled, log_softmax, reliability, temperature
+from stages.heads.intervals import paired_difference, wilson
 from stages.heads.metrics import CALIBRATED, scores
 
 MANY = 1_000_000
+# Of so few among these nothing is known.
+FEW = 50
 # Images of a group, and the share of the variance of their looks that they have in common.
 SIZE, COMMON = 5, 0.7
 Interval = tuple[float, float]
@@ -156,6 +158,50 @@ def of_abstention(population: Population, n: int, runs: int, rng: np.random.Gene
                 continue
             answered = max(1, int(np.searchsorted(confidence, -threshold, "right")))
             held[f"at least {wished}"].append((bool(right[answered - 1] / answered >= wished), answered / MANY))
+    return held
+
+
+def of_bins(population: Population, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """Of the bins of the reliability diagram: how accurate the head is for images whose confidence is between the ends of the bin."""
+    held: Held = defaultdict(list)
+    y, logs = population.draw(MANY, rng)
+    many = np.exp(logs.max(axis=1))
+    order = np.argsort(many)
+    many, right = many[order], np.concatenate([[0], np.cumsum((logs.argmax(axis=1) == y)[order])])
+    for _ in range(runs):
+        y, logs = population.draw(n, rng)
+        confidence, start = np.exp(logs.max(axis=1)), 0
+        ordered = np.sort(confidence)
+        for each in reliability(confidence, logs.argmax(axis=1) == y):
+            first, last = np.searchsorted(many, ordered[[start, start + each.n - 1]])
+            start += each.n
+            if last - first >= FEW:
+                truth = (right[last] - right[first]) / (last - first)
+                note(held, "bin of the reliability diagram", wilson(each.accuracy * each.n, each.n), float(truth))
+    return held
+
+
+def of_answers(population: Population, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """Of the accuracy on ``n`` test images of the answers from a threshold on, which as many validation images gave."""
+    held: Held = defaultdict(list)
+
+    def confident(n: int) -> Confident:
+        y, logs = population.draw(n, rng)
+        return Confident(np.exp(logs.max(axis=1)), logs.argmax(axis=1) == y)
+
+    many = confident(MANY)
+    for _ in range(runs):
+        test = confident(n)
+        found = selective({"validation": confident(n)})
+        for wished in (0.8, 0.9):
+            try:
+                threshold = threshold_for(found, wished)
+            except HeadError:
+                held["accuracy of the answers"].append(None)
+                continue
+            truth = float(many.right[many.confidence >= threshold].mean())
+            right = test.right[test.confidence >= threshold]
+            note(held, "accuracy of the answers", wilson(int(right.sum()), len(right)) if len(right) else None, truth)
     return held
 
 

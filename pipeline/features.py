@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.graph import Graph, load_graph
 from pipeline.target_features import BaseTarget, LayerTarget, ViewTarget, base_target
 from pipeline.words import data_lines
-from stages.progress import Progress
+from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
     from stages.bases.frozen import FrozenBase
@@ -85,7 +85,9 @@ def _one_pass(
             rewritten += each.store.relabel(stage.manifest)
             each.store.discard_damaged()  # what relabelling found
         if rewritten:
-            progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
+            progress.say(
+                f"features: labels and names brought up to date in {counted(rewritten, 'shard')}, nothing extracted"
+            )
         # Another process may have worked on the stores since the graph was made, so look again under the lock.
         stage.layers = {layer: each for layer, each in stage.layers.items() if stage.lacks(layer)}
         if not stage.layers:

@@ -13,6 +13,7 @@ from PIL import Image
 from cache.errors import CacheError, DataError
 from cache.files import sha256_file
 from stages.audit.audit import audit
+from stages.audit.listing import listed_once
 from stages.audit.proposals import write_corrections, write_groups
 from stages.audit.results import COLUMNS, read_audit, read_table
 from stages.heads.dataset import Dataset
@@ -145,3 +146,14 @@ def test_the_groups_that_the_user_named_are_among_those_proposed(tmp_path: Path)
     lines = (tmp_path / "groups.csv").read_text().splitlines()
     found = dict(line.rsplit(",", 1) for line in lines[1:])
     assert found == near | own | dict.fromkeys((path for path in near if near[path] == near["0.jpg"]), "rex")
+
+
+def test_a_blank_image_that_is_far_from_all_others_is_listed_once() -> None:
+    rows = [
+        ["0.png", "train", "cat", "far from all others", "2.10 times the usual distance"],
+        ["1.png", "train", "cat", "far from all others", "1.90 times the usual distance"],
+        ["0.png", "train", "cat", "blank", "brightness varies by 0.0 of 255"],
+        ["2.png", "train", "cat", "not looked at", "no longer there"],
+    ]
+    merged = ["0.png", "train", "cat", "blank", "brightness varies by 0.0 of 255; far from all others"]
+    assert listed_once(rows) == [rows[1], merged, rows[3]]

@@ -15,7 +15,17 @@ from stages.audit.curve import described, learning_curve, power_law
 from stages.audit.folds import kin
 from stages.audit.labels import FOLDS, MISSING, out_of_fold, suspicions
 from stages.audit.leak import leaks, with_kin_in
-from stages.audit.listing import Table, conflict_rows, copy_rows, curve_rows, far_rows, label_rows, map_rows, pixel_rows
+from stages.audit.listing import (
+    Table,
+    conflict_rows,
+    copy_rows,
+    curve_rows,
+    far_rows,
+    label_rows,
+    listed_once,
+    map_rows,
+    pixel_rows,
+)
 from stages.audit.neighbours import nearest
 from stages.audit.outliers import far_off
 from stages.audit.pixels import looks
@@ -112,7 +122,7 @@ def _pixels(
         return None
     paths = {contents.records[row].sha256: contents.records[row].path for row in contents.first}
     seen, problems = looks(paths, task.root, task.memo, progress)
-    tables["outliers.csv"] = [*tables["outliers.csv"], *pixel_rows(contents, seen, problems)]
+    tables["outliers.csv"] = listed_once([*tables["outliers.csv"], *pixel_rows(contents, seen, problems)])
     return {"seen": len(seen), "unread": len(problems)}
 
 

@@ -66,7 +66,10 @@ def too_good(result: dict[str, Any]) -> str | None:
         return None
     optimism, loss = result.get("optimism"), _metric(result) == "log_loss"
     words = f"chosen among {count(among, 'trial')}"
-    where = "" if result["parts"]["sweep"]["cv"] is None else " on the folds"
+    spec = result["parts"]["sweep"]
+    where = "" if spec["cv"] is None else " on the folds"
+    # Beside it on the board stands the score of one seed.
+    where += f" as the mean of {spec['repeats']} seeds" if spec["repeats"] > 1 else ""
     way = "low" if loss else "high"
     if optimism is None:
         return f"{words}: too {way}{where}, by how much is not known"

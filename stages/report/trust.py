@@ -20,17 +20,18 @@ WISHED = (0.9, 0.95, 0.98, 0.99, 0.995)
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration error of a head on ``split`` before and after the temperature that was fitted on validation.
+    """Calibration error of a head on ``split`` before and after the temperature that was fitted on validation; None for few images, where
+    an error of 0 says nothing.
 
-    ``interval`` is that of ``after``, None for few images; ``ece`` is the expected calibration error after the temperature, and
-    ``by_chance`` what it would be for true probabilities.
+    ``interval`` is that of ``after``; ``ece`` is the expected calibration error after the temperature, and ``by_chance`` what it would be
+    for true probabilities.
     """
 
     row: Row
     split: str
     temperature: float
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     interval: tuple[float, float] | None
     ece: float
     by_chance: float
@@ -43,7 +44,9 @@ def calibrations(board: Board) -> list[Calibration]:
         split = "test" if row.test else "validation"
         metrics = row.result["metrics"][split]
         after, interval = metrics["calibrated"], metrics["calibrated"]["calibration_error_interval"]
-        errors = metrics["calibration_error"], after["calibration_error"], interval and tuple(interval)
+        errors = (
+            (metrics["calibration_error"], after["calibration_error"], tuple(interval)) if interval else (None,) * 3
+        )
         found.append(Calibration(row, split, row.result["temperature"], *errors, after["ece"], after["ece_by_chance"]))
     return found
 

@@ -133,7 +133,7 @@ def test_an_edited_proposal_is_left_alone(tmp_path: Path) -> None:
 def test_the_groups_that_the_user_named_are_among_those_proposed(tmp_path: Path) -> None:
     """The file takes the place of `[data] group`, and had the near-copies alone in it."""
     X, labels = classes_of(300)
-    X = with_copies(X, np.arange(5))
+    X = with_copies(X, np.arange(5), noise=0.02)
     paths = [*(f"{i}.jpg" for i in range(300)), *(f"again{i}.jpg" for i in range(5))]
     data = dataset(tmp_path, X, labels + labels[:5], ["train"] * 305, paths)
     audit(task(tmp_path), data)

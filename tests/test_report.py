@@ -216,7 +216,7 @@ def test_of_few_images_a_calibration_error_says_that_they_are_few(data: ReportDa
     shown = seen.text[seen.text.index("Can the probabilities be believed?") :]
     row = shown[shown.index("Temperature ") :].removeprefix("Temperature ")
     assert " too few images too few images " in row[:120], row[:120]
-    assert "calibration error after the temperature – too few images" in seen.text
+    assert "calibration error after the temperature too few images –" in seen.text
     of = data.heads[0].result["metrics"]["test"]
     told = {"calibration_error": 0.031, "calibration_error_interval": [0.01, 0.05]}
     metrics = {**of, **told, "calibrated": of["calibrated"] | told}

@@ -8,8 +8,6 @@ from stages.progress import counted
 PRINTED = 5
 # What is 0.0 points where it is printed.
 LEAST_GAIN = 0.0005
-
-
 # What keeps images that are alike in one split: where splits are drawn, and where the folders declare them.
 REMEDY = (
     'run `headstart audit --write groups.csv`, look at it, and set group = "groups.csv" in [data]; where folders declare the splits, '
@@ -78,8 +76,7 @@ def summary(result: dict[str, Any]) -> list[str]:
         groups = counted(copies["groups"], "group")
         lines.append(
             f"near-copies: {counted(copies['images'], 'image')} in {groups} look like one another, {copies['across']:,} of the groups "
-            f"across splits, "
-            f"{copies['labels_differ']:,} with different labels"
+            f"across splits, {copies['labels_differ']:,} with different labels"
         )
         for group in copies["first"][:PRINTED]:
             shown = ", ".join(f"{each['path']} ({each['split']})" for each in group["members"][:4])

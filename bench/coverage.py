@@ -1,11 +1,15 @@
 """How often do the 95% intervals of the report hold the truth? Simulated heads whose true scores are known (``bench/simulated.py``).
 
-    python -m bench.coverage [--runs 1000] [--only scores|calibrated|groups|pairs|abstention|curve|sweep] [--n 20 100 1000]
+    python -m bench.coverage [--runs 1000] [--only KIND] [--n 20 100 1000]
 
 For each kind of interval and number of images: the percentage of runs whose interval holds the truth, the 95% interval of that
 percentage, as runs are few, and the mean width of the intervals. A line ends in ``*`` where 92 to 98 is excluded: low, or high. "none"
 where so few images give no interval. Of abstention the percentage is that of runs without a threshold that breaks its promise, 95 or
-more, and the last number the share of images that is answered.
+more, and the last number the share of images that is answered; of the best of several heads, that of the runs that have a threshold, with
+the choice allowed for and without.
+
+KIND is one of the list in this file. Most heads are made up; those of ``learning``, ``neighbour`` and ``folds`` are really trained
+(``bench/trained.py``; ``learning`` a twentieth of the runs).
 
 A sweep's winner is chosen among trials that are all equally good: how much too high its score is, in points, and what is left of that
 after the correction (a twentieth of the runs, as of what twice the images give), of single images and of groups of five that are right
@@ -15,10 +19,12 @@ or wrong together.
 import argparse
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.simulated import (
     AFTER,
@@ -28,18 +34,30 @@ from bench.simulated import (
     Held,
     note,
     of_abstention,
+    of_answers,
+    of_bins,
     of_calibrated,
+    of_chosen,
     of_curve,
     of_pairs,
     of_scores,
 )
+from bench.trained import WORLDS, of_folds, of_learning, of_neighbour
+from stages.heads import rowwise
+from stages.heads.calibration import log_softmax
 from stages.heads.intervals import wilson
+from stages.heads.scored import METRICS
 from stages.sweeps.ledger import Score
+from stages.sweeps.measure import Measure
 from stages.sweeps.optimism import corrected
 from stages.training.outcomes import Outcomes
 
 SIZES = (20, 100, 1000)
+# Among how many heads validation chooses, of whose thresholds the promise is looked at.
+AMONG = (10, 30)
 LEAST, MOST = 0.92, 0.98
+# Scores of trials beside the accuracy, and the classes that these are simulated with.
+OTHERS, CLASSES = ("balanced_accuracy", "macro_f1", "auc", "log_loss"), 3
 Simulation = Callable[[int, int, np.random.Generator], Held]
 
 
@@ -79,6 +97,53 @@ def of_trials(n: int, runs: int, rng: np.random.Generator) -> Held:
         common = rng.random(n) < 0.9
         seeds = [np.where(rng.random(n) < 0.8, common, rng.random(n) < 0.9).mean() for _ in range(3)]
         note(held, "score of a trial", Score(float(np.mean(seeds)), 0.0, n).interval, 0.9)
+    return held
+
+
+def alike(n: int, trials: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], list[Outcomes]]:
+    """Labels (n,) of three classes, and what equally good trials say, which have seven tenths of their luck in common."""
+    y, common = rng.integers(0, CLASSES, n), rng.normal(size=(n, CLASSES))
+    found = []
+    for _ in range(trials):
+        logits = np.sqrt(0.7) * common + np.sqrt(0.3) * rng.normal(size=(n, CLASSES))
+        logits[np.arange(n), y] += 1.5
+        found.append(Outcomes.of(y, log_softmax(1.5 * logits), whole=True))
+    return y, found
+
+
+@cache
+def truth_of_trials(metric: str) -> float:
+    """The score of each of them."""
+    y, (found,) = alike(200_000, 1, np.random.default_rng(1))
+    value = rowwise.score(metric, y, found, CLASSES)
+    assert value is not None
+    return value
+
+
+def of_seeds(metric: str, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """Of a score of a trial that was not chosen, the mean of three seeds."""
+    held: Held = defaultdict(list)
+    for _ in range(runs):
+        y, outcomes = alike(n, 3, rng)
+        measure = Measure([(np.arange(0), np.arange(n))], y, CLASSES, np.arange(n), metric)
+        score = measure.with_interval(measure.score(outcomes), outcomes).by(metric)
+        note(held, f"{metric.replace('_', ' ')} of a trial", score and score.interval, truth_of_trials(metric))
+    return held
+
+
+def of_winners(metric: str, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """Of the corrected score of the best of ten trials (a twentieth of the runs)."""
+    held: Held = defaultdict(list)
+    sign = -1.0 if METRICS[metric] == "low" else 1.0
+    for _ in range(max(1, runs // 20)):
+        y, outcomes = alike(n, 10, rng)
+        values = [rowwise.score(metric, y, each, CLASSES) for each in outcomes]
+        if any(value is None for value in values):
+            continue
+        order = np.argsort([-sign * value for value in values if value is not None], kind="stable")
+        found = corrected(metric, [[outcomes[i]] for i in order], float(values[order[0]] or 0.0), y, CLASSES, 0)
+        interval = found and found.interval
+        note(held, f"{metric.replace('_', ' ')} of a winner, corrected", interval, truth_of_trials(metric))
     return held
 
 
@@ -123,13 +188,45 @@ def simulations(only: str) -> list[tuple[str, Simulation]]:
     if only == "abstention":
         population = POPULATIONS["2 classes, hard"]
         found = [("thresholds for abstention", lambda *a: of_abstention(population, *a))]
-        return [*found, (f"thresholds, groups of {SIZE}", lambda *a: of_abstention(population, *a, SIZE))]
+        found.append((f"thresholds, groups of {SIZE}", lambda *a: of_abstention(population, *a, SIZE)))
+        return [*found, *((f"thresholds of the best of {k} heads", lambda *a, k=k: of_chosen(k, *a)) for k in AMONG)]
+    if only == "bins":
+        return [(name, lambda *a, p=each: of_bins(p, *a)) for name, each in POPULATIONS.items()]
+    if only == "answers":
+        return [("answers from a threshold on, on test", lambda *a: of_answers(POPULATIONS["2 classes, hard"], *a))]
     if only == "curve":
         return [("learning curve", of_curve)]
+    if only == "learning":
+        # The law takes long.
+        return [
+            (
+                f"learning curve of heads that are trained, {name}",
+                lambda n, runs, rng, w=each: of_learning(w, n, max(1, runs // 20), rng),
+            )
+            for name, each in WORLDS.items()
+        ]
+    if only == "folds":
+        return [
+            (f"trials that are trained on folds, {name}", lambda *a, w=each: of_folds(w, *a))
+            for name, each in WORLDS.items()
+        ]
+    if only == "neighbour":
+        return [
+            (f"the audit, {name}", lambda *a, w=each, s=size: of_neighbour(w, *a, s))
+            for name, each in WORLDS.items()
+            for size in (1, SIZE)
+        ]
+    if only == "seeds":
+        return [("trials of three seeds", lambda *a, m=metric: of_seeds(m, *a)) for metric in OTHERS]
+    if only == "winners":
+        return [("the best of ten trials", lambda *a, m=metric: of_winners(m, *a)) for metric in OTHERS]
     return [("trials of sweeps", of_trials)]
 
 
-KINDS = ("scores", "calibrated", "groups", "pairs", "abstention", "curve", "sweep")
+KINDS = (
+    "scores", "bins", "calibrated", "groups", "pairs", "abstention", "answers", "curve", "learning", "neighbour", "sweep", "folds",
+    "seeds", "winners",
+)  # fmt: skip
 
 
 def main() -> None:

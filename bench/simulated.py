@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from cache.errors import HeadError
 from stages.audit.curve import DRAWS, Curve, Point, described, power_law
 from stages.heads.abstention import Confident, selective, threshold_for
-from stages.heads.calibration import cooled, log_softmax, temperature
-from stages.heads.intervals import paired_difference
+from stages.heads.calibration import cooled, log_softmax, reliability, temperature
+from stages.heads.intervals import paired_difference, wilson
 from stages.heads.metrics import CALIBRATED, scores
 
 MANY = 1_000_000
+# Of so few among these nothing is known.
+FEW = 50
 # Images of a group, and the share of the variance of their looks that they have in common.
 SIZE, COMMON = 5, 0.7
 Interval = tuple[float, float]
@@ -159,6 +161,83 @@ def of_abstention(population: Population, n: int, runs: int, rng: np.random.Gene
     return held
 
 
+def of_bins(population: Population, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """Of the bins of the reliability diagram: how accurate the head is for images whose confidence is between the ends of the bin."""
+    held: Held = defaultdict(list)
+    y, logs = population.draw(MANY, rng)
+    many = np.exp(logs.max(axis=1))
+    order = np.argsort(many)
+    many, right = many[order], np.concatenate([[0], np.cumsum((logs.argmax(axis=1) == y)[order])])
+    for _ in range(runs):
+        y, logs = population.draw(n, rng)
+        confidence, start = np.exp(logs.max(axis=1)), 0
+        ordered = np.sort(confidence)
+        for each in reliability(confidence, logs.argmax(axis=1) == y):
+            first, last = np.searchsorted(many, ordered[[start, start + each.n - 1]])
+            start += each.n
+            if last - first >= FEW:
+                truth = (right[last] - right[first]) / (last - first)
+                note(held, "bin of the reliability diagram", wilson(each.accuracy * each.n, each.n), float(truth))
+    return held
+
+
+def of_answers(population: Population, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """Of the accuracy on ``n`` test images of the answers from a threshold on, which as many validation images gave."""
+    held: Held = defaultdict(list)
+
+    def confident(n: int) -> Confident:
+        y, logs = population.draw(n, rng)
+        return Confident(np.exp(logs.max(axis=1)), logs.argmax(axis=1) == y)
+
+    many = confident(MANY)
+    for _ in range(runs):
+        test = confident(n)
+        found = selective({"validation": confident(n)})
+        for wished in (0.8, 0.9):
+            try:
+                threshold = threshold_for(found, wished)
+            except HeadError:
+                held["accuracy of the answers"].append(None)
+                continue
+            truth = float(many.right[many.confidence >= threshold].mean())
+            right = test.right[test.confidence >= threshold]
+            note(held, "accuracy of the answers", wilson(int(right.sum()), len(right)) if len(right) else None, truth)
+    return held
+
+
+def of_chosen(among: int, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """As ``of_abstention``, of the head that its ``n`` images chose among so many, which are equally good: of what each sees in an image,
+    a part is the same for all. Thresholds that allow for the choice, and those that do not.
+    """
+    held: Held = defaultdict(list)
+
+    def drawn(n: int, heads: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Confidences (n, heads), and which are right; confidences are true."""
+        sign = rng.choice([-1, 1], n)
+        seen = 1.2 * sign + rng.normal(size=n)
+        logits = 2.4 * (seen[:, None] + 0.7 * rng.normal(size=(n, heads))) / 1.49
+        return 1 / (1 + np.exp(-np.abs(logits))), (logits > 0) == (sign > 0)[:, None]
+
+    p, hits = (each[:, 0] for each in drawn(MANY, 1))
+    order = np.argsort(-p)
+    confidence, right = -p[order], np.cumsum(hits[order])
+    for _ in range(runs):
+        p, hits = drawn(n, among)
+        losses = -np.log(np.where(hits, p, 1 - p)).mean(axis=0)
+        best = np.lexsort((losses, -hits.mean(axis=0)))[0]
+        found = selective({"validation": Confident(p[:, best], hits[:, best])})
+        for wished in (0.9, 0.95):
+            for told, allowed in ((f"at least {wished}", among), (f"at least {wished}, not allowed for", 1)):
+                try:
+                    threshold = threshold_for(found, wished, allowed)
+                except HeadError:
+                    held[told].append(None)
+                    continue
+                answered = max(1, int(np.searchsorted(confidence, -threshold, "right")))
+                held[told].append((bool(right[answered - 1] / answered >= wished), answered / MANY))
+    return held
+
+
 def of_curve(n: int, runs: int, rng: np.random.Generator) -> Held:
     """Of the learning curve: its points, and (a twentieth of the runs) what twice the images give; heads on one image have like luck."""
     held: Held = defaultdict(list)
@@ -176,4 +255,5 @@ def of_curve(n: int, runs: int, rng: np.random.Generator) -> Held:
         if run < max(1, runs // 20):
             law = power_law(curve)
             note(held, "twice the images", law and law.interval, 1 - a - b * 2**-c)
+            note(held, "what twice the images add", law and law.more_interval, b - b * 2**-c)
     return held

@@ -16,7 +16,7 @@ from stages.audit.leak import leaks
 from stages.audit.neighbours import nearest
 from stages.audit.outliers import far_off
 from stages.audit.results import read_table
-from stages.audit.summary import summary, warnings
+from stages.audit.summary import doubled, summary, warnings
 from stages.heads.dataset import Dataset
 
 
@@ -184,6 +184,26 @@ def test_a_known_law_is_found_with_an_interval_that_holds_it(a: float, b: float,
     truth = 1 - a - b * 2**-c
     assert law.interval[0] - 0.002 <= truth <= law.interval[1] + 0.002
     assert law.interval[0] <= law.doubled <= law.interval[1] and abs(law.doubled - truth) < 0.015
+    low, high = law.more_interval
+    assert low - 0.002 <= b - b * 2**-c <= high + 0.002 and (low < 0.0005) == (b == 0)
+
+
+def test_more_photos_are_never_said_to_make_it_worse() -> None:
+    """The point that was measured lay above the law by chance, and twice the images gave `0.894 → 0.882`."""
+    more = {
+        "images": 300,
+        "accuracy": 0.882,
+        "low": 0.83,
+        "high": 0.93,
+        "more": 0.006,
+        "more_low": 0.0,
+        "more_high": 0.02,
+    }
+    told = doubled({"points": [{"images": 150, "accuracy": 0.894}], "doubled": more})
+    assert "from 87.6% to 88.2% (83.0% to 93.0%), which is 0.6 points more (0.0 to 2.0)" in told
+    assert told.endswith("; so they are not shown to help") and "89.4" not in told
+    told = doubled({"points": [{"images": 150, "accuracy": 0.894}], "doubled": more | {"more_low": 0.002}})
+    assert told.endswith("(0.2 to 2.0)")
 
 
 def test_parts_of_train_are_nested_stratified_and_hold_every_class(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The audit and files: the images that it looks at, the tables that it leaves, the proposals that it writes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from cache.errors import CacheError, DataError
 from cache.files import sha256_file
 from stages.audit.audit import audit
+from stages.audit.listing import listed_once
 from stages.audit.proposals import write_corrections, write_groups
 from stages.audit.results import COLUMNS, read_audit, read_table
 from stages.heads.dataset import Dataset
@@ -94,13 +96,14 @@ def test_proposals_name_files_as_the_manifest_does(tmp_path: Path) -> None:
     paths = [f"{i}.jpg" for i in range(300)] + HOSTILE
     labels = labels + [CLASSES[(i + 1) % 3] for i in range(5)]
     splits = [*splits_of(300), *["train"] * 5]
-    audit(task(tmp_path), dataset(tmp_path, X, labels, splits, paths))
+    data = dataset(tmp_path, X, labels, splits, paths)
+    audit(task(tmp_path), data)
 
     def read(path: Path) -> list[list[str]]:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             return list(csv.reader(file))
 
-    assert write_groups(task(tmp_path).folder, tmp_path / "groups.csv") >= 8
+    assert write_groups(task(tmp_path).folder, tmp_path / "groups.csv", data.manifest) >= 8
     header, *rows = read(tmp_path / "groups.csv")
     assert header == ["filename", "group"] and {row[0] for row in rows} <= set(paths)
     group = dict(rows)
@@ -116,11 +119,41 @@ def test_proposals_name_files_as_the_manifest_does(tmp_path: Path) -> None:
 
 def test_an_edited_proposal_is_left_alone(tmp_path: Path) -> None:
     X, labels = classes_of(100)
-    audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(100)))
+    data = dataset(tmp_path, X, labels, splits_of(100))
+    audit(task(tmp_path), data)
     path = tmp_path / "groups.csv"
-    write_groups(task(tmp_path).folder, path)
-    write_groups(task(tmp_path).folder, path)
+    write_groups(task(tmp_path).folder, path, data.manifest)
+    write_groups(task(tmp_path).folder, path, data.manifest)
     path.write_text("filename,group\nmine.jpg,1\n")
     with pytest.raises(DataError, match="left alone"):
-        write_groups(task(tmp_path).folder, path)
+        write_groups(task(tmp_path).folder, path, data.manifest)
     assert "mine.jpg" in path.read_text()
+
+
+def test_the_groups_that_the_user_named_are_among_those_proposed(tmp_path: Path) -> None:
+    """The file takes the place of `[data] group`, and had the near-copies alone in it."""
+    X, labels = classes_of(300)
+    X = with_copies(X, np.arange(5), noise=0.02)
+    paths = [*(f"{i}.jpg" for i in range(300)), *(f"again{i}.jpg" for i in range(5))]
+    data = dataset(tmp_path, X, labels + labels[:5], ["train"] * 305, paths)
+    audit(task(tmp_path), data)
+    near = {row["path"]: row["group"] for row in read_table(task(tmp_path).folder, "near_copies.csv")}
+    assert near["0.jpg"] == near["again0.jpg"] and near["1.jpg"] == near["again1.jpg"]
+    assert not {"200.jpg", "201.jpg", "202.jpg"} & near.keys()
+    own = {"0.jpg": "rex", "200.jpg": "rex", "201.jpg": "bello", "202.jpg": "bello"}
+    names = tuple(own.get(record.path, "") for record in data.manifest.records)
+    write_groups(task(tmp_path).folder, tmp_path / "groups.csv", replace(data.manifest, groups=names))
+    lines = (tmp_path / "groups.csv").read_text().splitlines()
+    found = dict(line.rsplit(",", 1) for line in lines[1:])
+    assert found == near | own | dict.fromkeys((path for path in near if near[path] == near["0.jpg"]), "rex")
+
+
+def test_a_blank_image_that_is_far_from_all_others_is_listed_once() -> None:
+    rows = [
+        ["0.png", "train", "cat", "far from all others", "2.10 times the usual distance"],
+        ["1.png", "train", "cat", "far from all others", "1.90 times the usual distance"],
+        ["0.png", "train", "cat", "blank", "brightness varies by 0.0 of 255"],
+        ["2.png", "train", "cat", "not looked at", "no longer there"],
+    ]
+    merged = ["0.png", "train", "cat", "blank", "brightness varies by 0.0 of 255; far from all others"]
+    assert listed_once(rows) == [rows[1], merged, rows[3]]

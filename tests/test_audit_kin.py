@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audits import LAYER, classes_of, dataset, sha, splits_of
+from audits import LAYER, classes_of, dataset, sha, splits_of, with_copies
 
 from stages.audit.audit import AuditTask, audit
 from stages.audit.contents import Contents
@@ -245,3 +245,20 @@ def test_labels_of_which_the_features_tell_nothing_are_not_judged(tmp_path: Path
     result = audit(task(tmp_path), dataset(tmp_path, X, labels, splits_of(600)))
     assert result["labels"] is None and read_table(tmp_path / "audit", "labels.csv") == []
     assert "too seldom to judge labels" in result["left_out"]["labels"]
+
+
+def test_near_copies_between_validation_and_test_are_warned_of(tmp_path: Path) -> None:
+    """Test then has images by which heads were chosen, though none that they were trained on."""
+    X, labels = classes_of(300)
+    splits = splits_of(300)
+    validation = [i for i, split in enumerate(splits) if split == "validation"][:6]
+    X = with_copies(X, np.array(validation), noise=0.02)
+    paths = [*(f"{i}.jpg" for i in range(300)), *(f"again{i}.jpg" for i in validation)]
+    data = dataset(tmp_path, X, labels + [labels[i] for i in validation], [*splits, *["test"] * 6], paths)
+    result = audit(task(tmp_path), data)
+    assert result["leak"]["test"]["copied"] == 0 and result["chosen_by"]["copied"] == 6
+    (line,) = warnings(result)
+    n = splits.count("test") + 6
+    assert line.startswith(f"6 test images of {n} have a copy or near-copy in validation (such as again"), line
+    assert "which chooses the heads, so that test scores may be too high" in line
+    assert "headstart audit --write groups.csv" in line and 'copies = "train"' in line

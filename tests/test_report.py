@@ -1,7 +1,9 @@
 """The report, made of heads that were really trained on a small store, and read back as a browser would."""
 
+import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,12 +12,19 @@ from pathlib import Path
 
 import pytest
 from pages import Seen
-from reports import HOSTILE, LOADING, NOTE, PARTS, make_data, page, sample
+from reports import BREAK, HOSTILE, LOADING, NOTE, PARTS, make_data, page, sample
 
+from stages.heads.calibration import Bin
+from stages.heads.results import prediction_header, ranking
+from stages.report.board import leaderboard
 from stages.report.data import HeadSummary, ReportData
+from stages.report.figures import abstention_figure, reliability_figure
 from stages.report.page import read_report_parts
+from stages.report.pairs import compare_with_best
 from stages.report.render import write_report
-from stages.report.text import p_value
+from stages.report.sweeps import too_good
+from stages.report.text import p_value, points
+from stages.report.trust import calibrations, describe_abstention
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +194,98 @@ def test_reading_a_report_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     heavy = {"matplotlib", "jinja2", "markupsafe", "numpy", "PIL", "sklearn", "tensorflow", "keras", "pydantic", "h5py"}
     assert not heavy & set(json.loads(done.stdout))
+
+
+def test_thresholds_allow_for_the_choice_among_heads(data: ReportData, seen: Seen, tmp_path: Path) -> None:
+    """As `predict` does, whose thresholds they are."""
+    assert "As validation chose this head among 4, they allow for that" in seen.text
+    board = leaderboard(data.heads, trials={data.heads[1].name: 7})
+    assert board.among == 10
+    found = {"thresholds": [0.5], "validation": [[60, 60]], "test": [[30, 30]]}
+    head = replace(data.heads[0], result=data.heads[0].result | {"abstention": found})
+    (row,) = leaderboard([head]).rows
+    alone, among = (describe_abstention(row, k) for k in (1, 30))
+    assert alone and [each.wished for each in alone.answers] == [0.9, 0.95]
+    assert among and not among.answers and 0.9 in among.out_of_reach
+    shown = page(replace(data, heads=[head]), tmp_path / "index.html").text
+    assert "chose this head among" not in shown
+
+
+def test_of_few_images_a_calibration_error_says_that_they_are_few(data: ReportData, seen: Seen) -> None:
+    """Less what chance gives, it was 0.0%, which reads as perfect."""
+    shown = seen.text[seen.text.index("Can the probabilities be believed?") :]
+    row = shown[shown.index("Temperature ") :].removeprefix("Temperature ")
+    assert " too few images too few images " in row[:120], row[:120]
+    assert "calibration error after the temperature too few images –" in seen.text
+    of = data.heads[0].result["metrics"]["test"]
+    told = {"calibration_error": 0.031, "calibration_error_interval": [0.01, 0.05]}
+    metrics = {**of, **told, "calibrated": of["calibrated"] | told}
+    head = replace(
+        data.heads[0], result={**data.heads[0].result, "metrics": {**data.heads[0].result["metrics"], "test": metrics}}
+    )
+    board = leaderboard([head])
+    (found,) = calibrations(board)
+    assert (found.before, found.after, found.interval) == (0.031, 0.031, (0.01, 0.05))
+
+
+def test_it_says_which_scores_are_after_the_temperature(seen: Seen) -> None:
+    for words in (
+        "log loss as trained",
+        "Brier score as trained",
+        "log loss after the temperature",
+        "Brier score after the temperature",
+    ):
+        assert words in seen.text, words
+
+
+def test_the_cards_show_the_score_that_chose(data: ReportData, seen: Seen, tmp_path: Path) -> None:
+    of = min(data.heads, key=lambda head: ranking(head.result, "log_loss")).result["metrics"]
+    shown = page(replace(data, metric="log_loss"), tmp_path / "index.html").text
+    for split in ("validation", "test"):
+        assert f"log loss {of[split]['log_loss']:.3f}" in shown[: shown.index("Leaderboard Sorted")], split
+    assert "log loss" not in seen.text[: seen.text.index("Leaderboard Sorted")]
+
+
+def test_a_difference_of_nothing_has_no_sign() -> None:
+    assert [points(share) for share in (-0.0004, 0.0, -0.0006, 0.021)] == ["0.0", "0.0", "−0.1", "2.1"]
+
+
+def test_a_score_that_is_a_mean_of_seeds_is_said_to_be_one() -> None:
+    """Beside the score of one seed it read as if it was of that."""
+    sweep = {"cv": None, "repeats": 3}
+    told = {"strategy": "grid", "complete": 5, "trials": 5, "optimism": 0.012, "parts": {"sweep": sweep}}
+    assert too_good(told) == "chosen among 5 trials: about 1.2 points too high as the mean of 3 seeds"
+    alone = told | {"parts": {"sweep": sweep | {"repeats": 1}}}
+    assert too_good(alone) == "chosen among 5 trials: about 1.2 points too high"
+
+
+def test_figures_have_titles_and_ticks_on_their_axes() -> None:
+    shown = str(abstention_figure([[40, 36], [20, 20]], 40, "a head", "test"))
+    assert "share of the images that is answered" in shown and "accuracy of the answers" in shown
+    assert [tick for tick in ("0%", "20%", "40%", "60%", "80%", "100%") if f">{tick}</text>" not in shown] == []
+    shown = str(
+        reliability_figure([Bin(20, 0.62, 0.6), Bin(20, 0.99, 1.0)], [(0.4, 0.8), (0.8, 1.0)], "a head", "test")
+    )
+    assert "probability of the predicted class" in shown and shown.count(">100%</text>") == 2
+    # The dot at 100% is whole: it is not cut at the edge of the axes.
+    dots = re.findall(r"<use [^>]*>", shown)
+    assert dots and not re.findall(r"<g clip-path[^>]*>\s*<use", shown)
+
+
+def test_identical_files_under_two_labels_are_two_images(data: ReportData, tmp_path: Path) -> None:
+    """Matched by content alone, they collided: what a head had right of one stood for the other."""
+    heads = []
+    for head, says in ((data.heads[0], "cat"), (data.heads[1], BREAK)):
+        folder = tmp_path / head.name
+        shutil.copytree(head.folder, folder)
+        names = head.result["classes"]
+        rows = [["a.png", "test", "cat", says, "f" * 64], ["b.png", "test", BREAK, says, "f" * 64]]
+        p = [["1" if name == says else "0" for name in names] for _ in rows]
+        with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+            lines = [row + each + each for row, each in zip(rows, p, strict=True)]
+            csv.writer(file).writerows([prediction_header(names), *lines])
+        heads.append(replace(head, folder=folder))
+    found = compare_with_best(leaderboard(heads), {})
+    assert found and found.n == 2
+    (pair,) = found.pairs
+    assert (pair.only_best, pair.only_other, pair.difference) == (1, 1, 0)

@@ -98,9 +98,23 @@ def test_of_few_images_the_learning_curve_has_each_number_once() -> None:
 def test_how_often_the_heads_are_right_stands_beside_what_looks_wrong_to_them(data: ReportData, tmp_path: Path) -> None:
     assert data.audit
     record = data.manifest.records[0]
-    row = {"path": record.path, "split": record.split, "label": record.label, "likely": "cat"}
+    row = {
+        "path": record.path,
+        "split": record.split,
+        "label": record.label,
+        "likely": "cat",
+        "p_label": "0.021",
+        "p_likely": "0.934",
+    }
     labels = {"suspicious": 42, "accuracy": 0.787629, "C": 0.1, "first": [row]}
     result = data.audit.result | {"labels": labels}
     shown = page(replace(data, audit=replace(data.audit, result=result)), tmp_path / "index.html").text
     assert "42 labels look wrong to linear heads" in shown and "right for 78.8% of all images" in shown
     assert "likely to be wrong" not in shown
+    assert f"labelled {record.label} 2.1%" in shown and "likely cat 93.4%" in shown
+
+
+def test_the_map_says_how_many_dots_have_a_picture(seen: Seen, data: ReportData, tmp_path: Path) -> None:
+    pictured = len([1 for tag, attrs in seen.tags if tag == "i" and "seen" in (attrs.get("class") or "")])
+    assert f"dots show their image, too ({pictured} of {len(data.manifest.by_digest)})" in seen.text
+    assert "their image" not in page(replace(data, root=None), tmp_path / "index.html").text

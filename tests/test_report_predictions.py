@@ -40,6 +40,14 @@ def test_mistakes_are_the_most_confident_first(data: ReportData, seen: Seen) -> 
     assert len(images) == len(found)
 
 
+def test_probabilities_of_mistakes_are_calibrated_whatever_the_head(data: ReportData, tmp_path: Path) -> None:
+    """Those of heads with a dagger were called uncalibrated, and are after the temperature."""
+    ridge = next(head for head in data.heads if head.name == "ridge")
+    shown = page(replace(data, heads=[ridge]), tmp_path / "index.html").text
+    assert "†" in shown and "Some may be wrong labels" in shown
+    assert "are not calibrated" not in shown[shown.index("Most confident mistakes") :]
+
+
 def mistakes_of(found: Seen) -> list[tuple[str, str | None]]:
     """Name and thumbnail of each mistake that is shown."""
     images = [attrs for tag, attrs in found.tags if tag == "img"]

@@ -12,6 +12,7 @@ from conftest import CONFIG, Project
 from reports import make_data, train
 
 from cache.files import seal
+from cache.manifest import Manifest
 from cache.store import FeatureStore
 from stages.heads.calibration import cooled, log_probabilities
 from stages.heads.dataset import Dataset
@@ -65,6 +66,29 @@ def test_looks_at_test_are_counted_once_for_each_head_and_anew_for_other_images(
     none = replace(manifest, records=tuple(r for r in manifest.records if r.split != "test"))
     assert note_look(tmp_path, none, "a") == 0
     assert [head.result["test_looks"] for head in data.heads] == [1, 1, 1]  # each in a folder of its own here
+
+
+def test_looks_go_on_where_most_test_images_are_the_same(data: ReportData, tmp_path: Path) -> None:
+    """Two images that moved were enough to begin anew."""
+    shutil.copytree(data.heads[0].folder.parent, tmp_path / "heads")
+    test = [record for record in data.manifest.records if record.split == "test"]
+
+    def moved(n: int) -> Manifest:
+        """The first of the test images are of train by now."""
+        there = {record.path for record in test[:n]}
+        records = [r._replace(split="train") if r.path in there else r for r in data.manifest.records]
+        return replace(data.manifest, records=tuple(records))
+
+    before = looks_so_far(tmp_path / "heads", data.manifest)
+    assert before == 1
+    assert note_look(tmp_path / "heads", moved(2), "other") == looks_so_far(tmp_path / "heads", moved(2)) == before + 1
+    assert note_look(tmp_path / "heads", moved(len(test) // 2), "another") == 1
+    # One of the earlier heads, which is trained as it was, is known.
+    (key,) = {head.result["key"] for head in data.heads}
+    assert note_look(tmp_path / "heads", moved(1), key) == looks_so_far(tmp_path / "heads", moved(1)) == 1
+    for folder in (tmp_path / "heads").glob("*/"):
+        shutil.rmtree(folder)
+    assert note_look(tmp_path / "heads", moved(3), "other") == 1
 
 
 def test_the_score_that_ranks_is_the_one_that_was_asked_for() -> None:

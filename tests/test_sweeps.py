@@ -6,8 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from conftest import SWEEPS, Project, result, trials, write_photos
+from pipeline.graph import load_graph
+from pipeline.heads import chosen_among, trained_head
 
 from cache import Manifest
+from pipeline.config import load_config
 from stages.heads.intervals import wilson
 from stages.sweeps import halving
 
@@ -104,3 +107,14 @@ def test_what_waits_on_disk_from_rung_to_rung_comes_to_the_same(
     for row, before in zip(again, kept, strict=True):
         assert (row["trained_epochs"], row["complete"]) == (before["trained_epochs"], before["complete"])
         assert float(row["loss"]) == pytest.approx(float(before["loss"]), rel=1e-4)
+
+
+def test_among_how_many_the_best_head_was_chosen(swept: Project) -> None:
+    """All trials of halving were compared with its winner, those that were dropped too; `noise` has one trial, and no choice."""
+    graph = load_graph(load_config(swept.folder / "headstart.toml"))
+    best = trained_head(graph, None).entry.name
+    trials_of = {"width": 4, "strength": result(swept, "sweeps", "strength")["complete"], "fast": 8, "noise": 1}
+    every = sum(trials_of.get(name, 1) for name, head in graph.heads.items() if head.result)
+    for name, head in graph.heads.items():
+        if head.result:
+            assert chosen_among(graph, head) == (every if name == best else trials_of.get(name, 1)), name

@@ -11,6 +11,7 @@ from conftest import SMALL, Project, result, write_photos
 
 from cache.files import digest_text, seal, write_text
 from cache.manifest import ImageRecord, Manifest
+from stages.heads import rowwise
 from stages.heads.calibration import log_softmax
 from stages.heads.dataset import Dataset
 from stages.heads.intervals import wilson
@@ -91,6 +92,24 @@ def test_intervals_are_those_of_heads(metric: str, in_group: int) -> None:
     assert other is not None and other.interval is not None
     ratio = np.ptp(chosen.interval) / np.ptp(other.interval)
     assert ratio > 1.7 if grouped else ratio == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("classes", "apart"), [(2, 2.5), (3, 3.2)])
+def test_areas_of_groups_that_are_partly_alike_have_the_intervals_of_heads(classes: int, apart: float) -> None:
+    """The effect of groups on the accuracy was taken for that on the area: of 400 intervals of trials 369 held the truth, of heads 380."""
+    rng = np.random.default_rng(0)
+    y, groups = np.repeat(rng.integers(0, classes, 80), 5), np.repeat(np.arange(80), 5)
+    logits = np.sqrt(0.9) * np.repeat(rng.normal(size=(80, classes)), 5, axis=0)
+    logits += np.sqrt(0.1) * rng.normal(size=(400, classes)) + apart * np.eye(classes)[y]
+    logs = log_softmax(logits).astype(np.float32)
+    of = Measure([(np.arange(0), np.arange(400))], y, classes, np.arange(400), "auc", groups)
+    outcomes = [Outcomes.of(y, logs, whole=True)]
+    chosen = of.with_interval(of.score(outcomes), outcomes).by("auc")
+    head = scores(y, logs, CLASSES[:classes], True, groups)
+    assert chosen is not None and chosen.interval == pytest.approx(head["auc_interval"], rel=1e-4)
+    effect = head["design_effect"]
+    by_accuracy = rowwise.interval("auc", y, outcomes[0], classes, effect)
+    assert by_accuracy is not None and effect > 1 and np.ptp(chosen.interval) > 1.03 * np.ptp(by_accuracy)
 
 
 def draws(metric: str, groups: int, size: int, seed: int, by_group: bool) -> tuple[Corrected | None, list[float]]:

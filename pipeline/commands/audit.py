@@ -65,7 +65,9 @@ def audit_lines(target: AuditTarget, groups: Path | None, corrections: Path | No
     """What was found, in words; with the files that are asked for written. Raises DataError for one that is there already."""
     lines = summary(target.result) if target.result else []
     if groups:
-        lines.append(f"{groups}: {counted(write_groups(target.folder, groups), 'image')} in groups of near-copies")
+        written = counted(write_groups(target.folder, groups, target.manifest), "image")
+        joined = ", with those of [data] group" if target.manifest.groups else ""
+        lines.append(f"{groups}: {written} in groups of near-copies{joined}")
     if corrections:
         found = counted(write_corrections(target.folder, corrections), "suspicious label")
         lines.append(f"{corrections}: {found} with the likely ones; delete the lines that are wrong before you use it")

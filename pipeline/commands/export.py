@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cache.errors import HeadError
 from cache.files import lock, remove_temporaries
 from cache.manifest import ImageRecord
-from pipeline.common.trained import trained_head
+from pipeline.common.trained import chosen_among, threshold_of, trained_head
 from pipeline.common.words import bytes_in
 from pipeline.config.load import Config
 from pipeline.targets.graph import Graph, load_graph
@@ -45,7 +45,7 @@ def export_lines(
     assert chosen.result is not None
     home = config.cache.dir / EXPORTS
     folder = home / folder_name(chosen.entry.name, to, precision)
-    key = export_key(chosen.result, to, precision, min_accuracy)
+    key = export_key(chosen.result, to, precision, min_accuracy, chosen_among(graph, chosen))
     if _is_done(folder, key):
         return [f"export: up to date: {folder}"]
     with lock(home, progress.say):
@@ -88,21 +88,19 @@ def _exported(
     key: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    from pipeline.common.trained import abstention_of
     from stages.export.export import Wanted, export_head
     from stages.export.model import Built
-    from stages.heads.abstention import threshold_for
 
     for name, base in graph.bases.items():
         if base.spec.precision == "int8" and name in _bases_of(chosen):
             progress.say(
                 f"export: the base {name} is exported in float32, and not in the int8 that its features were computed in"
             )
-    threshold = threshold_for(abstention_of(graph, chosen), min_accuracy) if min_accuracy is not None else None
+    threshold = threshold_of(graph, chosen, min_accuracy) if min_accuracy is not None else None
     thresholds = {}
     for accuracy in ACCURACIES:
         with suppress(HeadError):  # more than validation shows, or a head of an earlier version
-            thresholds[f"{accuracy:g}"] = threshold_for(abstention_of(graph, chosen), accuracy)
+            thresholds[f"{accuracy:g}"] = threshold_of(graph, chosen, accuracy)
     bases = {name: Built(base.spec, base.weights) for name, base in graph.bases.items()}
     wanted = Wanted(chosen.folder, bases, folder, to, precision, key, threshold, min_accuracy, thresholds)
     records = _validation(graph, (chosen.result or {}).get("classes", ()), COMPARED[precision])

@@ -11,7 +11,7 @@ from pipeline.common.words import data_lines
 from pipeline.config.load import Config
 from pipeline.targets.features import BaseTarget, LayerTarget, ViewTarget, base_target
 from pipeline.targets.graph import Graph, load_graph
-from stages.progress import Progress
+from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
     from stages.bases.frozen import FrozenBase
@@ -76,7 +76,9 @@ def _one_pass(
             rewritten += each.store.relabel(stage.manifest)
             each.store.discard_damaged()  # what relabelling found
         if rewritten:
-            progress.say(f"features: labels and names brought up to date in {rewritten} shards, nothing extracted")
+            progress.say(
+                f"features: labels and names brought up to date in {counted(rewritten, 'shard')}, nothing extracted"
+            )
         if not stage.keep_lacking():
             return base
         if base is None or not set(stage.layers) <= set(base.layers):

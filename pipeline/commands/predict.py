@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.common.sources import sources_of, takes_of
-from pipeline.common.trained import abstention_of, asked
+from pipeline.common.trained import asked, threshold_of
 from pipeline.config.load import Config
 from pipeline.targets.graph import Graph, load_graph
 from pipeline.targets.heads import HeadTarget
@@ -31,7 +31,6 @@ def predict_lines(
     With ``min_accuracy`` the head answers only from the confidence on that gave this accuracy on validation. With ``csv`` predictions
     are written there, and the lines tell how many. Probabilities are means over the image and so many ``views`` of it.
     """
-    from stages.heads.abstention import threshold_for
     from stages.heads.train import load_head
     from stages.predict.submission import form_of, write_submission
 
@@ -45,7 +44,7 @@ def predict_lines(
     )
     threshold = 0.0
     if min_accuracy is not None:
-        threshold = threshold_for(abstention_of(graph, chosen), min_accuracy)
+        threshold = threshold_of(graph, chosen, min_accuracy)
         progress.say(f"head: answers from a probability of {threshold:.3f} on, for an accuracy of {min_accuracy:g}")
     model = load_head(chosen.folder)
     # Before hours of predicting, as it may be an error.

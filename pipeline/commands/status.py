@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.common.trained import chosen_among
 from pipeline.common.words import bytes_in, data_lines, score_words, scored_on
 from pipeline.config.load import Config
 from pipeline.targets.features import BaseTarget
@@ -61,7 +62,8 @@ def _export_rows(graph: Graph) -> list[tuple[str, tuple[str, ...], str]]:
             rows.append((f"export {folder.name}", ("a file of it is damaged or gone",), ""))
         if not about or not head or not head.result:
             continue
-        same = about["key"] == export_key(head.result, about["format"], about["precision"], about.get("min_accuracy"))
+        made_of = about["format"], about["precision"], about.get("min_accuracy"), chosen_among(graph, head)
+        same = about["key"] == export_key(head.result, *made_of)
         why = "is stale" if head.stale else None if same else "was trained anew, or is exported otherwise by now"
         rows.append((f"export {folder.name}", (f"head {about['head']} {why}",) if why else (), str(folder)))
     return rows

@@ -15,7 +15,7 @@ from stages.audit.results import read_audit
 from stages.data.views import View
 from stages.export.spec import ABOUT, EXPORTS, read_about
 from stages.heads.results import damaged_files, read_result, read_sweep
-from stages.progress import Progress
+from stages.progress import Progress, counted
 
 if TYPE_CHECKING:
     from stages.bases.frozen import FrozenBase
@@ -75,7 +75,8 @@ def _problems(config: Config, progress: Progress) -> list[str]:
             Manifest.load(folder / "manifest.json")
         except CacheError as error:
             wrong.append(f"damaged: {error}; it is written anew where the images are")
-    progress.say(f"verify: {shards} shards with {rows:,} rows, {len(heads)} heads: {len(wrong)} problems")
+    there = f"{counted(shards, 'shard')} with {counted(rows, 'row')}, {counted(len(heads), 'head')}"
+    progress.say(f"verify: {there}: {counted(len(wrong), 'problem')}")
     return wrong
 
 

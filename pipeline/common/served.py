@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cache.errors import HeadError, HeadstartError
 from cache.memo import Stat, stat_of
 from pipeline.common.sources import source_of, spec_of, takes_of
-from pipeline.common.trained import abstention_of, trained_head
+from pipeline.common.trained import threshold_of, trained_head
 from pipeline.config.load import load_config
 from pipeline.targets.graph import Graph, extracted_layer, load_graph
 from pipeline.targets.heads import HeadTarget
@@ -134,7 +134,6 @@ class ServedProject:
         return tuple(_stamp_of(path) for path in (self._path, *(folder / "result.json" for folder in folders)))
 
     def _served(self, graph: Graph, chosen: HeadTarget, head: Any) -> "Served":
-        from stages.heads.abstention import threshold_for
         from stages.serve.served import Served
 
         result, entry = chosen.result or {}, chosen.entry
@@ -159,7 +158,8 @@ class ServedProject:
             ladders=ladders,
             temperature=float(result.get("temperature", 1.0)),
             warnings=warnings,
-            threshold=lambda accuracy: threshold_for(abstention_of(graph, chosen), accuracy),
+            # Other heads may be there by then, which it was chosen among.
+            threshold=lambda accuracy: threshold_of(self._graph or graph, chosen, accuracy),
             compared=(base, layer),
             like=like,
             known=graph.manifest.by_digest,
@@ -232,8 +232,6 @@ def _compared(graph: Graph, chosen: HeadTarget, takes: "Sequence[Taken]") -> tup
 
 
 def _threshold(graph: Graph, target: HeadTarget, accuracy: float) -> float | None:
-    from stages.heads.abstention import threshold_for
-
     with suppress(HeadError):
-        return threshold_for(abstention_of(graph, target), accuracy)
+        return threshold_of(graph, target, accuracy)
     return None

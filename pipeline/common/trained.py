@@ -10,7 +10,7 @@ from pipeline.config.tables import no_such
 from pipeline.targets.graph import Graph
 from pipeline.targets.heads import HeadTarget
 from pipeline.targets.origin import base_key_of
-from stages.heads.results import best_on_validation
+from stages.heads.results import best_on_validation, trials_compared
 from stages.heads.scored import SCORING
 from stages.heads.spec import trained_with
 from stages.progress import SILENT, Progress
@@ -31,7 +31,7 @@ def trained_head(graph: Graph, name: str | None, progress: Progress = SILENT) ->
     """The head of this name, or the best on validation; where it is stale, that is said. Raises HeadError unless it was trained on the
     base, and with the parameters, that the configuration has now.
     """
-    usable = [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
+    usable = _usable(graph)
     if name is None and not usable:
         raise HeadError("no head is trained for this configuration; run `make heads`")
     chosen = known_head(graph, name or best_on_validation(usable, graph.config.report.metric)["head"])
@@ -43,6 +43,22 @@ def trained_head(graph: Graph, name: str | None, progress: Progress = SILENT) ->
     if chosen.stale:
         progress.say(f"warning: head {chosen.entry.name} is not up to date: {'; '.join(chosen.reasons)}")
     return chosen
+
+
+def _usable(graph: Graph) -> list[dict[str, Any]]:
+    """The results of the heads that the best is chosen among."""
+    return [head.result for head in graph.heads.values() if head.result and _as_configured(graph, head)]
+
+
+def chosen_among(graph: Graph, head: HeadTarget) -> int:
+    """Among how many heads the validation images chose this one, 1 where they did not. For the best they are all heads, whoever names it,
+    as people name the best of the leaderboard. The winner of a sweep counts as many times as it had trials, and was chosen among these.
+    """
+    trials = {name: max(1, trials_compared(sweep.done)) for name, sweep in graph.sweeps.items() if sweep.done}
+    usable, name = _usable(graph), head.entry.name
+    if usable and best_on_validation(usable, graph.config.report.metric)["head"] == name:
+        return sum(trials.get(result["head"], 1) for result in usable)
+    return trials.get(name, 1)
 
 
 def _as_configured(graph: Graph, head: HeadTarget) -> bool:
@@ -85,7 +101,14 @@ def asked(
     return chosen, files
 
 
-def abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
+def threshold_of(graph: Graph, chosen: HeadTarget, accuracy: float) -> float:
+    """The probability from which on a head answers, for an ``accuracy``. Raises HeadError where validation cannot show it."""
+    from stages.heads.abstention import threshold_for
+
+    return threshold_for(_abstention_of(graph, chosen), accuracy, chosen_among(graph, chosen))
+
+
+def _abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:
     """The confidences of a head on validation. Raises HeadError for a head of an earlier version, which has none."""
     result = chosen.result or {}
     if "abstention" not in result:

@@ -14,8 +14,18 @@ from stages.audit.copies import near_copies, unless_classes
 from stages.audit.curve import described, learning_curve, power_law
 from stages.audit.folds import kin
 from stages.audit.labels import FOLDS, MISSING, out_of_fold, suspicions
-from stages.audit.leak import leaks
-from stages.audit.listing import Table, conflict_rows, copy_rows, curve_rows, far_rows, label_rows, map_rows, pixel_rows
+from stages.audit.leak import leaks, with_kin_in
+from stages.audit.listing import (
+    Table,
+    conflict_rows,
+    copy_rows,
+    curve_rows,
+    far_rows,
+    label_rows,
+    listed_once,
+    map_rows,
+    pixel_rows,
+)
 from stages.audit.neighbours import nearest
 from stages.audit.outliers import far_off
 from stages.audit.pixels import looks
@@ -89,9 +99,10 @@ def audit(task: AuditTask, data: Dataset, progress: Progress = SILENT) -> dict[s
             "limit": round(copies.limit, 6),
         },
         "leak": {
-            split: _leak(leak) | {"example": _example(split, tables["near_copies.csv"])}
+            split: _leak(leak) | {"example": _example(split, "train", tables["near_copies.csv"])}
             for split, leak in leaks(contents, found, together).items()
         },
+        "chosen_by": _chosen_by(contents, together, tables["near_copies.csv"]),
         "labels": labels,
         "outliers": _counted(tables["outliers.csv"]),
         "pixels": pixels,
@@ -111,7 +122,7 @@ def _pixels(
         return None
     paths = {contents.records[row].sha256: contents.records[row].path for row in contents.first}
     seen, problems = looks(paths, task.root, task.memo, progress)
-    tables["outliers.csv"] = [*tables["outliers.csv"], *pixel_rows(contents, seen, problems)]
+    tables["outliers.csv"] = listed_once([*tables["outliers.csv"], *pixel_rows(contents, seen, problems)])
     return {"seen": len(seen), "unread": len(problems)}
 
 
@@ -167,6 +178,9 @@ def _curve(
         "accuracy": round(law.doubled, 6),
         "low": round(law.interval[0], 6),
         "high": round(law.interval[1], 6),
+        "more": round(law.more, 6),
+        "more_low": round(law.more_interval[0], 6),
+        "more_high": round(law.more_interval[1], 6),
     }
     return {
         "n": len(curve.kin),
@@ -194,14 +208,21 @@ def _leak(leak: Any) -> dict[str, Any]:
     }
 
 
-def _example(split: str, rows: Table) -> list[str] | None:
-    """The first image of a split that has a near-copy in train, and that one."""
+def _chosen_by(contents: Contents, together: NDArray[np.int64], rows: Table) -> dict[str, Any]:
+    """How many of the test images have kin in validation, which chooses heads, and none in train, of which ``leak`` tells."""
+    test = contents.distinct("test")
+    found = with_kin_in("validation", contents, together) & ~with_kin_in("train", contents, together)
+    return {"n": len(test), "copied": int(found[test].sum()), "example": _example("test", "validation", rows)}
+
+
+def _example(split: str, other: str, rows: Table) -> list[str] | None:
+    """The first image of a split that has a near-copy in another, and that one."""
     each = [dict(zip(COLUMNS["near_copies.csv"], row, strict=True)) for row in rows]
-    trained = {row["group"]: row["path"] for row in reversed(each) if row["split"] == "train"}
-    in_train = {row["path"] for row in each if row["split"] == "train"}
+    there = {row["group"]: row["path"] for row in reversed(each) if row["split"] == other}
+    paths = {row["path"] for row in each if row["split"] == other}
     for row in each:
-        if row["split"] == split and row["group"] in trained:
-            return [row["path"], row["nearest"] if row["nearest"] in in_train else trained[row["group"]]]
+        if row["split"] == split and row["group"] in there:
+            return [row["path"], row["nearest"] if row["nearest"] in paths else there[row["group"]]]
     return None
 
 

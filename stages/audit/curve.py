@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.errors import HeadError
 from stages.audit.contents import Contents
-from stages.audit.leak import with_kin_in_train
+from stages.audit.leak import with_kin_in
 from stages.audit.linear import STRENGTHS, asked, best_of, standardised
 from stages.heads.intervals import design_effect, wilson
 from stages.progress import SILENT, Progress
@@ -49,7 +49,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class Law:
-    """error = a + b·(n / whole)^-c, and the accuracy that it gives for twice the images, with its 95% interval."""
+    """error = a + b·(n / whole)^-c, the accuracy that it gives for twice the images, with its 95% ``interval``, and what it gives ``more``
+    than for the images that there are, with that of this difference.
+    """
 
     a: float
     b: float
@@ -57,6 +59,8 @@ class Law:
     whole: int
     doubled: float
     interval: tuple[float, float]
+    more: float
+    more_interval: tuple[float, float]
 
 
 def learning_curve(contents: Contents, kin: NDArray[np.int64], progress: Progress = SILENT) -> Curve:
@@ -66,7 +70,7 @@ def learning_curve(contents: Contents, kin: NDArray[np.int64], progress: Progres
     that with the lowest log loss on validation in the first draw of a share, and no more than one step from that of the share before.
     Raises HeadError where validation has too few images, and where the features cannot be fitted.
     """
-    train, copied = contents.distinct("train"), with_kin_in_train(contents, kin)
+    train, copied = contents.distinct("train"), with_kin_in("train", contents, kin)
     scored = contents.distinct("validation")
     scored = scored[~copied[scored]]
     if len(scored) < FEWEST:
@@ -141,27 +145,31 @@ def power_law(curve: Curve) -> Law | None:
     draws: dict[float, list[int]] = {}
     for place, point in enumerate(points):
         draws.setdefault(point.share, []).append(place)
-    doubled = []
+    doubled, more = [], []
     for _ in range(RESAMPLES):
         drawn = rng.integers(0, len(sizes), len(sizes))
         chosen = [places[i] for places in draws.values() for i in rng.integers(0, len(places), len(places))]
         again = [hits[place][drawn].sum() / sizes[drawn].sum() for place in chosen]
         law = _fit([points[place] for place in chosen], again, whole)
         if law is not None:
-            doubled.append(1 - float(_error(np.array([2.0]), *law)[0]))
-    accuracy = 1 - float(_error(np.array([2.0]), *found)[0])
+            now, then = _accuracies(*law)
+            doubled.append(then)
+            more.append(then - now)
+    now, accuracy = _accuracies(*found)
     if len(doubled) < RESAMPLES // 2:
         return None
     # Where all images are right the bootstrap sees no other case: so at least what so many images would tell of this accuracy.
     low, high = np.percentile(doubled, [2.5, 97.5])
     images = len(curve.kin) / design_effect(points[-1].right, curve.kin)
     least, most = wilson(accuracy * images, images)
-    return Law(*found, whole, accuracy, (float(min(low, least)), float(max(high, most))))
+    low_more, high_more = np.percentile(more, [2.5, 97.5])
+    interval = float(min(low, least)), float(max(high, most))
+    return Law(*found, whole, accuracy, interval, accuracy - now, (float(low_more), float(high_more)))
 
 
-def _error(n: NDArray[np.float64], a: float, b: float, c: float) -> NDArray[np.float64]:
-    out: NDArray[np.float64] = a + b * n**-c
-    return out
+def _accuracies(a: float, b: float, c: float) -> tuple[float, float]:
+    """What the law gives for the images that there are, and for twice as many."""
+    return 1 - a - b, 1 - a - b * 2.0**-c
 
 
 def _fit(points: Sequence[Point], accuracy: Sequence[float], whole: int) -> tuple[float, float, float] | None:

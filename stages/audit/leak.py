@@ -26,17 +26,17 @@ class Leak:
     without_interval: Interval | None
 
 
-def with_kin_in_train(contents: Contents, kin: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each file (n,) whether train has another file with the same content, or of the same kin (u,)."""
+def with_kin_in(split: str, contents: Contents, kin: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each file (n,) whether a split has another file with the same content, or of the same kin (u,)."""
     mine = kin[contents.of]
-    in_train = np.bincount(mine[contents.rows("train")], minlength=int(kin.max(initial=-1)) + 1)
-    found: NDArray[np.bool_] = in_train[mine] - (contents.split == "train") > 0
+    there = np.bincount(mine[contents.rows(split)], minlength=int(kin.max(initial=-1)) + 1)
+    found: NDArray[np.bool_] = there[mine] - (contents.split == split) > 0
     return found
 
 
 def leaks(contents: Contents, found: Neighbours, kin: NDArray[np.int64]) -> dict[str, Leak]:
     """What kin in train are worth, by split: validation, and test where there is one."""
-    copied = with_kin_in_train(contents, kin)
+    copied = with_kin_in("train", contents, kin)
     out = {}
     for split in ("validation", "test"):
         rows = contents.distinct(split)

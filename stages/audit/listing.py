@@ -12,10 +12,11 @@ from stages.audit.curve import Curve
 from stages.audit.labels import Suspicion
 from stages.audit.leak import accuracy_interval
 from stages.audit.outliers import Far
-from stages.audit.pixels import Look, problem
+from stages.audit.pixels import PROBLEMS, Look, problem
 from stages.audit.projection import Map
 
 Table = list[list[Any]]
+FAR = "far from all others"
 # Order of the splits in a group: train first, for what is copied from there.
 _ORDER = {"train": 0, "validation": 1, "test": 2}
 
@@ -91,10 +92,7 @@ def conflict_rows(contents: Contents) -> Table:
 
 def far_rows(contents: Contents, found: Sequence[Far]) -> Table:
     """A row for each file that is far from all others, the farthest first."""
-    return [
-        _row(contents, each.content, "far from all others", f"{each.times:.2f} times the usual distance")
-        for each in found
-    ]
+    return [_row(contents, each.content, FAR, f"{each.times:.2f} times the usual distance") for each in found]
 
 
 def pixel_rows(contents: Contents, seen: Mapping[str, Look], unread: Mapping[str, str]) -> Table:
@@ -108,6 +106,13 @@ def pixel_rows(contents: Contents, seen: Mapping[str, Look], unread: Mapping[str
         elif digest in seen and (told := problem(seen[digest], usual)):
             out.append(_row(contents, content, *told))
     return sorted(out, key=lambda row: (row[3], row[0]))
+
+
+def listed_once(rows: Table) -> Table:
+    """The rows of outliers, without those of images that are far from all others because of their pixels, which say so."""
+    both = {row[0] for row in rows if row[3] == FAR} & {row[0] for row in rows if row[3] in PROBLEMS}
+    kept = [row for row in rows if row[3] != FAR or row[0] not in both]
+    return [[*row[:4], f"{row[4]}; {FAR}"] if row[3] in PROBLEMS and row[0] in both else row for row in kept]
 
 
 def _row(contents: Contents, content: int, what: str, detail: str) -> list[Any]:

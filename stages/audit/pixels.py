@@ -27,6 +27,8 @@ BLANK, ALIKE = 3.0, 12
 # The share of pixels of one colour from which on there is next to nothing else to see.
 ONE_COLOUR = 0.98
 
+# What ``problem`` says.
+PROBLEMS = ("blank", "nearly one colour", "tiny")
 # Width and height in pixels; standard deviation of the brightness, 0 to 127.5; the share of pixels of the usual colour.
 Look = tuple[int, int, float, float]
 

@@ -7,18 +7,31 @@ from pathlib import Path
 
 from cache.errors import DataError
 from cache.files import write_text
+from cache.manifest import Manifest
 from stages.audit.results import read_table
+from stages.data.groups import Union
 
 GROUP_COLUMNS = ("filename", "group")
 CORRECTION_COLUMNS = ("path", "label")
 
 
-def write_groups(folder: Path, path: Path) -> int:
+def write_groups(folder: Path, path: Path, manifest: Manifest) -> int:
     """Write the groups of near-copies to ``path``, a line for each image in one; returns how many images.
 
-    File names are relative to the data folder, as in the manifest. Raises DataError where another file is there already.
+    The groups of ``[data] group`` are in it as well, as the file takes their place: near-copies join them, under the name that is first
+    of theirs, and otherwise they keep theirs, so that they stay in their splits. File names are relative to the data folder, as in the
+    manifest. Raises DataError where another file is there already.
     """
-    rows = [(row["path"], row["group"]) for row in read_table(folder, "near_copies.csv")]
+    joined = Union()
+    for row in read_table(folder, "near_copies.csv"):
+        joined.join(("file", row["path"]), ("near", row["group"]))
+    for record, name in zip(manifest.records, manifest.groups, strict=False):
+        if name:
+            joined.join(("file", record.path), ("group", name))
+    rows = []
+    for members in joined.sets().values():
+        _, name = min(each for each in members if each[0] != "file")  # those that the user named come first
+        rows += [(path, name) for kind, path in members if kind == "file"]
     _write(path, GROUP_COLUMNS, sorted(rows))
     return len(rows)
 

@@ -6,39 +6,66 @@ from stages.progress import counted
 
 # Lines of each list that are printed.
 PRINTED = 5
+# What is 0.0 points where it is printed.
+LEAST_GAIN = 0.0005
+# What keeps images that are alike in one split: where splits are drawn, and where the folders declare them.
+REMEDY = (
+    'run `headstart audit --write groups.csv`, look at it, and set group = "groups.csv" in [data]; where folders declare the splits, '
+    'copies = "train" as well'
+)
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
-    """What spoils scores, by name: near-copies in train of images that heads are scored on, and what they are worth."""
+    """What spoils scores, by name: near-copies in train of images that heads are scored on, and what they are worth; those in validation
+    of test images; and what to do.
+    """
     what = "a copy, a near-copy or an image of their group" if result["grouped"] else "a copy or near-copy"
-    return [_told(split, leak, what) for split, leak in result["leak"].items() if leak["copied"]]
+    lines = [_told(split, leak, what) for split, leak in result["leak"].items() if leak["copied"]]
+    if result["chosen_by"]["copied"]:
+        have = _have("test", result["chosen_by"], what, "validation")
+        lines.append(f"{have}, which chooses the heads, so that test scores may be too high")
+    return [f"{line}; {REMEDY}" if i == len(lines) else line for i, line in enumerate(lines, 1)]
+
+
+def percent(share: float) -> str:
+    """As the report writes shares."""
+    return f"{100 * share:.1f}%"
+
+
+def _have(split: str, found: dict[str, Any], what: str, where: str) -> str:
+    images = counted(found["copied"], f"{split} image")
+    have = "has" if found["copied"] == 1 else "have"
+    such = " (such as {} of {})".format(*found["example"]) if found["example"] else ""
+    return f"{images} of {found['n']:,} {have} {what} in {where}{such}"
 
 
 def _told(split: str, leak: dict[str, Any], what: str) -> str:
-    images = counted(leak["copied"], f"{split} image")
-    have = "has" if leak["copied"] == 1 else "have"
-    such = " (such as {} of {})".format(*leak["example"]) if leak["example"] else ""
-    worth = f"the accuracy of one nearest neighbour on {split} is {leak['accuracy']:.3f}"
+    worth = f"the accuracy of one nearest neighbour on {split} is {percent(leak['accuracy'])}"
     if leak["without"] is None:
         worth, certain = f"{worth}, and no image is left without them", True
     else:
         low, high = leak["without_interval"]
-        worth = f"{worth}, and {leak['without']:.3f} ({low:.3f} to {high:.3f}) without them"
+        worth = f"{worth}, and {percent(leak['without'])} ({percent(low)} to {percent(high)}) without them"
         certain = leak["accuracy"] > high
     are = "are" if certain else "may be"
-    return f"{images} of {leak['n']:,} {have} {what} in train{such}, so that scores on {split} {are} too high: {worth}"
+    return f"{_have(split, leak, what, 'train')}, so that scores on {split} {are} too high: {worth}"
 
 
 def doubled(curve: dict[str, Any]) -> str:
-    """What twice the training images might give, in words; what is known, where no law could be fitted."""
-    now = curve["points"][-1]
-    if not curve["doubled"]:
-        return f"{counted(now['images'], 'training image')}: {now['accuracy']:.3f} on validation; no law fits the curve"
-    more = curve["doubled"]
-    return (
-        f"twice as many training images ({now['images']:,} → {more['images']:,}): accuracy on validation "
-        f"{now['accuracy']:.3f} → {more['accuracy']:.3f} ({more['low']:.3f} to {more['high']:.3f})"
+    """What twice the training images might give, in words; what is known, where no law could be fitted. Both ends are of the law: the
+    point that was measured lies beside it by chance.
+    """
+    now, more = curve["points"][-1], curve["doubled"]
+    if not more:
+        images = counted(now["images"], "training image")
+        return f"{images}: {percent(now['accuracy'])} on validation; no law fits the curve"
+    words = (
+        f"twice as many training images ({now['images']:,} → {more['images']:,}) are expected to bring the accuracy on validation from "
+        f"{percent(more['accuracy'] - more['more'])} to {percent(more['accuracy'])} ({percent(more['low'])} to {percent(more['high'])}), "
+        f"which is {100 * more['more']:.1f} points more ({100 * more['more_low']:.1f} to {100 * more['more_high']:.1f})"
     )
+    # A law never falls, so that an interval that has 0 in it begins there.
+    return words if more["more_low"] >= LEAST_GAIN else f"{words}; so they are not shown to help"
 
 
 def summary(result: dict[str, Any]) -> list[str]:
@@ -48,8 +75,8 @@ def summary(result: dict[str, Any]) -> list[str]:
     if "near_copies" not in result["left_out"]:
         groups = counted(copies["groups"], "group")
         lines.append(
-            f"near-copies: {counted(copies['images'], 'image')} in {groups}, {copies['across']:,} of them across splits, "
-            f"{copies['labels_differ']:,} with different labels"
+            f"near-copies: {counted(copies['images'], 'image')} in {groups} look like one another, {copies['across']:,} of the groups "
+            f"across splits, {copies['labels_differ']:,} with different labels"
         )
         for group in copies["first"][:PRINTED]:
             shown = ", ".join(f"{each['path']} ({each['split']})" for each in group["members"][:4])

@@ -39,7 +39,7 @@ def groups_of(
         names = _from_column(data, layout, data.group_column, files, {*(others or ()), *(path for path, _ in files)})
     else:
         names = _from_names(data, files)
-    joined = _Union()
+    joined = Union()
     for path, sha256 in files:
         if path in names:
             joined.join(("content", sha256), ("group", names[path]))
@@ -138,7 +138,7 @@ def _from_names(data: DataSpec, files: Sequence[File]) -> dict[str, str]:
 _Node = tuple[str, str]
 
 
-class _Union:
+class Union:
     """Sets of nodes that are joined (union-find, with halved paths)."""
 
     def __init__(self) -> None:

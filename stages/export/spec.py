@@ -66,10 +66,14 @@ def folder_names(head: str) -> set[str]:
     return {folder_name(head, to, precision) for to, each in FORMATS.items() for precision in each.precisions}
 
 
-def export_key(result: Mapping[str, Any], to: str, precision: str, min_accuracy: float | None) -> str:
-    """SHA-256 of what an export is made of: the head as it was trained, and how it is written."""
+def export_key(result: Mapping[str, Any], to: str, precision: str, min_accuracy: float | None, among: int = 1) -> str:
+    """SHA-256 of what an export is made of: the head as it was trained, and how it is written. Its threshold depends on ``among`` how
+    many heads it was chosen.
+    """
     parts = {"schema": EXPORT_SCHEMA, "head": as_trained(dict(result)), "to": to, "precision": precision}
-    return digest_json(parts | ({} if min_accuracy is None else {"min_accuracy": min_accuracy}))
+    if min_accuracy is not None:
+        parts |= {"min_accuracy": min_accuracy} | ({"among": among} if among > 1 else {})
+    return digest_json(parts)
 
 
 def read_export(folder: Path) -> dict[str, Any] | None:

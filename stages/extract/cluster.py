@@ -34,7 +34,7 @@ from stages.extract.decoding import Rejected, decoded_batches
 from stages.extract.features import Extraction, Stage, check_finite
 from stages.extract.spec import CacheSpec
 from stages.extract.writing import Rows, as_stored
-from stages.progress import SILENT
+from stages.progress import SILENT, counted
 
 SECONDS_TO_CONNECT = 10
 
@@ -106,7 +106,9 @@ def extract_on(address: str, stage: Stage, spec: BaseSpec, wanted: Sequence[str]
     lease = jobs[0].lease
     with cluster(address) as client, stage.progress.task("Extracting features", len(wanted)) as advance:
         workers = len(client.scheduler_info()["workers"])
-        stage.progress.say(f"features: {len(jobs)} shards to extract on {workers} workers of {address}")
+        stage.progress.say(
+            f"features: {counted(len(jobs), 'shard')} to extract on {counted(workers, 'worker')} of {address}"
+        )
         futures: list[Any] = []
         try:
             lease.touch()

@@ -4,6 +4,9 @@ R. El-Yaniv, Y. Wiener, "On the Foundations of Noise-free Selective Classificati
 
 Of groups of like images, as many count as would tell as much on their own (L. Kish, "Survey Sampling" (1965), section 8.2). Where fewer
 than five groups have a mistake, a group is one image, which is wrong by the share of its images that are.
+
+A head that was chosen among several on these images had luck with them, too. The risk is divided by their number (C. Bonferroni, Pubbl.
+R. Ist. Sup. Sci. Econ. Commer. Firenze 8 (1936) 3), so that the promise holds whichever of them was chosen.
 """
 
 from collections.abc import Mapping
@@ -58,8 +61,9 @@ def effective(found: Mapping[str, Any], split: str, place: int) -> tuple[float, 
     return answered / effect, right / effect
 
 
-def threshold_for(found: Mapping[str, Any], accuracy: float) -> float:
-    """The lowest threshold from which on the validation images show at least this ``accuracy``, with a risk of 5%.
+def threshold_for(found: Mapping[str, Any], accuracy: float, among: int = 1) -> float:
+    """The lowest threshold from which on the validation images show at least this ``accuracy``, with a risk of 5%, for a head that they
+    chose ``among`` so many; 1 for one that they did not choose.
 
     Thresholds are tried from the highest down to the first whose accuracy may be lower, by the one-sided bound of C. Clopper and
     E. Pearson (Biometrika 26 (1934) 404). In an order that does not depend on what is right, no correction is needed (B. Wiens,
@@ -71,23 +75,24 @@ def threshold_for(found: Mapping[str, Any], accuracy: float) -> float:
     # What is tried first does not depend on what is right: groups are counted, and not what they change.
     counted = [groups for groups, _ in found.get("validation_groups", found["validation"])]
     with_one_wrong = np.arange(1, counted[0])
-    allowed = np.flatnonzero(shown(with_one_wrong + 1, with_one_wrong) >= accuracy)
+    allowed = np.flatnonzero(shown(with_one_wrong + 1, with_one_wrong, among) >= accuracy)
     enough = allowed[0] + 2 if len(allowed) else counted[0]
     tried = [place for place in reversed(range(len(counted))) if counted[place] >= enough]
-    bounds = shown(*np.array([effective(found, "validation", place) for place in tried]).T)
+    bounds = shown(*np.array([effective(found, "validation", place) for place in tried]).T, among)
     held = list(takewhile(lambda each: each[1] >= accuracy, zip(tried, bounds, strict=True)))
     if not held:
         in_groups = f" in {counted[0]} groups" if "validation_groups" in found else ""
+        chosen = f", which they chose among {among:,}" if among > 1 else ""
         raise HeadError(
             f"--min-accuracy {accuracy:g}: expected an accuracy that {total} validation images{in_groups} can show, which is "
-            f"{bounds.max():.3f} at most for this head; ask for less, or add validation images"
+            f"{bounds.max():.3f} at most for this head{chosen}; ask for less, or add validation images"
         )
     return float(found["thresholds"][held[-1][0]])
 
 
-def shown(answered: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
-    """The accuracy that so many right answers show: lower ones would give as many in 5% of cases at most."""
+def shown(answered: NDArray[Any], right: NDArray[Any], among: int = 1) -> NDArray[np.float64]:
+    """The accuracy that so many right answers show: lower ones would give as many in 5% of cases at most, to any of ``among`` heads."""
     from scipy.special import betaincinv
 
-    found = betaincinv(np.maximum(right, 1e-9), answered - right + 1, RISK)
+    found = betaincinv(np.maximum(right, 1e-9), answered - right + 1, RISK / among)
     return np.asarray(np.where(right > 0, found, 0.0), np.float64)

@@ -1,7 +1,7 @@
 """What a trained head leaves behind, written, and read back without the libraries that made it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,13 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
         return read_sealed(folder / "result.json", "the result of a sweep")
     except (CacheError, OSError):
         return None
+
+
+def trials_compared(sweep: Mapping[str, Any]) -> int:
+    """Among how many trials a sweep, of which this is the result, chose its winner. Those that halving dropped were among them."""
+    if sweep["strategy"] != "halving":
+        return int(sweep["complete"])
+    return int(sweep["trials"]) - len(sweep.get("failures", []))
 
 
 def damaged_files(folder: Path, result: dict[str, Any]) -> list[str]:

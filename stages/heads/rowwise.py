@@ -48,10 +48,15 @@ def score(metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int) ->
 
 
 def interval(
-    metric: str, y: NDArray[np.int64], found: Outcomes, n_classes: int, effect: float = 1.0
+    metric: str,
+    y: NDArray[np.int64],
+    found: Outcomes,
+    n_classes: int,
+    effect: float = 1.0,
+    groups: NDArray[np.int64] | None = None,
 ) -> Interval | None:
     """The 95% interval of ``score``, by the methods of ``stages.heads.intervals``; None where too few images tell. ``effect`` is the
-    design effect of groups of like images on the accuracy.
+    design effect of ``groups`` (n,) of like images on the accuracy; that on an area is computed from them.
     """
     n = len(y) / effect
     if metric == "accuracy":
@@ -61,7 +66,7 @@ def interval(
     if metric == "top5_accuracy":
         return wilson(float(classwise.among_top(found.rank).sum()) / effect, n) if n_classes > classwise.TOP else None
     if metric == "auc":
-        area = area_under_curve(y, probabilities(y, found), effect) if told(metric, found, n_classes) else None
+        area = area_under_curve(y, probabilities(y, found), effect, groups) if told(metric, found, n_classes) else None
         return area and area.interval
     value = score(metric, y, found, n_classes)
     by_name = {"balanced_accuracy": balanced_accuracy_interval, "macro_f1": macro_f1_interval}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ COLOURS = 9
 
 @dataclass(frozen=True)
 class Shown:
-    """An image with its split and label, and its thumbnail or the reason why there is none; ``told`` is said below it."""
+    """An image with its split and label, and its thumbnail or the reason why there is none; ``told`` is said below it, and ``p`` are the
+    probabilities of a label that looks wrong and of the likely one.
+    """
 
     path: str
     split: str
@@ -33,6 +35,7 @@ class Shown:
     source: str | None
     reason: str | None
     told: str = ""
+    p: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class AuditSection:
     dots: list[Dot]
     legend: list[str]
     others: int
+
+    @property
+    def pictured(self) -> int:
+        """How many dots show their image."""
+        return sum(dot.source is not None for dot in self.dots)
 
 
 def describe_audit(audit: AuditSummary, manifest: Manifest, root: Path | None) -> AuditSection:
@@ -119,7 +127,7 @@ def _group(group: dict[str, Any], root: Path | None) -> Group:
 
 
 def _suspicious(row: dict[str, Any], root: Path | None) -> Shown:
-    return _shown(row, root, row["likely"])
+    return replace(_shown(row, root, row["likely"]), p=(float(row["p_label"]), float(row["p_likely"])))
 
 
 def _map(folder: Path, manifest: Manifest, root: Path | None) -> tuple[list[Dot], list[str], int]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from cache.manifest import Manifest
 from stages.heads.calibration import cooled, log_probabilities
 from stages.heads.predictions import Probabilities, read_probabilities
-from stages.report.board import Row
+from stages.report.board import Board, Row
 from stages.report.figures import confusion_image
 from stages.report.outcomes import Outcome, read_outcome
 from stages.report.pictures import Draw, Picture, pictures
@@ -30,9 +30,10 @@ SCORES = (
     ("macro_f1", "macro F1", True),
     ("auc", "area under the ROC curve", True),
     ("top5_accuracy", "accuracy among the five most probable classes", True),
-    ("log_loss", "log loss", False),
-    ("brier", "Brier score", False),
+    ("log_loss", "log loss as trained", False),
+    ("brier", "Brier score as trained", False),
 )
+AFTER = (("log_loss", "log loss"), ("brier", "Brier score"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class OneScore:
-    """A score of the head with its 95% interval, which is None where too few images tell. ``share`` is shown in percent."""
+    """A score of the head with its 95% interval, which is None where too few images tell; ``value`` is None where it tells nothing
+    without one. ``share`` is shown in percent.
+    """
 
     words: str
     value: float | None
@@ -95,8 +98,11 @@ class Best:
     pictures: list[Picture]
 
 
-def describe_best(row: Row, manifest: Manifest, root: Path | None, draw: Draw | None = None) -> Best:
-    """Read the best head's predictions; on test where there is a test split, else on validation. ``draw`` is as in ``pictures``."""
+def describe_best(board: Board, manifest: Manifest, root: Path | None, draw: Draw | None = None) -> Best:
+    """Read the predictions of the best head of a board, which has one; on test where there is a test split, else on validation. ``draw``
+    is as in ``pictures``.
+    """
+    row = board.rows[0]
     split = "test" if row.test else "validation"
     classes: list[str] = row.result["classes"]
     outcome = read_outcome(row.head.folder, manifest, classes, split)
@@ -110,7 +116,7 @@ def describe_best(row: Row, manifest: Manifest, root: Path | None, draw: Draw | 
         outcome=outcome,
         scores=_scores(metrics),
         reliability=reliability_of(_calibrated(row, classes, split), row.name, split, metrics["design_effect"]),
-        abstention=describe_abstention(row),
+        abstention=describe_abstention(row, board.among),
         classes=of_class,
         worst=_worst(of_class) if many else [],
         table=[] if many else _table(outcome.counts, classes),
@@ -135,12 +141,15 @@ def _class_scores(row: Row, split: str, counts: Counter[tuple[str, str]]) -> lis
 
 
 def _scores(metrics: dict[str, Any]) -> list[OneScore]:
-    """Those of the head as trained, and its calibration after the temperature."""
+    """Those of the head as trained, and those that the temperature changes after it."""
     after = metrics["calibrated"]
     rows = [(words, metrics.get(name), metrics.get(f"{name}_interval"), share) for name, words, share in SCORES]
-    error = after["calibration_error"], after["calibration_error_interval"]
-    rows.append(("calibration error after the temperature", *error, True))
-    return [OneScore(words, value, limits, share) for words, value, limits, share in rows if value is not None]
+    rows += [(f"{words} after the temperature", after[name], after[f"{name}_interval"], False) for name, words in AFTER]
+    found = [OneScore(words, value, limits, share) for words, value, limits, share in rows if value is not None]
+    # Less what chance gives, it is 0.0% for most heads that few images tell of.
+    limits = after["calibration_error_interval"]
+    error = after["calibration_error"] if limits else None
+    return [*found, OneScore("calibration error after the temperature", error, limits, True)]
 
 
 def _calibrated(row: Row, classes: list[str], split: str) -> Probabilities:

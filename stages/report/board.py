@@ -44,8 +44,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """One head on the leaderboard. ``caveat`` says where probabilities come from, if not from a calibrated source; ``chosen``, of the
-    winner of a sweep, by how much the score that it was chosen by is too good.
+    """One head on the leaderboard. ``caveat`` says where probabilities come from, if not from a calibrated source; of the
+    winner of a sweep, ``chosen`` says by how much the score that it was chosen by is too good, and ``among`` is its number of trials.
     """
 
     rank: int
@@ -55,6 +55,7 @@ class Row:
     test: Score | None
     caveat: str | None
     chosen: str | None = None
+    among: int = 1
 
     @property
     def name(self) -> str:
@@ -87,6 +88,11 @@ class Board:
         return self.rows[0] if self.rows else None
 
     @property
+    def among(self) -> int:
+        """Among how many the best head was chosen: all heads, the winner of a sweep as many times as it had trials."""
+        return sum(row.among for row in self.rows)
+
+    @property
     def has_test(self) -> bool:
         return any(row.test for row in self.rows)
 
@@ -115,9 +121,14 @@ class Board:
 
 
 def leaderboard(
-    heads: Sequence[HeadSummary], metric: str = "accuracy", chosen: Mapping[str, str | None] = MappingProxyType({})
+    heads: Sequence[HeadSummary],
+    metric: str = "accuracy",
+    chosen: Mapping[str, str | None] = MappingProxyType({}),
+    trials: Mapping[str, int] = MappingProxyType({}),
 ) -> Board:
-    """Heads sorted by validation alone; test scores are shown and have no part in the order. ``chosen`` is said of winners, by name."""
+    """Heads sorted by validation alone; test scores are shown and have no part in the order. ``chosen`` is said of the winners of sweeps,
+    by name, which are the best of so many ``trials``.
+    """
     ordered = sorted(heads, key=lambda head: ranking(head.result, metric))
     metrics = [head.result["metrics"] for head in ordered]
     lows = [m[split]["accuracy_interval"][0] for m in metrics for split in ("validation", "test") if split in m]
@@ -129,9 +140,8 @@ def leaderboard(
         test = _score(found["test"], floor, metric) if "test" in found else None
         caveat = _caveat(head.result)
         words = settings(head.result, layers)
-        rows.append(
-            Row(rank, head, words, _score(found["validation"], floor, metric), test, caveat, chosen.get(head.name))
-        )
+        validation, among = _score(found["validation"], floor, metric), max(1, trials.get(head.name, 1))
+        rows.append(Row(rank, head, words, validation, test, caveat, chosen.get(head.name), among))
     return Board(rows, floor)
 
 

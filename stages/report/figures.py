@@ -50,7 +50,7 @@ def learning_curve(
     points: Sequence[dict[str, Any]], law: dict[str, float] | None, doubled: dict[str, Any] | None
 ) -> Markup:
     """SVG of accuracy on validation by the number of training images, with intervals; the law through it, up to twice the images."""
-    figure, axes = _panel()
+    figure, axes = _panel("training images", "accuracy on validation")
     axes.set_xscale("log", base=2)
     images = [point["images"] for point in points]
     accuracy = [point["accuracy"] for point in points]
@@ -135,12 +135,15 @@ def _in_words(history: dict[str, list[float]], measure: str, best_epoch: int | N
     return f"{measure} by epoch, {len(history['epoch'])} epochs; {values_there}"
 
 
-def _panel() -> tuple["Figure", "Axes"]:
+def _panel(below: str = "", beside: str = "") -> tuple["Figure", "Axes"]:
+    """A figure and its axes, with titles where it is not said above it what they show."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(5.4, 2.9))
-    axes = figure.add_axes((0.115, 0.115, 0.865, 0.78))
+    axes = figure.add_axes((0.145, 0.2, 0.835, 0.76) if below else (0.115, 0.115, 0.865, 0.78))
+    axes.set_xlabel(below, color=STAND_IN["muted"], fontsize=10.5)
+    axes.set_ylabel(beside, color=STAND_IN["muted"], fontsize=10.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(STAND_IN["rule"])
     axes.grid(axis="y", color=STAND_IN["rule"], linewidth=0.8)
@@ -171,14 +174,15 @@ def _mark(axes: "Axes", epoch: int, values: Sequence[float], first: float, last:
 
 def reliability_figure(bins: Sequence[Bin], intervals: Sequence[Limits], label: str, split: str) -> Markup:
     """SVG of accuracy by confidence: a point for each bin with its 95% interval, and the line of true probabilities."""
-    figure, axes = _panel()
+    figure, axes = _panel("confidence: probability of the predicted class", "accuracy")
     colour = STAND_IN[split]
     low = math.floor(10 * min([0.9, *(b.confidence for b in bins), *(low for low, _ in intervals)])) / 10
     axes.plot([low, 1], [low, 1], color=STAND_IN["muted"], linewidth=1, linestyle=(0, (2, 3)))
     for each, (bottom, top) in zip(bins, intervals, strict=True):
         axes.plot([each.confidence, each.confidence], [bottom, top], color=colour, alpha=0.45, linewidth=2)
-        axes.plot([each.confidence], [each.accuracy], "o", color=colour, markersize=5.5)
+        axes.plot([each.confidence], [each.accuracy], "o", color=colour, markersize=5.5, clip_on=False)
     for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        axis.set_ticks(_ticks(low))
         limits(low - 0.01, 1.01)
         axis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
     return inline_svg(figure, "reliability", label)
@@ -186,14 +190,16 @@ def reliability_figure(bins: Sequence[Bin], intervals: Sequence[Limits], label: 
 
 def abstention_figure(counts: Sequence[Sequence[int]], n: int, label: str, split: str) -> Markup:
     """SVG of accuracy by the share of ``n`` images that is answered; ``counts`` are (answered, right) at each threshold."""
-    figure, axes = _panel()
+    figure, axes = _panel("share of the images that is answered", "accuracy of the answers")
     points = sorted((answered / n, right / answered) for answered, right in counts if answered)
     colour = STAND_IN[split]
-    axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=2.2, drawstyle="steps-post")
+    x, y = zip(*points, strict=True) if points else ((), ())
+    axes.plot(x, y, color=colour, linewidth=2.2, drawstyle="steps-post", clip_on=False)
+    axes.xaxis.set_ticks(_ticks(0.0))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(min(0.99, math.floor(20 * min([1.0, *(y for _, y in points)])) / 20), 1.002)
+    axes.set_ylim(min(0.99, math.floor(20 * min([1.0, *y])) / 20), 1.002)
     return inline_svg(figure, "abstention", label)
 
 

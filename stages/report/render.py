@@ -6,6 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cache.files import write_text
+from stages.heads.results import trials_compared
 from stages.report.audit import describe_audit
 from stages.report.best import describe_best
 from stages.report.board import Row, leaderboard
@@ -32,14 +33,16 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def _context(data: ReportData) -> dict[str, Any]:
     chosen = {result["sweep"]: too_good(result) for result in data.sweeps}
-    board = leaderboard([as_scored_now(head, data.manifest.group_of) for head in data.heads], data.metric, chosen)
+    trials = {result["sweep"]: trials_compared(result) for result in data.sweeps}
+    heads = [as_scored_now(head, data.manifest.group_of) for head in data.heads]
+    board = leaderboard(heads, data.metric, chosen, trials)
     split = "test" if board.best is None or board.best.test else "validation"
     bases, joint = describe_bases(data.bases, board), joint_heads(data.bases, board)
     return {
         "title": data.title,
         "parts": Markup(embed_parts(data.parts)),
         "board": board,
-        "best": describe_best(board.best, data.manifest, data.root, _draw(data, board.best)) if board.best else None,
+        "best": describe_best(board, data.manifest, data.root, _draw(data, board.best)) if board.best else None,
         "data": describe_data(data, split),
         "bases": bases,
         "costs": describe_costs(bases, joint, board, data.cost),

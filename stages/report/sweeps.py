@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from stages.heads.results import trials_compared
 from stages.progress import counted
 from stages.report.text import NONE, decimal, interval, percent, points
 
@@ -61,14 +62,15 @@ def describe_sweep(result: dict[str, Any]) -> SweepSection:
 
 def too_good(result: dict[str, Any]) -> str | None:
     """By how much the winner's score is too good, in words; None where it was not chosen among others."""
-    among = (
-        result["complete"] if result["strategy"] != "halving" else result["trials"] - len(result.get("failures", []))
-    )
+    among = trials_compared(result)
     if among < 2:
         return None
     optimism, loss = result.get("optimism"), _metric(result) == "log_loss"
     words = f"chosen among {counted(among, 'trial')}"
-    where = "" if result["parts"]["sweep"]["cv"] is None else " on the folds"
+    spec = result["parts"]["sweep"]
+    where = "" if spec["cv"] is None else " on the folds"
+    # Beside it on the board stands the score of one seed.
+    where += f" as the mean of {spec['repeats']} seeds" if spec["repeats"] > 1 else ""
     way = "low" if loss else "high"
     if optimism is None:
         return f"{words}: too {way}{where}, by how much is not known"

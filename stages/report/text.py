@@ -26,7 +26,8 @@ def percent(share: float | None) -> str:
 
 def points(share: float) -> str:
     """A difference of shares in percentage points: ``0.021`` → ``2.1``, ``-0.004`` → ``−0.4``."""
-    return f"{100 * share:.1f}".replace("-", "−")
+    # Added to 0, that of minus zero is plain.
+    return f"{round(100 * share, 1) + 0.0:.1f}".replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:

@@ -20,17 +20,18 @@ WISHED = (0.9, 0.95, 0.98, 0.99, 0.995)
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration error of a head on ``split`` before and after the temperature that was fitted on validation.
+    """Calibration error of a head on ``split`` before and after the temperature that was fitted on validation; None for few images, where
+    an error of 0 says nothing.
 
-    ``interval`` is that of ``after``, None for few images; ``ece`` is the expected calibration error after the temperature, and
-    ``by_chance`` what it would be for true probabilities.
+    ``interval`` is that of ``after``; ``ece`` is the expected calibration error after the temperature, and ``by_chance`` what it would be
+    for true probabilities.
     """
 
     row: Row
     split: str
     temperature: float
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     interval: tuple[float, float] | None
     ece: float
     by_chance: float
@@ -43,7 +44,9 @@ def calibrations(board: Board) -> list[Calibration]:
         split = "test" if row.test else "validation"
         metrics = row.result["metrics"][split]
         after, interval = metrics["calibrated"], metrics["calibrated"]["calibration_error_interval"]
-        errors = metrics["calibration_error"], after["calibration_error"], interval and tuple(interval)
+        errors = (
+            (metrics["calibration_error"], after["calibration_error"], tuple(interval)) if interval else (None,) * 3
+        )
         found.append(Calibration(row, split, row.result["temperature"], *errors, after["ece"], after["ece_by_chance"]))
     return found
 
@@ -73,17 +76,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Abstention:
-    """What a head may keep to itself on ``split``: the figure, the table, and which accuracies validation cannot show."""
+    """What a head may keep to itself on ``split``: the figure, the table, and which accuracies validation cannot show of a head that was
+    chosen ``among`` so many.
+    """
 
     row: Row
     split: str
+    among: int
     figure: Markup
     answers: list[Answer]
     out_of_reach: list[float]
 
 
-def describe_abstention(row: Row) -> Abstention | None:
-    """None for a head that an earlier version trained."""
+def describe_abstention(row: Row, among: int) -> Abstention | None:
+    """Of a head that validation chose ``among`` so many; None for one that an earlier version trained."""
     found: Mapping[str, Any] | None = row.result.get("abstention")
     if found is None:
         return None
@@ -92,7 +98,7 @@ def describe_abstention(row: Row) -> Abstention | None:
     answers, out_of_reach = [], []
     for wished in WISHED:
         try:
-            threshold = threshold_for(found, wished)
+            threshold = threshold_for(found, wished, among)
         except HeadError:
             out_of_reach.append(wished)
             continue
@@ -102,4 +108,4 @@ def describe_abstention(row: Row) -> Abstention | None:
         low, high = wilson(right_alone, alone)
         answers.append(Answer(wished, threshold, answered / n, right / answered if answered else None, low, high))
     label = f"{row.name}: accuracy by the share of images answered on {split}"
-    return Abstention(row, split, abstention_figure(found[split], n, label, split), answers, out_of_reach)
+    return Abstention(row, split, among, abstention_figure(found[split], n, label, split), answers, out_of_reach)

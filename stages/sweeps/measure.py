@@ -95,7 +95,7 @@ class Measure:
         if self.metric == "accuracy":
             return score
         found = [
-            rowwise.interval(self.metric, self.labels, each, self.n_classes, effect)
+            rowwise.interval(self.metric, self.labels, each, self.n_classes, effect, self.groups)
             for each, effect in zip(by_seed, effects, strict=True)
         ]
         ends = [each for each in found if each is not None]

@@ -95,6 +95,13 @@ def test_of_few_images_the_learning_curve_has_each_number_once() -> None:
     assert re.findall(r">([\d,]+)</text>", shown) == ["119", "239", "1,190"]
 
 
+def test_where_all_is_right_no_two_ticks_of_the_learning_curve_read_the_same() -> None:
+    """They were rounded to whole percents: 100%, 100%, 99%, 98%, 98%."""
+    points = [{"images": n, "accuracy": 1.0, "low": 0.979, "high": 1.0} for n in (18, 36, 90)]
+    ticks = re.findall(r">([\d.]+)%</text>", str(learning_curve(points, None, None)))
+    assert len(ticks) > 2 and len(set(ticks)) == len(ticks)
+
+
 def test_how_often_the_heads_are_right_stands_beside_what_looks_wrong_to_them(data: ReportData, tmp_path: Path) -> None:
     assert data.audit
     record = data.manifest.records[0]

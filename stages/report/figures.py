@@ -66,7 +66,7 @@ def learning_curve(
     ticks = list(dict.fromkeys([*images, *([doubled["images"]] if doubled else [])]))
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     last = f", and {percent(doubled['accuracy'])} expected for {doubled['images']:,}" if doubled else ""
     told = ", ".join(f"{percent(a)} for {n:,}" for a, n in zip(accuracy, images, strict=True))
     return inline_svg(figure, "learning", f"accuracy on validation by the number of training images: {told}{last}")

@@ -78,7 +78,8 @@ def threshold_for(found: Mapping[str, Any], accuracy: float, among: int = 1) -> 
     allowed = np.flatnonzero(shown(with_one_wrong + 1, with_one_wrong, among) >= accuracy)
     enough = allowed[0] + 2 if len(allowed) else counted[0]
     tried = [place for place in reversed(range(len(counted))) if counted[place] >= enough]
-    bounds = shown(*np.array([effective(found, "validation", place) for place in tried]).T, among)
+    answered, right = np.array([effective(found, "validation", place) for place in tried]).T
+    bounds = shown(answered, right, among)
     held = list(takewhile(lambda each: each[1] >= accuracy, zip(tried, bounds, strict=True)))
     if not held:
         in_groups = f" in {counted[0]} groups" if "validation_groups" in found else ""

@@ -44,10 +44,9 @@ def calibrations(board: Board) -> list[Calibration]:
         split = "test" if row.test else "validation"
         metrics = row.result["metrics"][split]
         after, interval = metrics["calibrated"], metrics["calibrated"]["calibration_error_interval"]
-        errors = (
-            (metrics["calibration_error"], after["calibration_error"], tuple(interval)) if interval else (None,) * 3
-        )
-        found.append(Calibration(row, split, row.result["temperature"], *errors, after["ece"], after["ece_by_chance"]))
+        before, error = (each["calibration_error"] if interval else None for each in (metrics, after))
+        ends, ece = interval and tuple(interval), (after["ece"], after["ece_by_chance"])
+        found.append(Calibration(row, split, row.result["temperature"], before, error, ends, *ece))
     return found
 
 

@@ -45,12 +45,8 @@ def calibrations(board: Board) -> list[Calibration]:
         metrics = row.result["metrics"][split]
         after, interval = metrics["calibrated"], metrics["calibrated"]["calibration_error_interval"]
         before, error = (each["calibration_error"] if interval else None for each in (metrics, after))
-        ends = tuple(interval) if interval else None
-        found.append(
-            Calibration(
-                row, split, row.result["temperature"], before, error, ends, after["ece"], after["ece_by_chance"]
-            )
-        )
+        ends, ece = interval and tuple(interval), (after["ece"], after["ece_by_chance"])
+        found.append(Calibration(row, split, row.result["temperature"], before, error, ends, *ece))
     return found
 
 

@@ -131,9 +131,11 @@ def test_weights_that_do_not_fit_are_one_clear_line(tmp_path: Path) -> None:
         base(tmp_path, weights=str(tmp_path / "other.weights.h5"))
 
 
-def test_an_unknown_layer_lists_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(BaseError, match=r"did you mean 'block5_pool'.*block1_conv1, block1_conv2, block1_pool"):
+def test_an_unknown_layer_gives_the_nearest_or_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match=r"no such layer \(did you mean 'block5_pool'\?\)$"):
         base(tmp_path, layer="block5_poool")
+    with pytest.raises(BaseError, match=r"block1_conv1, block1_conv2, block1_pool"):
+        base(tmp_path, layer="features")
 
 
 def test_an_input_that_is_too_small_is_one_clear_line(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from conftest import SWEEPS, Project, result, trials, write_photos
-from pipeline.graph import load_graph
-from pipeline.heads import chosen_among, trained_head
 
 from cache import Manifest
-from pipeline.config import load_config
+from pipeline.common.trained import chosen_among, trained_head
+from pipeline.config.load import load_config
+from pipeline.targets.graph import load_graph
 from stages.heads.intervals import wilson
 from stages.sweeps import halving
 

@@ -30,10 +30,10 @@ HEADSTART = [sys.executable, "-m", "pipeline"]
 # A shell that runs the tests in the background starts them with Ctrl-C ignored, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What trains a head here runs for milliseconds, and compiling it takes a second, half of which is for code that runs quicker.
 # What `make test` tells the makes below it.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
+# What trains a head here runs for milliseconds, and compiling it takes a second, half of which is for code that runs quicker.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 

@@ -56,6 +56,11 @@ def in_bytes(size: float) -> str:
     return f"{size / 1000:,.1f} TB"
 
 
+def in_percent(share: float) -> str:
+    """``0.934`` → ``93.4%``."""
+    return f"{100 * share:.1f}%"
+
+
 class _Silent:
     def say(self, line: str) -> None:
         pass

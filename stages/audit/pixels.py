@@ -14,7 +14,7 @@ from PIL import Image
 
 from cache.files import read_memo, write_sealed
 from stages.data.images import FORMATS, BadImageError, decode
-from stages.progress import SILENT, Progress
+from stages.progress import SILENT, Progress, in_percent
 
 # Raised by hand when something else is seen in the same bytes.
 VERSION = 1
@@ -51,7 +51,7 @@ def problem(seen: Look, usual: float) -> tuple[str, str] | None:
     if deviation < BLANK and share == 1.0:
         return "blank", f"brightness varies by {deviation:.1f} of 255"
     if share >= ONE_COLOUR:
-        return "nearly one colour", f"{100 * share:.1f}% of it"
+        return "nearly one colour", f"{in_percent(share)} of it"
     if min(width, height) < min(TINY, usual / 2):
         return "tiny", f"{width} × {height} pixels"
     return None

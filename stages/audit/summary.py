@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stages.progress import counted
+from stages.progress import counted, in_percent
 
 # Lines of each list that are printed.
 PRINTED = 5
@@ -27,11 +27,6 @@ def warnings(result: dict[str, Any]) -> list[str]:
     return [f"{line}; {REMEDY}" if i == len(lines) else line for i, line in enumerate(lines, 1)]
 
 
-def percent(share: float) -> str:
-    """As the report writes shares."""
-    return f"{100 * share:.1f}%"
-
-
 def _have(split: str, found: dict[str, Any], what: str, where: str) -> str:
     images = counted(found["copied"], f"{split} image")
     have = "has" if found["copied"] == 1 else "have"
@@ -40,12 +35,12 @@ def _have(split: str, found: dict[str, Any], what: str, where: str) -> str:
 
 
 def _told(split: str, leak: dict[str, Any], what: str) -> str:
-    worth = f"the accuracy of one nearest neighbour on {split} is {percent(leak['accuracy'])}"
+    worth = f"the accuracy of one nearest neighbour on {split} is {in_percent(leak['accuracy'])}"
     if leak["without"] is None:
         worth, certain = f"{worth}, and no image is left without them", True
     else:
         low, high = leak["without_interval"]
-        worth = f"{worth}, and {percent(leak['without'])} ({percent(low)} to {percent(high)}) without them"
+        worth = f"{worth}, and {in_percent(leak['without'])} ({in_percent(low)} to {in_percent(high)}) without them"
         certain = leak["accuracy"] > high
     are = "are" if certain else "may be"
     return f"{_have(split, leak, what, 'train')}, so that scores on {split} {are} too high: {worth}"
@@ -58,10 +53,13 @@ def doubled(curve: dict[str, Any]) -> str:
     now, more = curve["points"][-1], curve["doubled"]
     if not more:
         images = counted(now["images"], "training image")
-        return f"{images}: {percent(now['accuracy'])} on validation; no law fits the curve"
+        return f"{images}: {in_percent(now['accuracy'])} on validation; no law fits the curve"
+    before, after, low, high = map(
+        in_percent, (more["accuracy"] - more["more"], more["accuracy"], more["low"], more["high"])
+    )
     words = (
         f"twice as many training images ({now['images']:,} → {more['images']:,}) are expected to bring the accuracy on validation from "
-        f"{percent(more['accuracy'] - more['more'])} to {percent(more['accuracy'])} ({percent(more['low'])} to {percent(more['high'])}), "
+        f"{before} to {after} ({low} to {high}), "
         f"which is {100 * more['more']:.1f} points more ({100 * more['more_low']:.1f} to {100 * more['more_high']:.1f})"
     )
     # A law never falls, so that an interval that has 0 in it begins there.

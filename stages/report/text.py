@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from stages.progress import counted, visible
+from stages.progress import counted, in_percent, visible
 
 NONE = "–"
 _SCALED = {True: "", False: "not standardised"}
@@ -20,8 +20,8 @@ def short(text: str, length: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """``0.934`` → ``93.4%``."""
-    return NONE if share is None else f"{100 * share:.1f}%"
+    """As ``in_percent``; a dash for none."""
+    return NONE if share is None else in_percent(share)
 
 
 def points(share: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, model_validator
 
@@ -15,6 +15,24 @@ class Spec(BaseModel):
     """Parameters as they are read: nothing is converted, unknown fields are errors, and nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class KeyedSpec(Spec):
+    """A spec that stands in keys as a whole.
+
+    ``FIRST`` are the fields that it had in the beginning. It stays as it is: no field is added to it or taken away.
+    """
+
+    FIRST: ClassVar[frozenset[str]]
+
+    def whole(self) -> dict[str, Any]:
+        """The spec as it is in the key of a sweep: the ``FIRST`` fields, and of later ones what differs from the defaults.
+
+        So a new field leaves the sweeps that do not use it as they are.
+        """
+        differs = self.model_dump(mode="json", exclude_defaults=True)
+        dumped = self.model_dump(mode="json")
+        return {name: value for name, value in dumped.items() if name in self.FIRST or name in differs}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from cache.files import digest_json
 from stages.bases.spec import BaseSpec
 from stages.heads.spec import EnsembleSpec, KerasSpec, SklearnSpec, head_key
 from stages.heads.tuned_spec import CnnSpec, EndToEndSpec, FinetuneSpec
+from stages.sweeps.spec import SweepSpec
 from stages.training.spec import ONLY_WITH, CommonSpec, DenseSpec
 
 BASE = {"name": "VGG16", "input_size": 150, "weights": "imagenet"}
@@ -127,6 +128,28 @@ def test_a_field_that_a_later_version_adds_leaves_heads_and_sweeps_as_they_are(
     )
     assert (after.whole(), after.slice()) == (before.whole(), before.slice())
     assert (used.whole(), used.slice()) == (before.whole() | {added: 1.0}, before.slice() | {added: 1.0})
+
+
+def test_a_field_that_a_later_version_adds_to_a_sweep_leaves_sweeps_as_they_are() -> None:
+    table = {"head": "a", "refit": True}
+    later = create_model("Later", __base__=SweepSpec, added=(float, 0.0))
+    before = SweepSpec.model_validate(table).whole()
+    assert later.model_validate(table).whole() == before and "refit" not in before
+    assert later.model_validate(table | {"added": 1.0}).whole() == before | {"added": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "f80767efa085b28d"),
+        ({"grid": {"units": [[], [8]]}, "cv": 3, "repeats": 2, "seed": 1}, "eddf0fde834aebf4"),
+        ({"strategy": "random", "grid": {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}}, "trials": 4}, "093fbf8b01c1efdf"),
+        ({"strategy": "halving", "grid": {"dropout": [0.1]}, "factor": 2, "min_epochs": 4}, "170683df610b82ef"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sweeps_are_pinned(options: dict[str, Any], expected: str) -> None:
+    assert digest_json(SweepSpec.model_validate({"head": "a"} | options).whole())[:16] == expected
 
 
 TRAINED = {

@@ -144,7 +144,7 @@ def sweep_target(scene: Scene, entry: SweepEntry) -> SweepTarget:
         head["code"] = [getattr(config.variant(entry, {"build": build}).spec, "code", "") for build in builds]
     parts = {
         "schema": HEAD_SCHEMA,
-        "sweep": entry.spec.model_dump(mode="json", exclude={"refit"}),
+        "sweep": entry.spec.whole(),
         "head": head,
         "bases": keys,
         "rows": manifest.rows_digest,

@@ -1,19 +1,21 @@
 """``[sweeps.NAME]``: which variants of a head are tried, and how they are scored."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.fields import PositiveInt, Range, Seed, Spec, Values
+from stages.fields import KeyedSpec, PositiveInt, Range, Seed, Values
 
 
-class SweepSpec(Spec):
+class SweepSpec(KeyedSpec):
     """``[sweeps.NAME]``: many variants of one head, tried on the validation images.
 
     ``grid`` maps fields of the head (``params.C`` for those of an estimator) to the values to try, or to a ``Range`` where
     trials are drawn; without it there is one trial, the head as it is. ``cv`` folds take the place of the validation split;
     ``repeats`` trains with as many seeds.
     """
+
+    FIRST = frozenset({"head", "strategy", "grid", "trials", "seed", "factor", "min_epochs", "cv", "repeats"})
 
     head: str
     strategy: Literal["grid", "random", "halving", "tpe"] = "grid"
@@ -25,6 +27,10 @@ class SweepSpec(Spec):
     cv: Annotated[int, Field(ge=2, le=20)] | None = None
     repeats: PositiveInt = 1
     refit: bool = False
+
+    def whole(self) -> dict[str, Any]:
+        """``refit`` is left out: it says what is made of the winner, not which trials there are."""
+        return {name: value for name, value in super().whole().items() if name != "refit"}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SweepSpec":

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from stages.fields import Fraction, Layers, PositiveInt, Seed, Spec, off
+from stages.fields import Fraction, KeyedSpec, Layers, PositiveInt, Seed, off
 
 Pooling = Literal["flatten", "avg", "max", "flatten+l2", "avg+l2", "max+l2"]
 Pool = Pooling | Literal["none"]  # the last for heads that take feature maps as they are
@@ -22,13 +22,10 @@ ONLY_WITH = {"momentum": ("optimizer", "sgd"), "focal_gamma": ("loss", "focal")}
 Units = Annotated[int, Field(gt=0, le=65_536)]
 
 
-class CommonSpec(Spec):
-    """What every head has: the features it is trained on, how they are pooled, whether on augmented ``views`` as well, its seed.
+class CommonSpec(KeyedSpec):
+    """What every head has: the features it is trained on, how they are pooled, whether on augmented ``views`` as well, its seed."""
 
-    ``FIRST`` are the fields that a kind had in the beginning. It stays as it is: no field is added to it or taken away.
-    """
-
-    FIRST: ClassVar[frozenset[str]] = frozenset({"kind", "base", "layers", "pool", "seed", "refit"})
+    FIRST = frozenset({"kind", "base", "layers", "pool", "seed", "refit"})
 
     base: str | list[str] | None = None
     layers: Layers | None = None
@@ -70,15 +67,6 @@ class CommonSpec(Spec):
         return {"kind": self.parameters()["kind"]} | self.model_dump(
             mode="json", exclude={"base", "layers"}, exclude_defaults=True
         )
-
-    def whole(self) -> dict[str, Any]:
-        """The head of a sweep as it is in the sweep's key: the ``FIRST`` fields, and of later ones what differs from the defaults.
-
-        So a new parameter leaves the sweeps that do not use it as they are, as it does the heads.
-        """
-        differs = self.model_dump(mode="json", exclude_defaults=True)
-        dumped = self.model_dump(mode="json")
-        return {name: value for name, value in dumped.items() if name in self.FIRST or name in differs}
 
 
 class TrainedSpec(CommonSpec):

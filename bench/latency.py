@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -162,7 +161,7 @@ class Watching:
         return seconds, used
 
     def end(self) -> None:
-        self._process.send_signal(signal.SIGINT)
+        self._process.terminate()  # Ctrl-C is ignored by what a shell started in the background
         self._process.wait()
 
 
@@ -246,8 +245,7 @@ def main() -> None:
             if case.startswith(WATCH):
                 show(case, watched(project, case.removeprefix(WATCH), arguments.rounds))
                 continue
-            if case not in EDITS:
-                project.restore()
+            project.restore()  # or the first edit would have the head of the case before trained, too
             show(case, [measured(project, case) for _ in range(arguments.rounds)])
 
 

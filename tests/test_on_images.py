@@ -1,16 +1,15 @@
 """Heads that are trained on image files: from scratch and end to end. They exist to be compared, and are heads like the others."""
 
 import json
-import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CONFIG, HEADSTART, ROOT, Project, result, write_image
+from conftest import CONFIG, Project, result, write_image
+from forked import Forked
 
 from cache.errors import ConfigError, HeadError
 from headstart import load_head, load_image_model
@@ -156,27 +155,35 @@ def test_a_checkpoint_that_cannot_be_kept_or_is_left_over(copy: Project) -> None
     assert outcome.out.count("checkpoint.npz: cannot be written") == 1
 
 
-def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(copy: Project, tmp_path: Path) -> None:
-    copy.edit("epochs = 3", 'epochs = 25\nviews = true\noptimizer = "adam"\nlearning_rate = 1e-3')
+# Of a small network from scratch, and of a base whose last block is trained and whose first ones are frozen.
+KILLED = {
+    "scratch": (25, "epochs = 3", 'epochs = 25\nviews = true\noptimizer = "adam"\nlearning_rate = 1e-3'),
+    "last": (6, "epochs = 2\nbatch_size = 8\nlearning_rate = 1e-6\nviews", "epochs = 6\nbatch_size = 8\nlearning_rate = 1e-4\nviews"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(copy: Project, tmp_path: Path, name: str) -> None:
+    epochs, *edit = KILLED[name]
+    copy.edit(*edit)
     shutil.copytree(copy.folder, tmp_path / "whole", symlinks=True)
     whole = Project(tmp_path / "whole")
-    command = [*HEADSTART, "heads", "scratch"]
-    process = subprocess.Popen(command, cwd=copy.folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    checkpoint = copy.artifacts / "heads" / "scratch" / "checkpoint.npz"
-    while process.poll() is None and not (checkpoint.exists() and done(checkpoint) > 2):
+    process = Forked(copy.folder, "heads", name)
+    checkpoint = copy.artifacts / "heads" / name / "checkpoint.npz"
+    end = time.monotonic() + 100
+    while not (checkpoint.exists() and done(checkpoint) > 2):
+        assert time.monotonic() < end
         time.sleep(0.02)
     process.kill()
     process.wait()
     at = done(checkpoint)
-    assert 2 < at < 25
-    outcome = copy.headstart("heads", "scratch")
-    assert outcome.code == 0 and f"head scratch: goes on after epoch {at} of 25" in outcome.out, outcome.out
-    assert whole.headstart("heads", "scratch").code == 0
-    found, expected = (result(each, "heads", "scratch") for each in (copy, whole))
-    assert found["images_read"] == expected["images_read"] == 25 * sum(counts(copy).values())
-    lines = [
-        (each.artifacts / "heads" / "scratch" / "history.csv").read_text().splitlines()[1:] for each in (copy, whole)
-    ]
+    assert 2 < at < epochs
+    outcome = copy.headstart("heads", name)
+    assert outcome.code == 0 and f"head {name}: goes on after epoch {at} of {epochs}" in outcome.out, outcome.out
+    assert whole.headstart("heads", name).code == 0
+    found, expected = (result(each, "heads", name) for each in (copy, whole))
+    assert found["images_read"] == expected["images_read"] == epochs * sum(counts(copy).values())
+    lines = [(each.artifacts / "heads" / name / "history.csv").read_text().splitlines()[1:] for each in (copy, whole)]
     for line, other in zip(*lines, strict=True):
         assert list(map(float, line.split(","))) == pytest.approx(list(map(float, other.split(","))), abs=1e-4)
 

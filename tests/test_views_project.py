@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SMALL, Outcome, Project, write_image, write_photos
+from forked import Forked
 from pages import see
 
 from cache import FeatureStore, Manifest
@@ -175,6 +177,39 @@ def test_views_that_are_whole_and_wrong_are_found_by_computing_them_again(projec
     outcome = project.headstart("verify", "--images")
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("wrong: ")]
     assert outcome.code == 1 and line.startswith("wrong: VGG16, block5_pool, view 2: ")
+
+
+def test_views_that_come_out_differently_here_are_drift(project: Project) -> None:
+    for store in stores(project):
+        for path in store.shards():
+            features, table = read_shard(path)
+            write_shard(path, (features * 1.05).astype(features.dtype), table, read_info(path))
+    write_photos(project.photos, {"cat": 6}, first=900)
+    before = [len(store) for store in stores(project)]
+    outcome = project.headstart("features")
+    assert outcome.code == 1 and "differ from those stored (float32 on CPU, " in outcome.out, outcome.out
+    assert "--allow-drift" in outcome.out and [len(store) for store in stores(project)] == before
+    assert project.headstart("features", "--allow-drift").code == 0
+    assert all(training(project) <= set(store.digests()) for store in stores(project))
+
+
+def test_a_killed_extraction_of_views_goes_on_where_it_was(viewed: Project, tmp_path: Path) -> None:
+    project = Project(tmp_path / "killed").create(VIEWED.replace("shard_images = 16", "shard_images = 8"))
+    shutil.copytree(viewed.photos, project.photos)
+    process = Forked(project.folder, "features")
+    end = time.monotonic() + 100
+    while len({path.parent for path in project.artifacts.glob("features/*/shard-*.h5")}) < 2:  # the second is of views
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert sum(map(len, stores(project))) < 2 * len(training(viewed))
+    outcome = project.headstart("features")
+    assert outcome.code == 0 and outcome.extracted < 40 + 2 * len(training(viewed)), outcome.out
+    digests = sorted(training(viewed))
+    for found, expected in zip(stores(project), stores(viewed), strict=True):
+        assert found.verify() == {} and sorted(found.digests()) == digests
+        np.testing.assert_allclose(found.read(digests), expected.read(digests), rtol=2e-3, atol=2e-3)
 
 
 def test_heads_on_views_need_a_base_with_some(project: Project) -> None:

@@ -13,14 +13,14 @@ from pipeline.common.words import bytes_in
 from pipeline.config.load import Config
 from pipeline.targets.graph import Graph, load_graph
 from pipeline.targets.heads import HeadTarget
-from stages.export.spec import EXPORTS, Precision, check_format, export_key, folder_name, read_export
+from stages.export.spec import EXPORTS, Precision, check_format, export_key, folder_name, model_key_of, read_export
 from stages.progress import Progress, in_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from stages.export.export import Seen
+    from stages.export.export import Seen, Wanted
 
 # Validation images that the model is compared on with `predict`: few where it must be the same, more where it costs something.
 COMPARED = {"float32": 32, "float16": 200, "int8": 200}
@@ -45,14 +45,23 @@ def export_lines(
     assert chosen.result is not None
     home = config.cache.dir / EXPORTS
     folder = home / folder_name(chosen.entry.name, to, precision)
-    key = export_key(chosen.result, to, precision, min_accuracy, chosen_among(graph, chosen))
-    if _is_done(folder, key):
+    keys = [
+        export_key(chosen.result, to, precision, asked, chosen_among(graph, chosen)) for asked in (min_accuracy, None)
+    ]
+    if _is_done(folder, keys[0]):
         return [f"export: up to date: {folder}"]
     with lock(home, progress.say):
         remove_temporaries(home)
-        if _is_done(folder, key):
+        if _is_done(folder, keys[0]):
             return [f"export: up to date: {folder}"]
-        about = _exported(graph, chosen, folder, to, checked, min_accuracy, key, progress)
+        wanted = _wanted(graph, chosen, folder, to, checked, min_accuracy, keys)
+        about = read_export(folder)
+        if about and model_key_of(about) == keys[1]:
+            from stages.export.export import tell_thresholds
+
+            tell_thresholds(wanted, about)
+            return [f"export: the model is up to date, and its threshold was set anew: {folder}"]
+        about = _exported(graph, chosen, wanted, progress)
     return [f"export: {folder} ({in_bytes(bytes_in(folder))})", *_compared_words(about)]
 
 
@@ -78,32 +87,37 @@ def _compared_words(about: dict[str, Any]) -> list[str]:
     ]
 
 
-def _exported(
+def _wanted(
     graph: Graph,
     chosen: HeadTarget,
     folder: Path,
     to: str,
     precision: Precision,
     min_accuracy: float | None,
-    key: str,
-    progress: Progress,
-) -> dict[str, Any]:
-    from stages.export.export import Wanted, export_head
+    keys: Sequence[str],
+) -> "Wanted":
+    """What is to be exported, with the thresholds that validation shows. Raises HeadError where it shows none for ``min_accuracy``."""
+    from stages.export.export import Wanted
     from stages.export.model import Built
 
-    for name, base in graph.bases.items():
-        if base.spec.precision == "int8" and name in _bases_of(chosen):
-            progress.say(
-                f"export: the base {name} is exported in float32, and not in the int8 that its features were computed in"
-            )
     threshold = threshold_of(graph, chosen, min_accuracy) if min_accuracy is not None else None
     thresholds = {}
     for accuracy in ACCURACIES:
         with suppress(HeadError):  # more than validation shows, or a head of an earlier version
             thresholds[f"{accuracy:g}"] = threshold_of(graph, chosen, accuracy)
     bases = {name: Built(base.spec, base.weights) for name, base in graph.bases.items()}
-    wanted = Wanted(chosen.folder, bases, folder, to, precision, key, threshold, min_accuracy, thresholds)
-    records = _validation(graph, (chosen.result or {}).get("classes", ()), COMPARED[precision])
+    return Wanted(chosen.folder, bases, folder, to, precision, *keys, threshold, min_accuracy, thresholds)
+
+
+def _exported(graph: Graph, chosen: HeadTarget, wanted: "Wanted", progress: Progress) -> dict[str, Any]:
+    from stages.export.export import export_head
+
+    for name, base in graph.bases.items():
+        if base.spec.precision == "int8" and name in _bases_of(chosen):
+            progress.say(
+                f"export: the base {name} is exported in float32, and not in the int8 that its features were computed in"
+            )
+    records = _validation(graph, (chosen.result or {}).get("classes", ()), COMPARED[wanted.precision])
     return export_head(
         wanted, _seen(graph, chosen, records, progress), len(records), lambda: _sample(graph, chosen), progress
     )

@@ -59,10 +59,12 @@ class Tail:
 
 
 def check_base(spec: BaseSpec) -> None:
-    """Raise BaseError for a base whose layers cannot be trained here."""
+    """Raise BaseError for a base whose layers cannot be trained, or be part of another model, here."""
     if spec.onnx or spec.hub:
+        found = "an ONNX file" if spec.onnx else "a preset of KerasHub"
         raise BaseError(
-            f"{spec.name}: expected a base of keras.applications or a Keras model, found one of another kind"
+            f"{spec.name}: expected a base of keras.applications or a Keras model, found {found}, whose "
+            "layers cannot be trained, drawn or exported here; take a head on another base for that"
         )
     if spec.output is not None:
         raise BaseError(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import HeadError
-from cache.files import atomic_folder, sha256_file
+from cache.files import atomic_folder, atomic_path, sha256_file
 from stages.bases.licences import licence_of
 from stages.export.card import card_of, use_of
 from stages.export.formats import Sample, check_packages, write_model
@@ -37,6 +37,7 @@ class Wanted:
     to: str
     precision: Precision
     key: str
+    model_key: str
     threshold: float | None = None
     min_accuracy: float | None = None
     thresholds: Mapping[str, float] | None = None
@@ -66,9 +67,33 @@ def export_head(wanted: Wanted, seen: Iterator[Seen], count: int, sample: Sample
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         about["files"] = {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
         about["bytes"] = {name: (folder / name).stat().st_size for name in about["files"]}
-        (folder / CARD).write_text(card_of(about), encoding="utf-8")
-        (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_told(folder, about)
     return about
+
+
+def tell_thresholds(wanted: Wanted, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell of the model that lies in the folder, of which ``about`` was told, the thresholds that are wanted; gives what is told then."""
+    told = {**about, "key": wanted.key, **_thresholds(wanted)}
+    _write_told(wanted.folder, told)
+    return told
+
+
+def _write_told(folder: Path, about: Mapping[str, Any]) -> None:
+    """The card first: what ``model.json`` has for a key says that both are there."""
+    for name, text in (
+        (CARD, card_of(about)),
+        (ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n"),
+    ):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _thresholds(wanted: Wanted) -> dict[str, Any]:
+    return {
+        "threshold": wanted.threshold,
+        "min_accuracy": wanted.min_accuracy,
+        "thresholds": dict(wanted.thresholds or {}),
+    }
 
 
 def _told(wanted: Wanted, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +106,7 @@ def _told(wanted: Wanted, result: Mapping[str, Any]) -> dict[str, Any]:
         "precision": wanted.precision,
         "model": FORMATS[wanted.to].model,
         "key": wanted.key,
+        "model_key": wanted.model_key,
         "head_key": result["key"],
         "classes": result["classes"],
         "input": {
@@ -92,9 +118,7 @@ def _told(wanted: Wanted, result: Mapping[str, Any]) -> dict[str, Any]:
         },
         "output": {"name": PROBABILITIES, "dtype": "float32", "shape": [None, len(result["classes"])]},
         "temperature": result.get("temperature", 1.0),
-        "threshold": wanted.threshold,
-        "min_accuracy": wanted.min_accuracy,
-        "thresholds": dict(wanted.thresholds or {}),
+        **_thresholds(wanted),
         "metrics": {split: _scores(found) for split, found in result["metrics"].items()},
         "bases": [_base(wanted.bases[name]) for name in used],
         "trained_with": result["versions"],

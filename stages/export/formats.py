@@ -1,7 +1,9 @@
 """A Keras model of images, written in the format that a runtime reads, in float32, float16 or int8.
 
 In float16, weights are stored in half of the bytes; what computes with them decides in which precision. In int8, LiteRT quantises
-weights, and activations while it computes; ONNX and OpenVINO models are quantised on training images. Resizing is never quantised.
+weights, and activations while it computes; ONNX and OpenVINO models are quantised on training images. Resizing is never quantised, and
+neither are convolutions of each channel by itself: they have few weights, and one scale for all channels does not fit what they give (M.
+Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,8 @@ from stages.export.spec import FORMATS, Precision
 
 # Weights with fewer numbers stay as they are.
 SMALL = 1024
+# What is quantised in ONNX: products, and what stands right behind them.
+PRODUCTS, CUTS = ("Conv", "MatMul", "Gemm"), ("Clip", "Relu")
 # Gives images (1, height, width, 3) uint8 to quantise on.
 Sample = Callable[[], Sequence[NDArray[np.uint8]]]
 
@@ -147,20 +151,30 @@ def _quantise_onnx(proto: Any, path: Path, images: Sequence[NDArray[np.uint8]]) 
             return None if found is None else {proto.graph.input[0].name: found}
 
     given = {each.name for each in proto.graph.initializer}
-    # Of two tensors that are computed, as in resizing; and preprocessing, whose numbers are exact.
+    made_by = {name: node.op_type for node in proto.graph.node for name in node.output}
+    # Of two tensors that are computed, as in resizing; preprocessing, whose numbers are exact; and what cuts values off, unless it is
+    # quantised in one with what it stands behind, whose wide range it narrows.
     plain = [
         node.name
         for node in proto.graph.node
-        if (node.op_type == "MatMul" and not given & set(node.input)) or "preprocess_input" in node.name
+        if (node.op_type == "MatMul" and not given & set(node.input))
+        or "preprocess_input" in node.name
+        or _in_groups(node)
+        or (node.op_type in CUTS and made_by.get(node.input[0]) not in PRODUCTS)
     ]
     quantize_static(
         proto,
         path,
         Reader(),
-        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        op_types_to_quantize=[*PRODUCTS, *CUTS],
         nodes_to_exclude=plain,
         per_channel=True,
     )
+
+
+def _in_groups(node: Any) -> bool:
+    """Whether it is a convolution of groups of channels, such as those of each channel by itself."""
+    return node.op_type == "Conv" and any(each.name == "group" and each.i > 1 for each in node.attribute)
 
 
 def _openvino(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
@@ -171,7 +185,7 @@ def _openvino(model: Any, path: Path, precision: Precision, sample: Sample) -> N
         import nncf
 
         images = sample()
-        scope = nncf.IgnoredScope(names=_before_the_base(converted))
+        scope = nncf.IgnoredScope(names=_before_the_base(converted), types=["GroupConvolution"], validate=False)
         converted = nncf.quantize(converted, nncf.Dataset(images), subset_size=len(images), ignored_scope=scope)
     openvino.save_model(converted, path, compress_to_fp16=precision == "float16")
 

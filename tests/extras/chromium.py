@@ -3,11 +3,13 @@
 import base64
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -33,6 +35,15 @@ def found() -> tuple[str, str] | None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     return (browser, driver) if browser and driver else None
+
+
+def or_skip(what: str) -> None:
+    """Say aloud that ``what`` is not tested where there is no Chromium."""
+    if not found():
+        print(f"NOT TESTED: {what}, as chromium and chromedriver are not installed", file=sys.__stderr__)
+        pytest.skip(
+            f"chromium and chromedriver are not installed: {what} is not tested (apt install chromium chromium-driver)"
+        )
 
 
 class Page:

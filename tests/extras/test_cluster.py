@@ -87,6 +87,26 @@ def test_two_workers_give_the_rows_of_one_process_and_a_killed_one_costs_nothing
     assert again.code == 0 and again.extracted == 20, again.out
 
 
+def test_views_come_from_the_workers_as_from_one_process(tmp_path: Path, cluster: tuple[str, list[int]]) -> None:
+    shared, alone = (
+        Project(tmp_path / name).create(CONFIG.replace("batch_size = 8", "batch_size = 8\nviews = 1"))
+        for name in ("shared", "alone")
+    )
+    for project, options in ((shared, ("--on", cluster[0])), (alone, ())):
+        write_photos(project.photos, {"cat": 20, "dog": 20}, first=40_000)
+        outcome = project.headstart("features", *options)
+        assert outcome.code == 0, outcome.out
+    found, expected = (
+        {each.folder.name: each for each in map(FeatureStore, p.artifacts.glob("features/*"))} for p in (shared, alone)
+    )
+    assert found.keys() == expected.keys() and len(found) == 2
+    for name, store in expected.items():
+        digests = sorted(store.digests())
+        rows = store.read(digests)
+        assert sorted(found[name].digests()) == digests
+        np.testing.assert_allclose(found[name].read(digests), rows, rtol=1e-3, atol=1e-3 * np.abs(rows).max())
+
+
 def test_what_an_estimator_does_in_parallel_goes_to_the_cluster(alone: Project, cluster: tuple[str, list[int]]) -> None:
     from dask.distributed import Client
 

@@ -15,13 +15,15 @@ from stages.export.formats import write_model
 from stages.export.resizing import resized
 from stages.export.runtimes import loaded
 
+# With a fine-tuned head in it.
+BOTH = HEADS["both"].replace('"small@tiny"', '"tuned"')
 FORMATS = ["litert", "onnx", "openvino"]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    heads = {name: HEADS[name] for name in ("small", "logreg", "scratch", "both")}
-    return export_project(tmp_path_factory.mktemp("export") / "project", heads, 3)
+    heads = {name: HEADS[name] for name in ("small", "tuned", "logreg", "scratch")}
+    return export_project(tmp_path_factory.mktemp("export") / "project", heads | {"both": BOTH}, 3)
 
 
 def exported(project: Project, to: str, *options: str) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras_hub
 import pytest
 from conftest import ROOT, Project, failed, write_image
 from presets import COUNT, RIDGE, TOP, base, check, own, photos, presets, stored
@@ -30,10 +31,16 @@ def test_beside_vgg16_in_a_report_and_where_the_folder_is_not(preset: Callable[[
     assert outcome.code == 0 and outcome.trained == ["ridge@mine", "ridge@vgg"], outcome.out
     page = (project.artifacts / "report" / "index.html").read_text()
     assert "hub:./mine" in page and "VGG16" in page
+    assert "Licence of the weights" in page and "Dosovitskiy et al., An image is worth 16x16 words" in page
     new = write_image(tmp_path / "new.png", 5)
     predicted = project.headstart("predict", "--head", "ridge@mine", str(new))
     assert predicted.code == 0 and "new.png: " in predicted.out, predicted.out
+    line = failed(project.headstart("export", "ridge@mine", "--to", "keras"))
+    assert "found a preset of KerasHub, whose layers cannot be trained, drawn or exported here" in line
     out = project.headstart("layers", "hub:./mine").out
+    whole = keras_hub.models.Backbone.from_preset(str(tmp_path / "mine")).count_params()
+    told = [int(line.replace("← the default", "").split()[-1].replace(",", "")) for line in out.splitlines()[1:-1]]
+    assert 0.9 * whole < sum(told) <= whole
     assert "vit_encoder/transformer_block_1" in out and "← the default" in out.splitlines()[-2]
     project.edit('output = "cls"', 'layer = "transformer_block_1"')
     line = failed(project.headstart("features"))

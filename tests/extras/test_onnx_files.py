@@ -14,7 +14,7 @@ import onnx
 import pytest
 from conftest import HEADSTART, ROOT, Project, failed, write_image, write_photos
 from onnx import TensorProto, helper, numpy_helper
-from onnxes import BASE, BIAS, NUMBERS, RIDGE, build, create, rows
+from onnxes import BASE, BIAS, DENSE, KERNEL, NUMBERS, RIDGE, build, create, rows
 
 
 def test_beside_vgg16_from_photos_to_a_report_and_predictions(tmp_path: Path) -> None:
@@ -46,6 +46,8 @@ def test_its_layers_are_listed(tmp_path: Path) -> None:
     build(tmp_path / "model.onnx", batch=1)
     out = project.headstart("layers", "file:model.onnx").out
     assert [line.split()[0] for line in out.splitlines()[1:-1]] == ["convolved", "maps", "averaged", "pooled", "logits"]
+    told = [line.replace("← the default", "").split()[-1] for line in out.splitlines()[1:-1]]
+    assert told == [str(KERNEL.size + BIAS.size), "0", "0", "0", str(DENSE.size)]
     assert "12 × 12 × 6" in out and "← the default" in out.splitlines()[-2]
     project.edit("[heads", 'layer = "pooledd"\n[heads')
     line = failed(project.headstart("features"))

@@ -83,6 +83,15 @@ def test_what_is_wrong_is_one_line_and_a_status(served: Serving, photo: Path, tm
     assert "unexpected" not in served.said
 
 
+def test_as_it_comes_a_small_file_of_many_pixels_is_refused(project: Project) -> None:
+    """By its pixels, as it has few bytes: with the limits that nobody set."""
+    with serving(project) as process:
+        code, told = process.post(bomb(40_000))
+        assert code == 422 and "more pixels than the limit of 50,000,000" in told["error"]
+        used = int(Path(f"/proc/{process.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+    assert used < 3_000_000, "kilobytes; its pixels alone are 4.8 GB"
+
+
 def test_many_at_once_and_too_many(served: Serving, photo: Path) -> None:
     data = photo.read_bytes()
     with ThreadPoolExecutor(16) as clients:

@@ -68,10 +68,10 @@ def serve(
                     print_exception(error)
                 return unforeseen(error)
 
-            hosts = {"127.0.0.1", "localhost", "::1", host} if _is_loopback(host) else None
-            app = App(project, worker, limits, config.data.root.name, min_accuracy, hosts, said)
+            names = {"localhost", host.lower(), socket.gethostname().lower()}
+            app = App(project, worker, limits, config.data.root.name, min_accuracy, names, said)
             address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-            if hosts is None:
+            if not _is_loopback(host):
                 progress.say("serve: warning: everybody who can reach this machine over the network can use the page")
             progress.say(f"serve: {served.name} and the other heads are at {address} (Ctrl-C ends)")
             try:
@@ -129,4 +129,4 @@ def _listening(host: str, port: int) -> socket.socket:
 def _is_loopback(host: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
-    return host == "localhost"
+    return host.lower() == "localhost"

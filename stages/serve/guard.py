@@ -1,4 +1,4 @@
-"""Who may ask: nobody under a name that is not this machine's, and no page of another site. Browsers send what tells, other programs need not."""
+"""Who may ask: nobody under a name that is not this machine's, and no page of another site, both as browsers tell it."""
 
 import re
 from collections.abc import Collection, Mapping

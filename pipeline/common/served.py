@@ -96,7 +96,9 @@ class ServedProject:
             if self._stamp() == self._seen:
                 self._current[chosen.entry.name] = known.served
                 return known.served
-        raise RefusedError(503, f"head {name or self._default!r} is being written again and again; ask when that is done")
+        raise RefusedError(
+            503, f"head {name or self._default!r} is being written again and again; ask when that is done"
+        )
 
     def told(self) -> dict[str, Any]:
         """Which heads there are: of each its name, its validation score by the ``metric`` that ranks heads, what is to be known of it, and

@@ -27,7 +27,6 @@ from stages.serve.limits import Limits, RefusedError
 from stages.serve.page import rendered
 from stages.serve.worker import Worker
 
-
 # A name that is not UTF-8, as files have that come from old disks.
 NAME = "caf\udce9.png"
 

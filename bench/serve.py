@@ -5,7 +5,8 @@
 Made-up JPEG files of 640×480 pixels, and a dense head on the base. Measured in turns, medians of rounds: the base and the head in full
 batches of images that are decoded already; the same with the decoding of the files, by threads ahead of the base, as stage one does it;
 and the server, in a process of its own, asked by so many clients at once, each of which waits for its answer. The clients are threads of
-this process, on the same processor. Then one client alone, beside batches of one image.
+this process, on the same processor. Then one client alone, beside batches of one image. What the page asks for, details with pictures, is
+not measured: clients ask for the answer alone.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -114,27 +116,38 @@ class Bare:
 
 
 class Server:
-    """`headstart serve` of a project."""
+    """`headstart serve` of a project, until the block ends."""
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
         self._log = folder / "serve.log"
+        self._data = [path.read_bytes() for path in files]
         with open(self._log, "w") as log:
             command = [sys.executable, "-m", "pipeline", "serve", "--port", "0", "--max-requests", "1000"]
-            self.process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def address(self) -> str:
+        """Where it is, once it answers."""
         while "Ctrl-C ends" not in self._log.read_text():
-            if self.process.poll() is not None:
+            if self._process.poll() is not None:
                 raise SystemExit(self._log.read_text())
             time.sleep(0.1)
-        self._address = urlsplit(self._log.read_text().rpartition(" are at ")[2].partition(" ")[0]).netloc
-        self._data = [path.read_bytes() for path in files]
+        return urlsplit(self._log.read_text().rpartition(" are at ")[2].partition(" ")[0]).netloc
 
     def asked(self, clients: int, seconds: float) -> tuple[float, float]:
-        """Requests a second, and the median seconds of one."""
+        """Requests a second, and the median seconds of one. Raises what went wrong with one."""
+        address = self.address()
         took: list[float] = []
         end = time.perf_counter() + seconds
 
         def client(number: int) -> None:
-            connection = HTTPConnection(self._address)
+            connection = HTTPConnection(address)
             i = number
             while (start := time.perf_counter()) < end:
                 connection.request("POST", "/predict", self._data[i % len(self._data)])
@@ -145,12 +158,9 @@ class Server:
                 took.append(time.perf_counter() - start)
                 i += 1
 
-        threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
         start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(clients) as threads:
+            list(threads.map(client, range(clients)))
         return len(took) / (time.perf_counter() - start), statistics.median(took)
 
 
@@ -174,8 +184,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_project(folder, options.base, options.weights, options.input_size)
-        server, bare = Server(folder, files), Bare(folder, files)
-        try:
+        with Server(folder, files) as server:
+            bare = Bare(folder, files)
             for work in (bare.batch, bare.one, bare.with_decoding):
                 work()
             for clients in (1, 8, options.clients):  # whatever is compiled at first
@@ -188,9 +198,6 @@ def main() -> None:
                 ones = rate(bare.one, options.seconds)
                 _, alone = server.asked(1, options.seconds)
                 rounds.append((batches, decoding, served, took, 1 / ones, alone, served / batches, served / decoding))
-        finally:
-            server.process.terminate()
-            server.process.wait()
     batches, decoding, served, took, one, alone, ratio, of_both = (
         statistics.median(each) for each in zip(*rounds, strict=True)
     )

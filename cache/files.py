@@ -15,6 +15,8 @@ from typing import Any
 from cache.errors import CacheError
 
 TEMPORARY_PREFIX = ".tmp-"
+# What this process is writing.
+_under_way: set[Path] = set()
 
 
 def canonical_json(value: Any) -> str:
@@ -51,6 +53,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    _under_way.add(temporary)
     try:
         yield temporary
         _sync(temporary)
@@ -62,8 +65,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
+        _under_way.discard(temporary)
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def abandon_writing() -> None:
+    """Remove the temporary files that ``atomic_path`` has open in any thread: this process ends without going back to them."""
+    for temporary in tuple(_under_way):
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -62,8 +62,8 @@ HEAVY = {
     "uvicorn",
     "watchfiles",
 }
-# The application of serve is one of Starlette's; who serves imports it.
-AT_HOME = {"stages.serve.app": {"starlette"}}
+# The application of serve is one of Starlette's, its connections are Uvicorn's; who serves imports them.
+AT_HOME = {"stages.serve.app": {"starlette"}, "stages.serve.connection": {"uvicorn"}}
 # Tenths of a second: kept from every command until it has something to do.
 WEIGHTY = {"numpy", "PIL", "h5py", "joblib", "skops", "jinja2", "onnx"}
 MOST_LINES = 300

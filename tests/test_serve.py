@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,13 +17,18 @@ from test_images import bomb
 
 from cache.errors import HeadError
 from pipeline.commands.predict import predicted
+from pipeline.commands.serve import _is_loopback
+from pipeline.common import served as loading
 from pipeline.common.served import ServedProject
 from pipeline.config.load import load_config
 from pipeline.targets.graph import load_graph
 from stages.data.images import BadImageError
 from stages.heads.train import load_head
 from stages.progress import SILENT
+from stages.search.index import Index
+from stages.serve.guard import check_name, check_site
 from stages.serve.ladder import RUNGS, parts
+from stages.serve.limits import RefusedError
 from stages.serve.served import Asked, Served, answer
 from stages.serve.told import prepared, told, told_in_detail
 from stages.serve.worker import Worker
@@ -155,6 +161,13 @@ def test_what_waits_is_one_batch(served: ServedProject, tmp_path: Path) -> None:
         go.set()
         rows = [future.result(20).probabilities for future in some]
         assert sizes == [8]
+        # What is called later waits for those that were there before it.
+        go.clear()
+        waits = worker.call(go.wait)
+        before = worker.ask(Asked(head, upload.images))
+        called = worker.call(before.done)
+        go.set()
+        assert called.result(20)
         np.testing.assert_allclose(rows, [rows[0]] * 8, atol=1e-5)
         assert isinstance(worker.call(lambda: 1 / 0).exception(20), ZeroDivisionError)
         go.clear()
@@ -172,6 +185,8 @@ def test_a_head_that_is_trained_again_or_removed_is_seen(project: Project, tmp_p
     assert served.ready(None) is None
     first, best = served.load("ridge"), served.load(None)
     assert served.ready("ridge") is first and served.ready(None) is best
+    project.config.touch()
+    assert served.ready("ridge") is None and served.load("ridge") is first, "what is as it was is kept"
     photo = write_image(tmp_path / "new.png", 9)
     before = asked(served.load("logreg"), photo)[1]["probabilities"]
     project.edit('estimator = "LogisticRegression"', 'estimator = "LogisticRegression"\nparams = { C = 1e-4 }')
@@ -179,24 +194,102 @@ def test_a_head_that_is_trained_again_or_removed_is_seen(project: Project, tmp_p
         served.load("logreg")
     assert [head["name"] for head in served.told()["heads"] if head["problem"]] == ["logreg"]
     assert project.headstart("heads").trained == ["logreg"]
+    served.told()  # as the page asks when its window is looked at again
     assert served.ready("logreg") is None
     assert asked(served.load("logreg"), photo)[1]["probabilities"] != before
-    assert served.load("ridge") is first, "what is as it was is kept"
+    (project.photos / "cat" / "cat1.png").rename(project.photos / "cat" / "named.png")
+    project.headstart("status")
+    assert served.ready("ridge") is None, "a command looked at the images"
+    paths = {record.path for record in served.load("ridge").known.values()}
+    assert "cat/named.png" in paths and "cat/cat1.png" not in paths and served.load("ridge").warnings == []
     # Labels changed: as `predict`, it answers with a warning.
-    (project.photos / "cat" / "cat1.png").rename(project.photos / "dog" / "cat1.png")
-    project.config.touch()
+    (project.photos / "cat" / "named.png").rename(project.photos / "dog" / "cat1.png")
+    project.headstart("status")
     assert "head ridge is not up to date" in served.load("ridge").warnings[0]
     whole = project.config.read_text()
     project.config.write_text(whole + "[heads.")
     assert served.load("ridge") and "what was read before is served" in served.told()["warnings"][0]
     project.config.write_text(whole)
     (project.artifacts / "heads" / "ridge" / "result.json").unlink()
-    assert served.ready("ridge") is None
-    with pytest.raises(HeadError, match="head 'ridge' is not trained yet; run `make heads`"):
-        served.load("ridge")
+    for _ in range(2):
+        assert served.ready("ridge") is None
+        with pytest.raises(HeadError, match="head 'ridge' is not trained yet; run `make heads`"):
+            served.load("ridge")
     with pytest.raises(HeadError, match="no head 'nope'"):
         served.load("nope")
     json.dumps(served.told())
+
+
+def test_a_head_that_is_written_again_and_again_is_no_head_that_there_is_not(
+    built: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedProject(built.config, SILENT)
+    stamps = iter(range(1000))
+    monkeypatch.setattr(served, "_stamp", lambda: (next(stamps),))
+    with pytest.raises(RefusedError, match="head 'ridge' is being written again and again") as refused:
+        served.load("ridge")
+    assert refused.value.status == 503
+
+
+def test_layers_of_a_base_have_indices_of_their_own(
+    built: Project, served: ServedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(loading, "extracted_layer", lambda _, base, layer: (base, layer, SimpleNamespace(folder=layer)))
+    monkeypatch.setattr(Index, "read", lambda _, store: read.append(store.folder))
+    graph = load_graph(load_config(built.config))
+    for layer in ("first", "last", "first", "last"):
+        served._index(graph, "base", layer)
+    assert read == ["first", "last"]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_taken"),
+    [
+        ("127.0.0.1:8770", True),
+        ("192.168.1.7:8770", True),
+        ("[::1]:8770", True),
+        ("LocalHost", True),
+        ("box:8770", True),
+        ("evil.example:8770", False),
+        ("evil.example, 127.0.0.1", False),  # what cannot be read is no reason to take another name for it
+        ("evil example@127.0.0.1", False),
+        ("box.evil.example", False),
+        ("", False),
+    ],
+)
+def test_it_is_asked_under_the_names_of_this_machine_alone(host: str, is_taken: bool) -> None:
+    if is_taken:
+        check_name({"host": host}, {"localhost", "box"})
+    else:
+        with pytest.raises(RefusedError, match="expected a request to an address or box, localhost"):
+            check_name({"host": host}, {"localhost", "box"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_taken"),
+    [
+        ({}, True),
+        ({"sec-fetch-site": "same-origin", "origin": "http://Box:8770"}, True),
+        ({"sec-fetch-site": "none"}, True),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "same-site"}, False),
+        ({"origin": "http://box:9000"}, False),
+        ({"origin": "https://evil.example"}, False),
+        ({"origin": "null"}, False),
+    ],
+)
+def test_it_does_nothing_for_pages_of_other_sites(headers: dict[str, str], is_taken: bool) -> None:
+    if is_taken:
+        check_site({"host": "box:8770", **headers})
+    else:
+        with pytest.raises(RefusedError, match="expected a request of headstart's own page"):
+            check_site({"host": "box:8770", **headers})
+
+
+def test_which_hosts_only_this_machine_can_reach() -> None:
+    assert [_is_loopback(host) for host in ("Localhost", "127.0.0.1", "::1")] == [True] * 3
+    assert not _is_loopback("0.0.0.0") and not _is_loopback("box")
 
 
 def test_it_says_what_it_lacks(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,20 @@
 import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cache.errors import HeadError, HeadstartError
 from cache.memo import Stat, stat_of
 from pipeline.common.sources import source_of, spec_of, takes_of
-from pipeline.common.trained import threshold_of, trained_head
+from pipeline.common.trained import chosen_among, threshold_of, trained_head
 from pipeline.config.load import load_config
 from pipeline.targets.graph import Graph, extracted_layer, load_graph
 from pipeline.targets.heads import HeadTarget
 from stages.heads.tuned_spec import FinetuneSpec
 from stages.progress import Progress
+from stages.serve.limits import RefusedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,15 +34,16 @@ if TYPE_CHECKING:
 ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 # How often a head is loaded again that is written meanwhile.
 TIMES = 5
+# Of how many accuracies a head keeps the threshold.
+THRESHOLDS = 100
 
 Stamp = tuple[Stat | None, ...]
 
 
 class Loaded(NamedTuple):
-    """A head, and what it was on the disk: its result, and why it was not up to date."""
+    """A head, and what it was ``made_of``: all of the graph that its answers depend on."""
 
-    result: dict[str, Any] | None
-    reasons: Sequence[str]
+    made_of: tuple[Any, ...]
     served: "Served"
 
 
@@ -57,50 +60,59 @@ class ServedProject:
         self._note = ""
         self._default = head
         self._loaded: dict[str, Loaded] = {}
+        # Those of them that are as what was seen says.
+        self._current: dict[str, Served] = {}
+        self._told: dict[str, Any] | None = None
         self._ladders: dict[BaseOrImages, tuple[str | None, Ladder]] = {}
-        self._indices: dict[str, tuple[str, Index]] = {}
+        self._indices: dict[tuple[str, str], tuple[str, Index]] = {}
         self._to_read: list[tuple[Graph, str, str]] = []
 
     def ready(self, name: str | None) -> "Served | None":
         """The head, where it is loaded and nothing has changed on the disk; else None. Quick, and for any thread."""
-        loaded = self._loaded.get(name or self._default or "")
-        return loaded.served if loaded and self._stamp() == self._seen else None
+        if self._stamp() != self._seen:
+            return None
+        return self._current.get(name or self._default or "")
 
     def load(self, name: str | None) -> "Served":
-        """The head as it is on the disk. Raises HeadstartError for one that there is not, or that is not of the configuration as it is."""
+        """The head as it is on the disk. Raises HeadError for one that there is not, or that is not of the configuration as it is, and
+        other HeadstartErrors where what it needs cannot be had.
+        """
         from stages.heads.train import load_head
 
         for _ in range(TIMES):
             graph = self._refreshed()
             chosen = trained_head(graph, name or self._head)
             known = self._loaded.get(chosen.entry.name)
-            if known and (known.result, known.reasons) == (chosen.result, chosen.reasons):
-                break
-            try:
-                known = Loaded(chosen.result, chosen.reasons, self._served(graph, chosen, load_head(chosen.folder)))
-            except HeadError:
-                if self._stamp() == self._seen:
-                    raise
-                continue
+            manifest = graph.manifest.digest, graph.images_here
+            made_of = chosen.result, chosen.reasons, chosen_among(graph, chosen), *manifest
+            if not known or known.made_of != made_of:
+                try:
+                    known = Loaded(made_of, self._served(graph, chosen, load_head(chosen.folder)))
+                except HeadError:
+                    if self._stamp() == self._seen:
+                        raise
+                    continue
+                self._loaded[chosen.entry.name] = known
             if self._stamp() == self._seen:
-                break
-        else:
-            raise HeadError(f"head {name!r} is being written again and again; ask once more when that is done")
-        self._loaded[chosen.entry.name] = known
-        return known.served
+                self._current[chosen.entry.name] = known.served
+                return known.served
+        raise RefusedError(
+            503, f"head {name or self._default!r} is being written again and again; ask when that is done"
+        )
 
     def told(self) -> dict[str, Any]:
         """Which heads there are: of each its name, its validation score by the ``metric`` that ranks heads, what is to be known of it, and
         the probability from which on it answers for some accuracies; and the ``problem`` of those that cannot answer.
         """
         graph = self._refreshed()
-        return {
+        self._told = self._told or {
             "default": self._default,
             "metric": graph.config.report.metric,
             "classes": list(graph.manifest.classes),
             "heads": [self._told_of(graph, name) for name in graph.heads],
             "warnings": [self._note] if self._note else [],
         }
+        return self._told
 
     def warm_up(self) -> bool:
         """Compile one function, or read the training images of one head, ahead of those who ask; False where all is done."""
@@ -123,15 +135,19 @@ class ServedProject:
                     raise
                 self._note = f"{error}; what was read before is served"
             self._default = self._head or _best(self._graph)
-            # Others may be named by now; what was written while they were read is seen the next time.
+            # Before what was seen is set: ``ready``, which another thread may be in, reads that first.
+            self._current, self._told = {}, None
+            # Others may be named by now; what was written while they were read, as the manifest by the scan itself, is seen the next time.
             self._seen = seen if len(self._stamp()) == len(seen) else self._stamp()
         return self._graph
 
     def _stamp(self) -> Stamp:
-        """What is another when the configuration or a head was written."""
-        graph = self._graph
-        folders = [each.folder for some in (graph.heads, graph.sweeps) for each in some.values()] if graph else []
-        return tuple(_stamp_of(path) for path in (self._path, *(folder / "result.json" for folder in folders)))
+        """What is another when the configuration, the manifest or a head was written."""
+        paths = [self._path]
+        if graph := self._graph:
+            paths.append(graph.config.cache.dir / "manifest.json")
+            paths += [each.folder / "result.json" for some in (graph.heads, graph.sweeps) for each in some.values()]
+        return tuple(map(_stamp_of, paths))
 
     def _served(self, graph: Graph, chosen: HeadTarget, head: Any) -> "Served":
         from stages.serve.served import Served
@@ -158,8 +174,7 @@ class ServedProject:
             ladders=ladders,
             temperature=float(result.get("temperature", 1.0)),
             warnings=warnings,
-            # Other heads may be there by then, which it was chosen among.
-            threshold=lambda accuracy: threshold_of(self._graph or graph, chosen, accuracy),
+            threshold=lru_cache(THRESHOLDS)(lambda accuracy: threshold_of(graph, chosen, accuracy)),
             compared=(base, layer),
             like=like,
             known=graph.manifest.by_digest,
@@ -191,9 +206,10 @@ class ServedProject:
 
         _, _, store = extracted_layer(graph, base, layer)
         made_of = f"{store.folder} {graph.manifest.digest}"
-        if base not in self._indices or self._indices[base][0] != made_of:
-            self._indices[base] = (made_of, Index.read(graph.manifest.train, store))
-        return self._indices[base][1]
+        known = self._indices.get((base, layer))
+        if not known or known[0] != made_of:
+            known = self._indices[base, layer] = (made_of, Index.read(graph.manifest.train, store))
+        return known[1]
 
     def _told_of(self, graph: Graph, name: str) -> dict[str, Any]:
         target = graph.heads[name]

@@ -1,9 +1,11 @@
 """The page and the endpoints: an upload comes in, is decoded by threads, waits for the worker's next batch, and goes out as JSON."""
 
 import asyncio
+import json
+import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -11,20 +13,21 @@ from typing import Any, Protocol
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from cache.errors import HeadstartError
+from cache.errors import HeadError, HeadstartError
 from stages.data.images import BadImageError
 from stages.extract.decoding import step_back
+from stages.serve.guard import check_name, check_site
 from stages.serve.limits import Limits, RefusedError
 from stages.serve.page import rendered
 from stages.serve.served import Asked, Served
 from stages.serve.told import prepared, told, told_in_detail
 from stages.serve.worker import Worker
 
-# What stands around a file in a form.
-AROUND = 4096
+# What may stand around a file in a form.
+AROUND = 2**20
 # An upload that is too large is read so many times as far, so that whoever sends it gets to hear why it is refused.
 READ = 8
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -41,14 +44,14 @@ class Heads(Protocol):
         """The head, where it is loaded and is what there is on the disk; else None. Quick."""
 
     def load(self, name: str | None) -> Served:
-        """The head as it is on the disk. Called by the worker. Raises HeadstartError for one that cannot answer."""
+        """The head as it is on the disk. Called by the worker. Raises HeadError for one that there is not, and other HeadstartErrors."""
 
     def told(self) -> dict[str, Any]:
         """Which heads there are. Called by the worker."""
 
 
 class App:
-    """Answers requests about ``heads`` within ``limits``; ``hosts`` are the names under which it may be asked (left out: any).
+    """Answers requests about ``heads`` within ``limits``; ``names`` in lower case are those under which it may be asked, beside addresses.
 
     ``unforeseen`` is told of errors that nobody foresaw, and gives the line for them.
     """
@@ -60,11 +63,11 @@ class App:
         limits: Limits,
         title: str,
         min_accuracy: float | None = None,
-        hosts: Collection[str] | None = None,
+        names: Collection[str] = ("localhost",),
         unforeseen: Callable[[Exception], str] = repr,
     ) -> None:
         self._heads, self._worker, self._limits, self._title = heads, worker, limits, title
-        self._min_accuracy, self._hosts, self._unforeseen = min_accuracy, hosts, unforeseen
+        self._min_accuracy, self._names, self._unforeseen = min_accuracy, names, unforeseen
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode", initializer=step_back)
         self._under_way = 0
         routes = [("/", self._page, "GET"), ("/heads", self._told_heads, "GET"), ("/predict", self._predict, "POST")]
@@ -81,9 +84,9 @@ class App:
 
         async def guarded(request: Request) -> Response:
             try:
-                # A site whose name was turned to this address would come with its own, and must not read answers.
-                if self._hosts is not None and request.url.hostname not in self._hosts:
-                    raise RefusedError(403, f"expected a request to {' or '.join(sorted(self._hosts))}")
+                check_name(request.headers, self._names)
+                if answer != self._page:  # which others may link to
+                    check_site(request.headers)
                 response: Response = await answer(request)
             except RefusedError as refused:
                 response = _error(refused.status, str(refused))
@@ -106,12 +109,13 @@ class App:
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY.format(nonce=nonce)})
 
     async def _told_heads(self, request: Request) -> Response:
-        return JSONResponse(await asyncio.wrap_future(self._worker.call(self._heads.told)))
+        async with self._timed():
+            return _json(await asyncio.wrap_future(self._worker.call(self._heads.told)))
 
     async def _predict(self, request: Request) -> Response:
         async with self._counted(), self._timed():
             data = await self._upload(request)
-            return JSONResponse(await self._answer(data, request.query_params))
+            return _json(await _unless_gone(request, self._answer(data, request.query_params)))
 
     @asynccontextmanager
     async def _counted(self) -> AsyncIterator[None]:
@@ -128,9 +132,11 @@ class App:
     @asynccontextmanager
     async def _timed(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(self._limits.seconds) as limit:
                 yield
         except TimeoutError:
+            if not limit.expired():  # but that of a disk or a network
+                raise
             raise RefusedError(
                 504, f"not done within {self._limits.seconds:g} seconds; try again in a moment, or a smaller image"
             ) from None
@@ -163,7 +169,9 @@ class App:
         return b"".join(parts)
 
     def _too_large(self, size: int) -> RefusedError:
-        return RefusedError(413, f"expected at most {self._limits.bytes / 1e6:g} MB, found {size / 1e6:.1f} MB")
+        # Rounded up, as it would say that it found what it expects.
+        found = math.ceil(size / 1e5) / 10
+        return RefusedError(413, f"expected at most {self._limits.bytes / 1e6:g} MB, found {found:.1f} MB")
 
     async def _answer(self, data: bytes, query: Mapping[str, str]) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
@@ -177,7 +185,7 @@ class App:
         try:
             upload = await loop.run_in_executor(self._decoders, prepared, data, specs, self._limits.pixels, detailed)
             if min_accuracy is not None:
-                threshold = await self._asked(lambda: served.threshold(min_accuracy), 422)
+                threshold = await loop.run_in_executor(self._decoders, _threshold, served, min_accuracy)
             size = None if upload.picture is None else (upload.picture.shape[0], upload.picture.shape[1])
             asked = self._worker.ask(Asked(served, upload.images, upload.digest, size, k))
         finally:
@@ -191,14 +199,28 @@ class App:
     async def _served(self, name: str | None) -> Served:
         if served := self._heads.ready(name):
             return served
-        return await self._asked(lambda: self._heads.load(name), 404)  # type: ignore[no-any-return]
-
-    async def _asked(self, function: Callable[[], Any], status: int) -> Any:
-        """What the worker says to that; its error has this status."""
         try:
-            return await asyncio.wrap_future(self._worker.call(function))
-        except HeadstartError as error:
-            raise RefusedError(status, str(error).replace("--min-accuracy", "min_accuracy")) from error
+            return await asyncio.wrap_future(self._worker.call(lambda: self._heads.load(name)))
+        except HeadError as error:
+            raise RefusedError(404, str(error)) from error
+
+
+async def _unless_gone(request: Request, answer: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """The answer. Raises ClientDisconnect, and has the worker leave it out, where whoever asked does not wait for it any more."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = asyncio.create_task(answer), asyncio.create_task(gone())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ClientDisconnect
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _file_of(request: Request, body: bytes) -> bytes:
@@ -245,9 +267,20 @@ def _accuracy(query: Mapping[str, str], otherwise: float | None) -> float | None
     return number
 
 
+def _threshold(served: Served, accuracy: float) -> float:
+    try:
+        return served.threshold(accuracy)
+    except HeadError as error:
+        raise RefusedError(422, str(error).replace("--min-accuracy", "min_accuracy")) from error
+
+
 def _error(status: int, message: str) -> Response:
-    headers = {"Retry-After": "1"} if status == 503 else None
-    return JSONResponse({"error": message}, status, headers)
+    return _json({"error": message}, status, {"Retry-After": "1"} if status == 503 else None)
+
+
+def _json(told: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """In ASCII: names of files that are not UTF-8 cannot be encoded otherwise."""
+    return Response(json.dumps(told, allow_nan=False, separators=(",", ":")), status, headers, "application/json")
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cache.errors import HeadstartError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -15,7 +17,7 @@ class Limits:
     seconds: float = 30.0
 
 
-class RefusedError(Exception):
+class RefusedError(HeadstartError):
     """A request that is answered with an HTTP ``status`` and one line."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -49,32 +49,33 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
+        while True:
             asked: list[Asked] = []
+            call: tuple[Callable[[], Any], Future[Any]] | None = None
             until = 0.0
-            while len(asked) < MOST:
+            # A call ends the batch, and comes after it: it may take long, and those were there first.
+            while len(asked) < MOST and not call:
                 try:
                     item = self._next(until) if asked else self._waiting.get(block=self._is_ready)
                 except Empty:
                     break
                 if item is None:
-                    ended = True
-                    break
+                    for each in asked:
+                        each.answer.cancel()
+                    return
                 if isinstance(item, Asked):
                     asked.append(item)
                     until = until or perf_counter() + self._patience
                 else:
-                    _called(*item)
-                    self._is_ready = False
-            if ended:
-                for each in asked:
-                    each.answer.cancel()
-            elif asked:
+                    call = item
+            if asked:
                 start = perf_counter()
                 answer(asked)
                 self._patience = min(PATIENCE * (perf_counter() - start), MOST_PATIENCE)
-            else:
+            if call:
+                _called(*call)
+                self._is_ready = False
+            elif not asked:
                 self._is_ready = not self._prepared()
 
     def _next(self, until: float) -> Any:

@@ -1,18 +1,22 @@
-"""`headstart serve` in a process of its own, as a test asks it."""
+"""`headstart serve` in a process of its own, as a test asks it; and its application alone."""
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import HEADSTART, ROOT, Project
+
+from stages.serve.app import App
 
 SECONDS = 60
 # Small enough that tests come to them.
@@ -20,21 +24,20 @@ LIMITS = ("--max-megabytes", "0.1", "--max-megapixels", "1", "--max-requests", "
 
 
 class Serving:
-    """A process that serves a project."""
+    """A process that serves a project; ``code`` starts it otherwise than the command does."""
 
-    def __init__(self, project: Project, *options: str) -> None:
+    def __init__(self, project: Project, *options: str, code: str = "") -> None:
         self.project = project
         self._log = project.folder / f"serve{len(list(project.folder.glob('serve*.log')))}.log"
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         with open(self._log, "w") as log:
-            command = [*HEADSTART, "serve", "--port", "0", *options]
+            program = [sys.executable, "-c", code] if code else HEADSTART
+            command = [*program, "serve", "--port", "0", *options]
             # A group of its own, so that a test can look for what it leaves.
             self.process = subprocess.Popen(
                 command, cwd=project.folder, env=env, stdout=log, stderr=log, start_new_session=True
             )
-        end = time.monotonic() + SECONDS
-        while "Ctrl-C ends" not in self.said and self.process.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
+        until(lambda: "Ctrl-C ends" in self.said or self.process.poll() is not None)
         assert "Ctrl-C ends" in self.said, self.said
         self.address = self.said.rpartition(" are at ")[2].partition(" ")[0]
 
@@ -68,9 +71,9 @@ class Serving:
 
 
 @contextmanager
-def serving(project: Project, *options: str) -> Iterator[Serving]:
+def serving(project: Project, *options: str, code: str = "") -> Iterator[Serving]:
     """A project that is served, and no longer after that."""
-    process = Serving(project, *options)
+    process = Serving(project, *options, code=code)
     try:
         yield process
     finally:
@@ -81,3 +84,33 @@ def serving(project: Project, *options: str) -> Iterator[Serving]:
 def copied(built: Project, folder: Path) -> Project:
     shutil.copytree(built.folder, folder)
     return Project(folder)
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for something."""
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def sent(
+    app: App, target: str, method: str = "POST", body: bytes = b"", is_gone: bool = False, kind: str = ""
+) -> tuple[int, str]:
+    """What an application answers, without a server. Whoever asks may be gone when all is sent."""
+    came = [{"type": "http.request", "body": body, "more_body": False}]
+    answer: list[dict] = []
+
+    async def receive() -> dict:
+        if not came and not is_gone:
+            await asyncio.Event().wait()
+        return came.pop() if came else {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        answer.append(message)
+
+    path, _, query = target.partition("?")
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", kind.encode())]
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": headers}
+    asyncio.run(asyncio.wait_for(app.starlette(scope, receive, send), SECONDS))
+    return answer[0]["status"], b"".join(each["body"] for each in answer[1:]).decode()

@@ -1,11 +1,14 @@
 """`headstart serve` over HTTP: what it answers, what it refuses, and how it ends."""
 
+import errno
 import json
+import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -15,13 +18,24 @@ from pathlib import Path
 import pytest
 from conftest import Project, failed, store_of, write_image
 from documentation import blocks, first_cells
-from serving import LIMITS, Serving, copied, serving
+from serving import LIMITS, Serving, copied, sent, serving, until
 from test_images import bomb
+
+from cache.errors import CacheError, HeadError
+from stages.serve.app import App
+from stages.serve.limits import Limits, RefusedError
+from stages.serve.page import rendered
+from stages.serve.worker import Worker
+
+# A name that is not UTF-8, as files have that come from old disks.
+NAME = "caf\udce9.png"
 
 
 @pytest.fixture(scope="module")
 def served(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(copied(built, tmp_path_factory.mktemp("serve") / "project"), *LIMITS) as process:
+    project = copied(built, tmp_path_factory.mktemp("serve") / "project")
+    os.rename(project.photos / "cat" / "cat3.png", project.photos / "cat" / NAME)
+    with serving(project, *LIMITS) as process:
         yield process
 
 
@@ -44,6 +58,9 @@ def test_it_answers_in_json(served: Serving, photo: Path) -> None:
     assert code == 200 and other["probabilities"] != one["probabilities"]
     assert other["sure"] == (max(other["probabilities"].values()) >= other["threshold"] > 0)
     assert len(other["nearest"]) == 6 and other["map"]["image"]
+    code, same = served.post((served.project.photos / "cat" / NAME).read_bytes(), "details=1")
+    assert code == 200 and same["same_file"]["path"] == f"cat/{NAME}"
+    assert rendered(NAME, Limits(), None, "nonce").encode()
     done = subprocess.run(
         ["curl", "-s", "-F", f"image=@{photo}", f"{served.address}predict?head=logreg"],
         capture_output=True,
@@ -79,6 +96,9 @@ def test_what_is_wrong_is_one_line_and_a_status(served: Serving, photo: Path, tm
     assert served.post(b"nonsense", "", **form)[0] == 400
     assert served.get("nope")[0] == 404 and served.get("predict")[0] == 405
     assert served.get("", Host="example.com")[0] == 403  # a site whose name was turned to this address
+    other = {"Sec-Fetch-Site": "cross-site"}
+    assert served.get("heads", **other)[0] == 403 and served.post(whole, "", Origin="http://example.com")[0] == 403
+    assert served.get("", **other)[0] == 200, "others may link to the page"
     assert served.post(whole)[0] == 200
     assert "unexpected" not in served.said
 
@@ -112,10 +132,69 @@ def test_many_at_once_and_too_many(served: Serving, photo: Path) -> None:
     assert served.get("")[0] == 200
     for each in slow:
         each.close()
-    end = time.monotonic() + 5
-    while served.post(data)[0] != 200:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: served.post(data)[0] == 200)
+
+
+class Heads:
+    """Heads of which none can be loaded."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.asked = error, 0
+
+    def ready(self, name: str | None) -> None:
+        return None
+
+    def load(self, name: str | None) -> None:
+        self.asked += 1
+        raise self.error
+
+    def told(self) -> dict:
+        return {}
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    assert worker.end(20)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (HeadError("no head 'nope'"), 404),
+        (RefusedError(503, "is being written"), 503),
+        (CacheError("damaged"), 500),
+        (TimeoutError(errno.ETIMEDOUT, "the disk does not answer"), 500),
+    ],
+)
+def test_why_a_head_cannot_answer_is_its_status(worker: Worker, error: Exception, status: int) -> None:
+    code, told = sent(App(Heads(error), worker, Limits(), "photos"), "/predict", body=b"x")
+    assert code == status and list(json.loads(told)) == ["error"]
+
+
+def test_only_the_file_in_a_form_is_limited(worker: Worker) -> None:
+    app = App(Heads(HeadError("read")), worker, Limits(bytes=1000), "photos")
+    for size, status, line in ((1000, 404, "read"), (1001, 413, "expected at most 0.001 MB, found 0.1 MB")):
+        note = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\n' + b"n" * 5000
+        file = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + b"i" * size
+        body = b"\r\n".join((note, file, b"--x--\r\n"))
+        code, told = sent(app, "/predict", body=body, kind="multipart/form-data; boundary=x")
+        assert (code, json.loads(told)["error"]) == (status, line)
+
+
+def test_nobody_waits_for_ever_and_who_is_gone_is_left_out(worker: Worker) -> None:
+    heads, go = Heads(HeadError("asked")), threading.Event()
+    worker.call(go.wait)
+    try:
+        app = App(heads, worker, Limits(seconds=0.2), "photos")
+        assert sent(app, "/heads", "GET")[0] == 504
+        app = App(heads, worker, Limits(), "photos")
+        assert sent(app, "/predict", body=b"x", is_gone=True) == (400, "")
+    finally:
+        go.set()
+    worker.call(int).result(20)
+    assert not heads.asked
 
 
 def test_what_takes_too_long_is_told(served: Serving, photo: Path) -> None:
@@ -125,6 +204,17 @@ def test_what_takes_too_long_is_told(served: Serving, photo: Path) -> None:
             slow.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nx")
             slow.settimeout(10)
             assert b"504" in slow.recv(100)
+        # Nor may silence keep others out: before a first request, and in the head of another.
+        silent, begun = (socket.create_connection((host, int(port)), 10) for _ in range(2))
+        with silent, begun:
+            begun.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            answer = b""
+            while b"</html>" not in answer:
+                answer += begun.recv(2**16)
+            begun.sendall(b"GET")
+            while begun.recv(2**16):
+                pass
+            assert silent.recv(1) == b""
         assert served.post(photo.read_bytes())[0] == 200
         served.process.send_signal(signal.SIGTERM)
         assert served.ended() == -signal.SIGTERM
@@ -170,6 +260,21 @@ def test_a_port_that_is_taken_and_a_head_that_is_not_there_are_one_line(project:
     )
     with serving(project, "--host", "0.0.0.0") as open_to_all:
         assert "everybody who can reach this machine" in open_to_all.said
+
+
+# The first file of rows is never written to its end.
+SLOW = "import time, numpy; numpy.save = lambda *_, **__: time.sleep(600); from pipeline.cli import main; main()"
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_what_it_is_writing_when_it_ends_is_removed(project: Project, photo: Path, end: signal.Signals) -> None:
+    folder = store_of(project).folder
+    with serving(project, code=SLOW) as served, ThreadPoolExecutor(1) as client:
+        client.submit(served.post, photo.read_bytes(), "details=1")
+        until(lambda: list(folder.glob(".tmp-*")))
+        served.process.send_signal(end)
+        assert served.ended() == (130 if end == signal.SIGINT else -signal.SIGTERM)
+    assert not list(folder.glob(".tmp-*"))
 
 
 def test_the_commands_and_the_python_of_the_page_in_the_documentation(served: Serving, photo: Path) -> None:

@@ -96,16 +96,69 @@ def test_a_photo_that_is_dropped_pasted_or_taken(served: Serving, browser: Page,
         browser.driver.execute_script(f"{transfer} document.body.dispatchEvent({event})", data)
         browser.until(lambda: browser["result"].is_displayed())
     browser.driver.execute_script("document.getElementById('result').hidden = true")
+    assert not browser["shoot"].is_enabled(), "before the camera shows anything"
+    browser.driver.execute_script(
+        "window.cameras = []; const media = navigator.mediaDevices, real = media.getUserMedia.bind(media);"
+        "media.getUserMedia = async (what) => { const found = await real(what); cameras.push(found); return found; };"
+    )
     browser["take"].click()
-    browser.until(lambda: browser.driver.execute_script("return document.getElementById('video').videoWidth") > 0)
+    browser.until(browser["shoot"].is_enabled)
+    browser["take"].click()
+    states = "return cameras.map((each) => each.getTracks()[0].readyState)"
+    browser.until(lambda: browser.driver.execute_script(states) == ["ended", "live"])
+    browser.until(browser["shoot"].is_enabled)
     browser["shoot"].click()
     browser.until(lambda: browser["result"].is_displayed())
     assert not browser["camera"].is_displayed()
+    assert browser.driver.execute_script(states) == ["ended", "ended"]
+
+
+def test_classes_whose_names_are_numbers_stand_in_their_order(served: Serving, browser: Page, photo: Path) -> None:
+    browser.look(served.address, (1280, 900))
+    told = served.post(photo.read_bytes(), "details=1")[1]
+    told |= {"label": "10", "most_probable": "10", "probabilities": {"10": 0.6, "9": 0.1, "cat": 0.2, "1": 0.1}}
+    browser.driver.execute_script("draw(arguments[0])", told)
+    names = [each.text for each in browser.driver.find_elements("css selector", "#classes .name")]
+    assert names == ["10", "cat", "1", "9"]
+
+
+def test_what_was_chosen_stays(served: Serving, browser: Page, photo: Path) -> None:
+    browser.look(served.address, (1280, 900))
+    browser.choose_quietly("head", "logreg")
+    # The heads are asked for when the window is looked at again, and the user is quicker than the answer.
+    told = browser.driver.execute_async_script(
+        "const done = arguments[0], list = $('head'), option = list.options[0];"
+        "readHeads(list.value).then(() => done([list.value, option.isConnected])); list.value = 'ridge';"
+    )
+    assert told == ["ridge", True]
+    browser.upload(photo)
+    other = browser.driver.find_elements("css selector", "#classes button")[1]
+    name = other.find_element("css selector", ".name").text
+    other.click()
+    browser.until(lambda: name in browser["map-says"].text or "nothing speaks" in browser["map-says"].text)
+    focused = browser.driver.switch_to.active_element
+    assert focused.get_attribute("data-name") == name and focused.get_attribute("aria-pressed") == "true"
+    assert len(browser.driver.find_elements("css selector", "#classes [aria-pressed=true]")) == 1
+    # What is asked later ends what was asked before.
+    script = (
+        "const seen = [], real = fetch; fetch = (path, how) => { seen.push(how.signal); return real(path, how); };"
+        "ask(); ask(); fetch = real; return seen.map((each) => each.aborted);"
+    )
+    assert browser.driver.execute_script(script) == [True, False]
+    browser.answered()
 
 
 def test_an_answer_below_the_threshold(served: Serving, browser: Page, photo: Path) -> None:
     with serving(served.project, "--head", "logreg", "--min-accuracy", "0.6") as served:
         threshold = served.post(photo.read_bytes(), "head=logreg")[1]["threshold"]
+        # Before the heads are known, the best is asked, and the accuracy of the command line holds.
+        browser.driver.execute_cdp_cmd("Network.enable", {})
+        browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/heads"]})
+        browser.driver.get(served.address)
+        browser.until(browser["notice"].is_displayed)
+        browser.upload(photo)
+        assert browser["result"].is_displayed() and f"{100 * threshold:.1f}%" in browser["doubt"].text
+        browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
         browser.look(served.address, (1280, 900))
         seen = set()
         for seed in range(60):

@@ -1,7 +1,7 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const SHOWN = 6;
-let photo = null, looked = null, heads = [], number = 0, camera = null, all = false;
+let photo = null, looked = null, heads = [], listed = "", asking = new AbortController(), camera = null, all = false;
 
 const show = (id, on) => { $(id).hidden = !on; };
 const percent = (p) => (p >= 0.9995 ? "100%" : p < 0.0005 ? "0%" : (100 * p).toFixed(1) + "%");
@@ -36,9 +36,12 @@ async function answered(path, options) {
   return told;
 }
 
-async function readHeads(chosen) {
+async function readHeads() {
   const told = await answered("/heads");
+  if (JSON.stringify(told) === listed) return;  // a list that is open stays
+  listed = JSON.stringify(told);
   heads = told.heads;
+  const chosen = $("head").value;
   const options = heads.map((head) => {
     const option = new Option(head.name + (head.problem ? " – cannot answer" : head.score === null ? "" : "  " + head.score.toFixed(3)), head.name);
     option.disabled = head.problem !== null;
@@ -74,30 +77,32 @@ async function ask(file, label) {
   if (file) { photo = file; all = false; }
   if (!photo) return;
   closeCamera();
-  const mine = ++number, most = Number($("main").dataset.bytes);
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking, most = Number($("main").dataset.bytes);
   say("");
   if (photo.size > most) {
     forget();
-    say("Expected a file of at most " + most / 1e6 + " MB, found " + (photo.size / 1e6).toFixed(1) + " MB.");
+    say("Expected a file of at most " + most / 1e6 + " MB, found " + (Math.ceil(photo.size / 1e5) / 10).toFixed(1) + " MB.");
     return;
   }
   show("busy", true);
   $("result").classList.add("waits");
-  const query = new URLSearchParams({ details: "1", head: $("head").value, min_accuracy: $("accuracy").value });
+  const query = new URLSearchParams({ details: "1", head: $("head").value });
+  // Before the heads are known, the server's own holds.
+  if ($("accuracy").dataset.set) query.set("min_accuracy", $("accuracy").value);
   if (label) query.set("class", label);
   try {
-    const told = await answered("/predict?" + query, { method: "POST", body: photo, headers: { "Content-Type": "application/octet-stream" } });
-    if (mine === number) draw(told);
+    const told = await answered("/predict?" + query, { method: "POST", body: photo, headers: { "Content-Type": "application/octet-stream" }, signal });
+    if (signal.aborted) return;
+    draw(told);
   } catch (error) {
-    if (mine === number) {
-      forget();
-      say((photo.name ? photo.name + ": " : "") + error.message);
-    }
+    if (signal.aborted) return;
+    forget();
+    say((photo.name ? photo.name + ": " : "") + error.message);
   }
-  if (mine === number) {
-    show("busy", false);
-    $("result").classList.remove("waits");
-  }
+  show("busy", false);
+  $("result").classList.remove("waits");
 }
 
 function forget() {
@@ -107,6 +112,7 @@ function forget() {
 
 function draw(told) {
   looked = told;
+  show("result", true);  // first, as a screen reader tells changes of what is shown
   const p = told.probabilities[told.most_probable];
   $("asked").textContent = "Head " + told.head + " says";
   $("label").textContent = told.sure ? told.label : "None of these";
@@ -127,15 +133,18 @@ function draw(told) {
     ? "This file is itself among your photos: " + told.same_file.path + " (" + told.same_file.label + ", " + told.same_file.split + ")." : "");
   $("nearest").replaceChildren(...told.nearest.map(drawNear));
   if (told.warnings.length) say(told.warnings.join(" "), true);
-  show("result", true);
 }
 
 function drawClasses() {
-  const told = looked, ranked = Object.entries(told.probabilities);
+  // Sorted here: whole numbers come first in an object, whatever their place in the answer.
+  const told = looked, ranked = Object.entries(told.probabilities).sort(([, a], [, b]) => b - a);
+  const focused = $("classes").contains(document.activeElement) ? document.activeElement.dataset.name : null;
   $("classes").replaceChildren(...(all ? ranked : ranked.slice(0, SHOWN)).map(([name, p], i) => {
     const item = document.createElement("li"), button = document.createElement("button"), bar = document.createElement("progress");
     button.type = "button";
     button.title = "Show what speaks for " + name;
+    button.dataset.name = name;
+    button.setAttribute("aria-pressed", String(name === told.map.class));
     button.className = i ? "" : told.sure ? "first" : "first unsure";
     bar.max = 1;
     bar.value = p;
@@ -145,6 +154,7 @@ function drawClasses() {
     item.append(button);
     return item;
   }));
+  for (const button of $("classes").querySelectorAll("button")) if (button.dataset.name === focused) button.focus();
   show("more", ranked.length > SHOWN && !all);
   $("more").textContent = "All " + ranked.length + " classes";
 }
@@ -172,11 +182,15 @@ function see(map) {
 async function openCamera() {
   const isPhone = matchMedia("(pointer: coarse)").matches;
   if (isPhone || !navigator.mediaDevices) return $("capture").click();
+  let opened;
   try {
-    camera = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } });
+    opened = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } });
   } catch (error) {
     return say("The camera cannot be used: " + error.message + ".");
   }
+  closeCamera();  // here, as another may have been opened meanwhile
+  camera = opened;
+  $("shoot").disabled = true;  // until there is a picture
   say("");
   $("video").srcObject = camera;
   show("camera", true);
@@ -218,6 +232,7 @@ $("choose").addEventListener("click", () => $("file").click());
 $("take").addEventListener("click", openCamera);
 $("paste").addEventListener("click", paste);
 $("shoot").addEventListener("click", shoot);
+$("video").addEventListener("loadeddata", () => { $("shoot").disabled = false; });
 $("stop").addEventListener("click", closeCamera);
 $("show-photo").addEventListener("click", () => see(false));
 $("show-map").addEventListener("click", () => see(true));
@@ -241,5 +256,5 @@ document.addEventListener("drop", (event) => {
 });
 $("paste").hidden = !(navigator.clipboard && navigator.clipboard.read);
 // Heads may have been trained since the page was opened.
-addEventListener("focus", () => readHeads($("head").value).catch(() => {}));
-readHeads("").catch((error) => say(error.message));
+addEventListener("focus", () => readHeads().catch(() => {}));
+readHeads().catch((error) => say(error.message));

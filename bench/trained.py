@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bench.simulated import Held, note
 from stages.audit.curve import DRAWS, Curve, Point, described, power_law
 from stages.audit.leak import accuracy_interval
-from stages.heads.intervals import wilson
+from stages.sweeps.measure import Measure
+from stages.training.outcomes import Outcomes
 
 MANY, DIMENSIONS, FOLDS = 20_000, 40, 5
 # Heads of which the mean accuracy is taken for the truth.
@@ -65,25 +66,31 @@ def right(head: Linear, images: Images) -> NDArray[np.bool_]:
 
 
 def of_learning(world: World, n: int, runs: int, rng: np.random.Generator) -> Held:
-    """Of the learning curve of heads that are scored on ``n`` images: its points, and what twice the images give, and add."""
+    """Of the learning curve of heads that are scored on ``n`` images: its points, of which the truth is that of the heads that were
+    trained, and what twice the images give heads on average, and add.
+    """
     held: Held = defaultdict(list)
     many, whole, classes = world.draw(MANY, rng), TRAIN * n, len(world.means)
-    truth = {share: world.accuracy(max(int(share * whole), 2 * classes), many, rng) for share in (*DRAWS, 2.0)}
+    now, then = (world.accuracy(times * whole, many, rng) for times in (1, 2))
     for _ in range(runs):
         X, y = world.draw(whole, rng)
-        scored, points = world.draw(n, rng), []
+        scored, points, of_heads = world.draw(n, rng), [], defaultdict(list)
         for share, draws in DRAWS.items():
             for draw in range(draws):
                 order = rng.permutation(whole)
                 of_class = [order[y[order] == c] for c in range(classes)]
                 rows = np.concatenate([each[: max(2, round(share * len(each)))] for each in of_class])
-                points.append(Point(share, draw, len(rows), 1.0, right(world.fit(X[rows], y[rows]), scored)))
+                head = world.fit(X[rows], y[rows])
+                points.append(Point(share, draw, len(rows), 1.0, right(head, scored)))
+                of_heads[share].append(right(head, many).mean())
         curve = Curve(points, np.arange(n))
         for row in (described(curve)[place] for place in (0, -1)):
-            note(held, f"point at {row['share']:.0%}", (row["low"], row["high"]), truth[row["share"]])
+            note(
+                held, f"point at {row['share']:.0%}", (row["low"], row["high"]), float(np.mean(of_heads[row["share"]]))
+            )
         law = power_law(curve)
-        note(held, "twice the images", law and law.interval, truth[2.0])
-        note(held, "what twice the images add", law and law.more_interval, truth[2.0] - truth[1.0])
+        note(held, "twice the images", law and law.interval, then)
+        note(held, "what twice the images add", law and law.more_interval, then - now)
     return held
 
 
@@ -93,11 +100,21 @@ def of_folds(world: World, n: int, runs: int, rng: np.random.Generator) -> Held:
     truth = world.accuracy(round(n * (1 - 1 / FOLDS)), world.draw(MANY, rng), rng)
     for _ in range(runs):
         X, y = world.draw(n, rng)
-        fold, hits = rng.permutation(np.arange(n) % FOLDS), 0
-        for each in range(FOLDS):
-            out = fold == each
-            hits += int(right(world.fit(X[~out], y[~out]), (X[out], y[out])).sum())
-        note(held, "accuracy of a trial on folds", wilson(hits, n), truth)
+        of = rng.permutation(np.arange(n) % FOLDS)
+        folds = [(np.flatnonzero(of != each), np.flatnonzero(of == each)) for each in range(FOLDS)]
+        hits = np.empty(n, bool)
+        for rest, out in folds:
+            hits[out] = right(world.fit(X[rest], y[rest]), (X[out], y[out]))
+        outcomes = Outcomes(
+            np.where(hits, y, len(world.means)).astype(np.uint16), np.zeros(n, np.float32), (~hits).astype(np.uint16)
+        )
+        measure = Measure(folds, y, len(world.means), np.arange(n))
+        note(
+            held,
+            "accuracy of a trial on folds",
+            measure.with_interval(measure.score([outcomes]), [outcomes]).interval,
+            truth,
+        )
     return held
 
 

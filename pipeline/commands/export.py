@@ -105,8 +105,9 @@ def _wanted(
     for accuracy in ACCURACIES:
         with suppress(HeadError):  # more than validation shows, or a head of an earlier version
             thresholds[f"{accuracy:g}"] = threshold_of(graph, chosen, accuracy)
+    key, model_key = keys
     bases = {name: Built(base.spec, base.weights) for name, base in graph.bases.items()}
-    return Wanted(chosen.folder, bases, folder, to, precision, *keys, threshold, min_accuracy, thresholds)
+    return Wanted(chosen.folder, bases, folder, to, precision, key, model_key, threshold, min_accuracy, thresholds)
 
 
 def _exported(graph: Graph, chosen: HeadTarget, wanted: "Wanted", progress: Progress) -> dict[str, Any]:

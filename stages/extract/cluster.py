@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -85,6 +86,9 @@ def cluster(address: str) -> Iterator[Any]:
         raise HeadstartError(
             f"--on {address}: expected a Dask scheduler, found none ({reason}); start one there"
         ) from error
+    # Where Ctrl-C comes while a call has not begun, Distributed fails in a callback (its `sync` cancels what is not there yet), and
+    # Tornado would log that with a traceback.
+    getLogger("tornado.application").setLevel(CRITICAL)
     with client, joblib.parallel_config(backend="dask"):
         if not client.scheduler_info()["workers"]:
             raise HeadstartError(f"--on {address}: expected workers, found a scheduler without any; start some")

@@ -28,7 +28,8 @@ class Score(NamedTuple):
     """How a trial did on validation after some epochs; over ``rows`` images, and with several seeds their mean.
 
     ``spread`` is the standard deviation of the accuracy between seeds, ``chosen`` another score by which trials are ranked. ``effect``
-    is by how much groups of like images raise the variance of the accuracy; None where there are none, or where it was not computed.
+    is by how much groups of like images, and folds, raise the variance of the accuracy; None where neither is there, or earlier versions
+    did not compute it.
     """
 
     accuracy: float
@@ -54,7 +55,7 @@ class Score(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the accuracy, of as many images as tell as much without groups."""
+        """Wilson's 95% interval of the accuracy, of as many images as tell as much without groups and folds."""
         effect = self.effect or 1.0
         return wilson(round(self.accuracy * self.rows) / effect, self.rows / effect)
 

@@ -50,9 +50,11 @@ def corrected(
     n_classes: int,
     seed: int,
     groups: NDArray[np.int64] | None = None,
+    shared: float = 1.0,
 ) -> Corrected | None:
     """The score of the best of ``trials``, whose ``plain`` score is known: of each its outcomes on rows with labels ``y`` (n,), for each
-    of its seeds. With ``groups`` (n,) of like rows the best one is the first. None where nothing was chosen, or where the outcomes do
+    of its seeds. With ``groups`` (n,) of like rows the best one is the first. ``shared`` is by how much heads of
+    several folds raise the variance of a score, as they share training rows. None where nothing was chosen, or where the outcomes do
     not tell.
     """
     drawing = Drawing.of_rows(len(y), groups)
@@ -85,7 +87,9 @@ def corrected(
         return None
     value = float(values.mean())
     alike = float(np.mean([design_effect(each.predicted == y, groups) for each in trials[0]]))
-    return Corrected(sign * (plain - value), value, _interval(metric, value, values, y, alike, drawing.wider))
+    return Corrected(
+        sign * (plain - value), value, _interval(metric, value, values, y, shared * alike, shared * drawing.wider)
+    )
 
 
 class Drawing(NamedTuple):

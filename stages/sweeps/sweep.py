@@ -73,7 +73,7 @@ class Sweep:
         )
 
     def remeasure(self, trials: Sequence[Trial]) -> None:
-        """Score trials that were ranked by another metric before, or without groups, from what was kept of them: after their last
+        """Score trials that were ranked by another metric before, or without groups or folds, from what was kept of them: after their last
         epoch alone. What is known of trials that began with other heads is forgotten.
         """
         self._forget_others(trials)
@@ -82,7 +82,7 @@ class Sweep:
             if record is None or not record.scored:
                 continue
             measure, last = self.measure(self.data[trial.base]), record.scores[-1]
-            if last.has(self.metric) and (last.effect is not None or measure.groups is None):
+            if last.has(self.metric) and (last.effect is not None or measure.is_alone):
                 continue
             found = self.outcomes.read(trial.key, len(record.scores))
             if found and measure.told(found):
@@ -214,9 +214,8 @@ class Sweep:
         measure = self.measure(self.data[scored[0][0].base])
         if found is None or plain is None or plain.value is None or not all(map(measure.told, found)):
             return None
-        return corrected(
-            self.metric, found, plain.value, measure.labels, measure.n_classes, self.spec.seed, measure.groups
-        )
+        of = (measure.labels, measure.n_classes, self.spec.seed, measure.groups, measure.shared)
+        return corrected(self.metric, found, plain.value, *of)
 
     def show(self, trials: Sequence[Trial], title: str = "") -> None:
         """Show who leads, in the place of who led before."""

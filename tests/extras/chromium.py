@@ -101,7 +101,7 @@ class Page:
         """Whom the page sent requests to, since the last time."""
         told = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         urls = [each["params"]["request"]["url"] for each in told if each["method"] == "Network.requestWillBeSent"]
-        return {split.hostname or "" for split in map(urlsplit, urls) if split.scheme not in ("data", "blob", "chrome")}
+        return {split.hostname or "" for split in map(urlsplit, urls) if split.scheme in ("http", "https", "ws", "wss")}
 
     def complaints(self) -> list[str]:
         """What the browser says in its console."""

@@ -1,13 +1,12 @@
 """The page of `headstart serve` in Chromium, where that is installed."""
 
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, found, opened
+from chromium import Page, opened, or_skip
 from conftest import Project, write_image
 from serving import LIMITS, Serving, copied, serving
 from test_images import bomb
@@ -26,14 +25,7 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Page]:
-    if not found():
-        print(
-            "NOT TESTED: the page of headstart serve, as chromium and chromedriver are not installed",
-            file=sys.__stderr__,
-        )
-        pytest.skip(
-            "chromium and chromedriver are not installed: the page is not tested (apt install chromium chromium-driver)"
-        )
+    or_skip("the page of headstart serve")
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as page:
         yield page
 

@@ -112,3 +112,10 @@ def test_licences_of_files_are_told_by_their_names_or_by_what_lies_beside(
     assert licence_of(spec, tmp_path).terms == "mit"
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"license": "apache-2.0"}}))
     assert licence_of(spec, tmp_path).terms == "apache-2.0"
+
+
+def test_the_licence_of_a_preset_is_told_by_the_class_in_its_folder(tmp_path: Path) -> None:
+    spec = BaseSpec(name=f"hub:{tmp_path}").model_copy(update={"weights": str(tmp_path)})
+    assert licence_of(spec, tmp_path).source == "a preset of KerasHub"
+    (tmp_path / "config.json").write_text(json.dumps({"class_name": "DINOV3Backbone"}))
+    assert licence_of(spec, tmp_path).terms.startswith("DINOv3 License: gated")

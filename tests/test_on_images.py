@@ -155,7 +155,7 @@ def test_a_checkpoint_that_cannot_be_kept_or_is_left_over(copy: Project) -> None
     assert outcome.out.count("checkpoint.npz: cannot be written") == 1
 
 
-# Of a small network from scratch, and of a base whose last block is trained and whose first ones are frozen.
+# A small network from scratch, and a base whose last block alone is trained.
 KILLED = {
     "scratch": (25, "epochs = 3", 'epochs = 25\nviews = true\noptimizer = "adam"\nlearning_rate = 1e-3'),
     "last": (6, "epochs = 2\nbatch_size = 8\nlearning_rate = 1e-6\nviews", "epochs = 6\nbatch_size = 8\nlearning_rate = 1e-4\nviews"),
@@ -169,8 +169,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(copy: Project, tmp_pa
     shutil.copytree(copy.folder, tmp_path / "whole", symlinks=True)
     whole = Project(tmp_path / "whole")
     process = Forked(copy.folder, "heads", name)
-    checkpoint = copy.artifacts / "heads" / name / "checkpoint.npz"
-    end = time.monotonic() + 100
+    checkpoint, end = copy.artifacts / "heads" / name / "checkpoint.npz", time.monotonic() + 100
     while not (checkpoint.exists() and done(checkpoint) > 2):
         assert time.monotonic() < end
         time.sleep(0.02)

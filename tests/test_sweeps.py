@@ -13,6 +13,7 @@ from pipeline.config.load import load_config
 from pipeline.targets.graph import load_graph
 from stages.heads.intervals import wilson
 from stages.sweeps import halving
+from stages.sweeps.measure import IN_FOLDS
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,9 @@ def test_without_a_grid_the_head_is_scored_as_it_is(swept: Project) -> None:
     best = result(swept, "sweeps", "noise")["winner"]
     images = Manifest.load(swept.artifacts / "manifest.json").records
     scored = sum(record.split != "test" for record in images)
-    assert best["accuracy_interval"] == pytest.approx(wilson(round(best["accuracy"] * scored), scored))
+    assert best["accuracy_interval"] == pytest.approx(
+        wilson(round(best["accuracy"] * scored) / IN_FOLDS, scored / IN_FOLDS)
+    )
     spec = result(swept, "heads", "noise")["spec"]
     assert (spec["units"], spec["epochs"]) == ([8], 6)
 

@@ -18,7 +18,7 @@ from stages.heads.intervals import wilson
 from stages.heads.metrics import scores
 from stages.heads.scored import METRICS
 from stages.sweeps.ledger import Ledger, Record
-from stages.sweeps.measure import Measure
+from stages.sweeps.measure import IN_FOLDS, Measure
 from stages.sweeps.optimism import Corrected, corrected
 from stages.sweeps.spec import SweepSpec
 from stages.training.outcomes import Outcomes
@@ -227,5 +227,6 @@ def test_a_sweep_counts_groups_also_where_an_earlier_version_trained_its_trials(
         winner = result(project, "sweeps", name)["winner"]
         pairs = zip(manifest.records, manifest.groups, strict=True)
         groups = len({group for record, group in pairs if record.split in splits})
-        assert winner["accuracy_interval"] == pytest.approx(wilson(winner["accuracy"] * groups, groups))
+        told = groups / (IN_FOLDS if name == "strength" else 1)
+        assert winner["accuracy_interval"] == pytest.approx(wilson(winner["accuracy"] * told, told))
         assert groups < rows[name] / 3 and result(project, "sweeps", name)["corrected"] is None

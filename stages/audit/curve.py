@@ -24,6 +24,8 @@ DRAWS = {0.05: 5, 0.1: 5, 0.25: 3, 0.5: 2, 1.0: 1}
 FEWEST = 20
 # Where the exponent of the law is looked for first.
 EXPONENTS = tuple(np.geomspace(0.05, 2, 12))
+# Images in the smallest part from which on the law is taken to hold (bench.coverage --only learning).
+LAWFUL = 100
 # Samples of the bootstrap.
 RESAMPLES = 200
 
@@ -130,10 +132,10 @@ def power_law(curve: Curve) -> Law | None:
     """The law through the points, and how sure it is; None where none can be fitted.
 
     The interval holds which validation images there are, and which images of train were drawn: both are drawn again with
-    replacement, kin as a whole, and the law fitted again, 200 times (percentile bootstrap; Efron, Tibshirani, 1993). Small parts may
-    lie where no power law holds yet, and the law then promises too little, or too much. As gains fall from doubling to doubling, the
-    intervals reach as far up as that of the gain that was measured from half of the images to all; the next is taken to be half as large
-    at least.
+    replacement, kin as a whole, and the law fitted again, 200 times (percentile bootstrap; Efron, Tibshirani, 1993). Parts of fewer
+    than ``LAWFUL`` images may lie where no power law holds yet, so that it promises too little, or too much. As gains fall from doubling
+    to doubling, the intervals then reach as far up as that of the gain that was measured from half of the images to all, and the next is
+    taken to be half as large at least.
     """
     points = curve.points
     if len({point.images for point in points}) < 4:
@@ -171,9 +173,11 @@ def power_law(curve: Curve) -> Law | None:
     images = len(curve.kin) / design_effect(points[-1].right, curve.kin)
     least, most = wilson(accuracy * images, images)
     low_more, high_more = np.percentile(more, [2.5, 97.5])
-    low_last, high_last = np.percentile(last, [2.5, 97.5])
-    low_more, high_more = min(low_more, max(0.0, low_last / 2)), max(high_more, high_last)
-    interval = float(min(low, least)), float(min(1.0, max(high, most, now + high_more)))
+    if min(point.images for point in points) < LAWFUL:
+        low_last, high_last = np.percentile(last, [2.5, 97.5])
+        low_more, high_more = min(low_more, max(0.0, low_last / 2)), max(high_more, high_last)
+        high = min(1.0, max(high, now + high_more))
+    interval = float(min(low, least)), float(max(high, most))
     return Law(*found, whole, accuracy, interval, accuracy - now, (float(low_more), float(high_more)))
 
 

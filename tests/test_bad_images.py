@@ -220,3 +220,14 @@ def test_unreadable_files_are_skipped_with_the_reason_as_nobody(tmp_path: Path) 
     finally:
         os.seteuid(0)
     assert manifest.skipped == {"cat/cat0.png": "cannot be read: Permission denied"}
+
+
+def test_many_files_of_one_reason_hide_no_other(project: Project) -> None:
+    """Fifty lines of one reason filled the screen of every command, and the one that mattered was not among them."""
+    for i in range(60):
+        (project.photos / "cat" / f"gone{i:02d}.jpg").symlink_to(project.photos / "nothing.jpg")
+    os.mkfifo(project.photos / "dog" / "pipe.jpg")
+    told = [line for line in project.headstart("status").out.splitlines() if line.startswith("skipped: ")]
+    assert len(told) == 12 and told[0] == "skipped: cat/gone00.jpg: a link to a file that does not exist"
+    assert told[10] == "skipped: … and 50 more files: a link to a file that does not exist; see the report"
+    assert told[11].startswith("skipped: dog/pipe.jpg: ")

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def test_a_renamed_file_has_its_new_name_and_its_thumbnail(data: ReportData, see
     assert before and sorted(mistakes_of(found)) == sorted((now[name], source) for name, source in before)
 
 
+def test_a_mistake_on_copies_is_one_and_names_how_many(data: ReportData, tmp_path: Path) -> None:
+    """They were listed one by one, so that there were more mistakes than images that the accuracy counts as wrong."""
+    head = max(data.heads, key=lambda head: head.result["metrics"]["validation"]["accuracy"])
+    folder = tmp_path / "twice"
+    shutil.copytree(head.folder, folder)
+    outcome = read_outcome(folder, data.manifest, CLASSES, "test")
+    with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        header, *rows = csv.reader(file)
+    wrong = next(row for row in rows if row[1] == "test" and row[2] != row[3])
+    copies = [["a copy.png", *wrong[1:]], ["another copy.png", *wrong[1:]]]
+    with open(folder / "predictions.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([header, *rows, *copies])
+    with_copies = read_outcome(folder, data.manifest, CLASSES, "test")
+    assert with_copies.counts == outcome.counts and len(with_copies.mistakes) == len(outcome.mistakes)
+    assert [len(mistake.copies) for mistake in with_copies.mistakes if mistake.copies] == [2]
+    shown = page(replace(data, heads=[replace(head, folder=folder)]), tmp_path / "index.html").text
+    assert "and 2 copies" in shown and f"{len(outcome.mistakes)} mistakes on test" in shown
+
+
 def test_renamed_copies_of_one_image_are_told_apart(data: ReportData, tmp_path: Path) -> None:
     names = {"kept.png": CLASSES[0], "old.png": CLASSES[0], "other label.png": CLASSES[1]}
     header = ["path", "split", "true", "predicted", "sha256", *(f"p_{name}" for name in CLASSES)]
@@ -81,8 +101,9 @@ def test_renamed_copies_of_one_image_are_told_apart(data: ReportData, tmp_path: 
     now = {"a new name.png": CLASSES[0], "an other label.png": CLASSES[1], "kept.png": CLASSES[0]}
     records = tuple(ImageRecord(path, "a", label, "test") for path, label in now.items())
     outcome = read_outcome(tmp_path, replace(data.manifest, records=records), CLASSES, "test")
-    shown = [(mistake.path, mistake.true) for mistake in outcome.mistakes]
-    assert shown == sorted([*now.items(), ("gone.png", CLASSES[0])])
+    shown = [(path, mistake.true) for mistake in outcome.mistakes for path in (mistake.path, *mistake.copies)]
+    assert sorted(shown) == sorted([*now.items(), ("gone.png", CLASSES[0])])
+    assert [mistake.copies for mistake in outcome.mistakes] == [("kept.png",), (), ()]
 
 
 def test_thumbnails_of_files_that_are_gone_or_broken(data: ReportData, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """What was scanned, in words. Apart from what runs, as a command that only looks comes here too."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.targets.graph import Graph
 from stages.data.corrections import DROPPED
 from stages.data.leaks import notes_of
+from stages.progress import counted
 
 
 def data_lines(graph: Graph) -> list[str]:
@@ -30,9 +32,21 @@ def data_lines(graph: Graph) -> list[str]:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
         lines.append(f"data: ignored files that are not images: {kinds}")
     lines += first([f"data: {note}" for note in notes_of(manifest)], 5)
+    return lines + first(_skipped_lines(manifest.skipped), 50)
+
+
+def _skipped_lines(skipped: Mapping[str, str]) -> list[str]:
+    """A line for each file, of which long lists for one reason are cut: other reasons must not drown in them."""
+    paths = defaultdict[str, list[str]](list)
     # Bad images first, as the list may be cut: what is dropped is known to who dropped it.
-    skipped = sorted(manifest.skipped.items(), key=lambda each: each[1].startswith(DROPPED))
-    return lines + first([f"skipped: {path}: {reason}" for path, reason in skipped], 50)
+    for path, reason in sorted(skipped.items(), key=lambda each: each[1].startswith(DROPPED)):
+        paths[reason].append(path)
+    lines = []
+    for reason, named in paths.items():
+        lines += [f"skipped: {path}: {reason}" for path in named[:10]]
+        if (more := len(named) - 10) > 0:
+            lines.append(f"skipped: … and {counted(more, 'more file')}: {reason}; see the report")
+    return lines
 
 
 def scored_on(cv: int | None, metric: str = "accuracy") -> str:

@@ -16,13 +16,15 @@ _MEASURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 class Mistake:
     """An image whose predicted class is not its label, with the probability of the predicted class.
 
-    ``path`` is where the image lies now; it may have been renamed since the head was trained.
+    ``path`` is where the image lies now; it may have been renamed since the head was trained. ``copies`` are the other files of the
+    split with its content and label: they are one image, as in the scores.
     """
 
     path: str
     true: str
     predicted: str
     probability: float
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,15 @@ def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split
     """
     rows = _read_predictions(folder / "predictions.csv", classes, split)
     paths = _current_paths(rows, manifest, split)
+    # Copies with one label are one image, as in the scores.
+    wrong: defaultdict[tuple[str, str], list[tuple[str, _Prediction]]] = defaultdict(list)
+    for path, row in sorted(zip(paths, rows, strict=True), key=lambda each: each[0]):
+        if row.true != row.predicted:
+            wrong[row.sha256, row.true].append((path, row))
     mistakes = [
-        Mistake(path, row.true, row.predicted, row.probability)
-        for path, row in zip(paths, rows, strict=True)
-        if row.true != row.predicted
+        Mistake(path, row.true, row.predicted, row.probability, tuple(copy for copy, _ in copies))
+        for (path, row), *copies in wrong.values()
     ]
-    # Copies with one label are one image, as in the scores; among the mistakes each file is named.
     counts = Counter({(row.sha256, row.true): (row.true, row.predicted) for row in rows}.values())
     return Outcome(split, counts, sorted(mistakes, key=lambda m: (-m.probability, m.path)))
 

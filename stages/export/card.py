@@ -1,5 +1,7 @@
 """What lies beside an exported model, for people: its model card, and a short script that uses it.
 
+How photos are read for it stands in templates/photos.py, which is copied as it is.
+
 Of model cards: M. Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 """
 
@@ -11,87 +13,51 @@ from typing import Any
 _USES = {
     "keras": (
         "tensorflow",
-        "import keras",
-        'model = keras.saving.load_model(home / "model.keras", safe_mode=True)',
+        "import keras\nimport numpy as np\n",
+        'model = keras.saving.load_model(HOME / "model.keras", safe_mode=True)',
         "np.asarray(model(image))[0]",
     ),
     "saved_model": (
         "tensorflow",
-        "import tensorflow as tf",
-        'model = tf.saved_model.load(home / "saved_model")',
+        "import tensorflow as tf\n",
+        'model = tf.saved_model.load(HOME / "saved_model")',
         "model.serve(image).numpy()[0]",
     ),
     "litert": (
         "ai-edge-litert",
-        "from ai_edge_litert.interpreter import Interpreter",
-        'model = Interpreter(str(home / "model.tflite"))\n'
-        'place, result = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]',
-        "model.get_tensor(result)[0]",
+        "from ai_edge_litert.interpreter import Interpreter\n",
+        'model = Interpreter(str(HOME / "model.tflite")).get_signature_runner()',
+        "next(iter(model(images=image).values()))[0]",
     ),
     "onnx": (
         "onnxruntime",
-        "import onnxruntime",
-        'model = onnxruntime.InferenceSession(home / "model.onnx")',
-        "model.run(None, {model.get_inputs()[0].name: image})[0][0]",
+        "import onnxruntime\n",
+        'model = onnxruntime.InferenceSession(HOME / "model.onnx")',
+        'model.run(None, {"images": image})[0][0]',
     ),
     "openvino": (
         "openvino",
-        "import openvino",
-        'model = openvino.Core().compile_model(home / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
+        "import openvino\n",
+        'model = openvino.Core().compile_model(HOME / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
         "model(image)[0][0]",
     ),
 }
 _USE = '''"""Label image files: python use.py photo.jpg (pip install numpy pillow {packages})"""
-import json
-import sys
-from pathlib import Path
+{imports}from photos import HOME, photos, tell
 
-import numpy as np
-{imports}from PIL import Image, ImageOps
-{after}
-home = Path(__file__).parent
-about = json.loads((home / "model.json").read_text(encoding="utf-8"))
 {load}
-
-def pixels(path):
-    """RGB (1, height, width, 3) uint8, as in training: upright, 16 bits scaled to 8, what is transparent over white."""
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I"):
-        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-    white = Image.new("RGBA", image.size, "white")
-    return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))[None]
-
-
-for path in sys.argv[1:]:
-    try:
-        image = pixels(path)
-    except Exception as error:  # whatever a decoder meets in a damaged file
-        print(json.dumps({{"path": path, "error": str(error)}}))
-        continue
-{before}    p = {call}
-    label = about["classes"][p.argmax()] if p.max() >= (about["threshold"] or 0) else None  # None: not sure enough
-    print(json.dumps({{"path": path, "label": label, "probabilities": dict(zip(about["classes"], p.tolist()))}}))
+for path, image in photos():
+    tell(path, {call})
 '''
-_RESIZED = """    model.resize_tensor_input(place, image.shape)
-    model.allocate_tensors()
-    model.set_tensor(place, image)
-    model.invoke()
-"""
-_CARD = Path(__file__).parent / "templates" / "card.md"
+_TEMPLATES = Path(__file__).parent / "templates"
+_CARD = _TEMPLATES / "card.md"
+PHOTOS = _TEMPLATES / "photos.py"
 
 
 def use_of(to: str) -> str:
     """The text of ``use.py`` for a format."""
     packages, imports, load, call = _USES[to]
-    last = imports.startswith("import tensorflow")
-    return _USE.format(
-        packages=packages,
-        imports="" if last else f"{imports}\n",
-        after=f"{imports}\n" if last else "",
-        load=load,
-        call=call,
-        before=_RESIZED if to == "litert" else "",
-    )
+    return _USE.format(packages=packages, imports=imports, load=load, call=call)
 
 
 def card_of(about: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A trained head as a folder that needs no headstart: the model, what is to be known of it, and how it is used."""
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import HeadError
 from cache.files import atomic_folder, atomic_path, sha256_file
 from stages.bases.licences import licence_of
-from stages.export.card import card_of, use_of
+from stages.export.card import PHOTOS, card_of, use_of
 from stages.export.formats import Sample, check_packages, write_model
 from stages.export.model import IMAGES, PROBABILITIES, Built, whole_model
 from stages.export.runtimes import loaded
@@ -64,6 +65,7 @@ def export_head(wanted: Wanted, seen: Iterator[Seen], count: int, sample: Sample
         about = _told(wanted, result)
         about["agreement"] = _compared(folder, wanted.to, seen, count, progress)
         (folder / USE).write_text(use_of(wanted.to), encoding="utf-8")
+        shutil.copyfile(PHOTOS, folder / PHOTOS.name)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         about["files"] = {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
         about["bytes"] = {name: (folder / name).stat().st_size for name in about["files"]}

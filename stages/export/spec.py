@@ -11,7 +11,7 @@ from cache.files import digest_json
 from stages.heads.results import as_trained
 
 Precision = Literal["float32", "float16", "int8"]
-# Raised by hand when exports are made otherwise. 2: pixels are rounded as Pillow does, and use.py decodes as training did.
+# Raised by hand when exports are made otherwise. 2: pixels are rounded as Pillow does, and photos are decoded as in training.
 EXPORT_SCHEMA = 2
 ABOUT = "model.json"
 EXPORTS = "export"  # the folder of all of them

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import select
 import shlex
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 import urllib.error
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,23 @@ def test_what_takes_too_long_is_told(served: Serving, photo: Path) -> None:
         assert served.post(photo.read_bytes())[0] == 200
         served.process.send_signal(signal.SIGTERM)
         assert served.ended() == -signal.SIGTERM
+
+
+def test_who_asks_and_never_reads_keeps_no_connection(served: Serving) -> None:
+    """Closing waited until the rest was taken, which was never."""
+    with serving(served.project, "--max-seconds", "1") as served:
+        host, port = served.address.removeprefix("http://").rstrip("/").split(":")
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+            deaf.connect((host, int(port)))
+            deaf.setblocking(False)
+            ended = select.poll()
+            ended.register(deaf, select.POLLHUP)
+            with suppress(BlockingIOError):
+                for _ in range(1000):  # more than the system keeps for who does not read
+                    deaf.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert ended.poll(20_000)
+        assert served.get("")[0] == 200
 
 
 def test_the_commands_and_the_python_of_the_page_in_the_documentation(served: Serving, photo: Path) -> None:

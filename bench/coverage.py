@@ -9,7 +9,7 @@ more, and the last number the share of images that is answered; of the best of s
 the choice allowed for and without.
 
 KIND is one of the list in this file. Most heads are made up; those of ``learning``, ``neighbour`` and ``folds`` are really trained
-(``bench/trained.py``; ``learning`` a twentieth of the runs).
+(``bench/trained.py``; ``learning`` a twentieth of the runs, the best of the trials on folds a fifth).
 
 A sweep's winner is chosen among trials that are all equally good: how much too high its score is, in points, and what is left of that
 after the correction (a twentieth of the runs, as of what twice the images give), of single images and of groups of five that are right
@@ -42,7 +42,7 @@ from bench.simulated import (
     of_pairs,
     of_scores,
 )
-from bench.trained import WORLDS, of_folds, of_learning, of_neighbour
+from bench.trained import WORLDS, of_best_on_folds, of_folds, of_learning, of_neighbour
 from stages.heads import rowwise
 from stages.heads.calibration import log_softmax
 from stages.heads.intervals import wilson
@@ -206,9 +206,23 @@ def simulations(only: str) -> list[tuple[str, Simulation]]:
             for name, each in WORLDS.items()
         ]
     if only == "folds":
-        return [
-            (f"trials that are trained on folds, {name}", lambda *a, w=each: of_folds(w, *a))
+        found = [
+            (
+                f"trials that are trained on {folds} folds, {name}{f', groups of {size}' if size > 1 else ''}",
+                lambda *a, w=each, f=folds, s=size: of_folds(("accuracy", *OTHERS), f, s, w, *a),
+            )
             for name, each in WORLDS.items()
+            for folds, size in ((3, 1), (5, 1), (10, 1), (5, SIZE))
+        ]
+        return [
+            *found,
+            *(
+                (
+                    f"the best of the trials on 5 folds, {name}",
+                    lambda n, runs, rng, w=each: of_best_on_folds(5, w, n, max(1, runs // 5), rng),
+                )
+                for name, each in WORLDS.items()
+            ),
         ]
     if only == "neighbour":
         return [

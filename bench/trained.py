@@ -6,20 +6,32 @@ true of a head is what it has right of many other images.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.simulated import Held, note
+from cache.manifest import ImageRecord, Manifest
 from stages.audit.curve import DRAWS, Curve, Point, described, power_law
 from stages.audit.leak import accuracy_interval
+from stages.heads import rowwise
+from stages.heads.calibration import log_softmax
+from stages.heads.dataset import Dataset
 from stages.sweeps.measure import Measure
+from stages.sweeps.optimism import corrected
+from stages.sweeps.spec import SweepSpec
 from stages.training.outcomes import Outcomes
 
-MANY, DIMENSIONS, FOLDS = 20_000, 40, 5
-# Heads of which the mean accuracy is taken for the truth.
+MANY, DIMENSIONS = 20_000, 40
+# Heads of which the mean score is taken for the truth.
 HEADS = 100
+# Trials of a sweep, each of which sees so many of the dimensions.
+TRIALS, SEEN = 10, 30
+# The share of the variance of their looks that the images of a group have in common.
+COMMON = 0.9
 # Training images for each validation image, as of the splits 0.6 and 0.2; of the nearest neighbour always so many.
 TRAIN, NEIGHBOURS = 3, 200
 Images = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -36,26 +48,45 @@ class World(NamedTuple):
         rng = np.random.default_rng(1)
         return cls(rng.normal(size=(classes, DIMENSIONS)) * apart / np.sqrt(DIMENSIONS))
 
-    def draw(self, n: int, rng: np.random.Generator) -> Images:
-        """Images (n, dimensions) and their labels (n,), in which every class occurs."""
-        classes = len(self.means)
-        y = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
-        return self.means[y] + rng.normal(size=(n, DIMENSIONS)), y
+    def draw(self, n: int, rng: np.random.Generator, size: int = 1) -> Images:
+        """Images (n, dimensions) and their labels (n,), in which every class occurs; in groups of a ``size`` one after another, of which
+        each image is as if it was drawn on its own.
+        """
+        classes, units = len(self.means), n // size
+        y = np.concatenate([np.arange(classes), rng.integers(0, classes, units - classes)]).repeat(size)
+        looks = rng.normal(size=(units, self.means.shape[1]))
+        if size > 1:
+            own = rng.normal(size=(units * size, self.means.shape[1]))
+            looks = np.sqrt(COMMON) * looks.repeat(size, axis=0) + np.sqrt(1 - COMMON) * own
+        return self.means[y] + looks, y
 
     def fit(self, X: NDArray[np.float64], y: NDArray[np.int64]) -> Linear:
-        """A linear discriminant whose covariance is shrunk towards a sphere."""
-        classes = len(self.means)
-        means = np.stack([X[y == c].mean(axis=0) for c in range(classes)])
+        """A linear discriminant whose covariance is shrunk towards a sphere. A class without images is hardly ever predicted."""
+        classes, dimensions = self.means.shape
+        counts = np.bincount(y, minlength=classes)
+        means = np.stack([X[y == c].sum(axis=0) for c in range(classes)]) / np.maximum(counts, 1)[:, None]
         rest = X - means[y]
         covariance = rest.T @ rest / max(len(X) - classes, 1)
-        covariance += 0.3 * np.trace(covariance) / DIMENSIONS * np.eye(DIMENSIONS)
+        covariance += 0.3 * np.trace(covariance) / dimensions * np.eye(dimensions)
         weights = np.linalg.solve(covariance, means.T).T
-        frequent = np.log(np.bincount(y, minlength=classes) / len(y) + 1e-9)
+        frequent = np.log(counts / len(y) + 1e-9)
         return weights, frequent - (weights * means).sum(axis=1) / 2
 
-    def accuracy(self, images: int, many: Images, rng: np.random.Generator) -> float:
-        """What heads on so many images are right for, on average."""
-        return float(np.mean([right(self.fit(*self.draw(images, rng)), many).mean() for _ in range(HEADS)]))
+    def average(
+        self, metrics: Sequence[str], images: int, many: Images, rng: np.random.Generator, size: int = 1
+    ) -> dict[str, float]:
+        """The scores on ``many`` images of heads on so many ``images``, on average."""
+        found = [said(self.fit(*self.draw(images, rng, size)), many) for _ in range(HEADS)]
+        scores = {
+            metric: [rowwise.score(metric, many[1], each, len(self.means)) for each in found] for metric in metrics
+        }
+        return {metric: float(np.mean(values)) for metric, values in scores.items()}
+
+
+def said(head: Linear, images: Images) -> Outcomes:
+    """What a head says of images."""
+    X, y = images
+    return Outcomes.of(y, log_softmax(X @ head[0].T + head[1]), whole=True)
 
 
 def right(head: Linear, images: Images) -> NDArray[np.bool_]:
@@ -71,7 +102,7 @@ def of_learning(world: World, n: int, runs: int, rng: np.random.Generator) -> He
     """
     held: Held = defaultdict(list)
     many, whole, classes = world.draw(MANY, rng), TRAIN * n, len(world.means)
-    now, then = (world.accuracy(times * whole, many, rng) for times in (1, 2))
+    now, then = (world.average(["accuracy"], times * whole, many, rng)["accuracy"] for times in (1, 2))
     for _ in range(runs):
         X, y = world.draw(whole, rng)
         scored, points, of_heads = world.draw(n, rng), [], defaultdict(list)
@@ -94,27 +125,71 @@ def of_learning(world: World, n: int, runs: int, rng: np.random.Generator) -> He
     return held
 
 
-def of_folds(world: World, n: int, runs: int, rng: np.random.Generator) -> Held:
-    """Of a trial that is scored over five folds of ``n`` images: what heads on four fifths of as many are right for, on average."""
+def measured(y: NDArray[np.int64], classes: int, folds: int, size: int, seed: int) -> Measure:
+    """How the trials of a sweep with ``folds`` are measured on images with labels ``y`` (n,), in groups of a ``size``."""
+    names = tuple(map(str, range(classes)))
+    # Their digests are in their order.
+    records = tuple(ImageRecord(str(i), f"{i:064x}", names[label], "train") for i, label in enumerate(y))
+    groups = tuple(str(i // size) for i in range(len(y))) if size > 1 else ()
+    data = Dataset(Manifest("", names, records, groups=groups), {})
+    return Measure.of(SweepSpec(head="head", cv=folds, seed=seed), data)
+
+
+def on_folds(world: World, measure: Measure, X: NDArray[np.float64]) -> list[Outcomes]:
+    """What the heads of all folds say of the images that they were not trained on; one seed."""
+    y = measure.y
+    parts = [
+        said(world.fit(X[rest], y[rest]), (X[out], y[out]))
+        for (rest, _), out in zip(measure.folds, measure.scored, strict=True)
+    ]
+    return [measure.joined(parts)]
+
+
+def of_folds(
+    metrics: Sequence[str],
+    folds: int,
+    size: int,
+    world: World,
+    n: int,
+    runs: int,
+    rng: np.random.Generator,
+) -> Held:
+    """Of the scores of a trial over folds of ``n`` images: what heads on as many images as those of a fold come to on average."""
     held: Held = defaultdict(list)
-    truth = world.accuracy(round(n * (1 - 1 / FOLDS)), world.draw(MANY, rng), rng)
-    for _ in range(runs):
+    classes, units = len(world.means), n // size
+    rest = round(units * (1 - 1 / folds))
+    if units < folds or rest < classes:
+        return held
+    truth = world.average(metrics, rest * size, world.draw(MANY, rng), rng, size)
+    for run in range(runs):
+        X, y = world.draw(n, rng, size)
+        plain = measured(y, classes, folds, size, run)
+        outcomes = on_folds(world, plain, X)
+        for metric in metrics:
+            measure = replace(plain, metric=metric)
+            score = measure.with_interval(measure.score(outcomes), outcomes).by(metric)
+            note(held, f"{metric.replace('_', ' ')} of a trial", score and score.interval, truth[metric])
+    return held
+
+
+def of_best_on_folds(folds: int, world: World, n: int, runs: int, rng: np.random.Generator) -> Held:
+    """Of the corrected score of the best of several trials over folds of ``n`` images, each of which sees other dimensions of them."""
+    held: Held = defaultdict(list)
+    seen = [np.sort(rng.permutation(DIMENSIONS)[:SEEN]) for _ in range(TRIALS)]
+    worlds, (X, y) = [World(world.means[:, each]) for each in seen], world.draw(MANY, rng)
+    rest = round(n * (1 - 1 / folds))
+    truth = [w.average(["accuracy"], rest, (X[:, s], y), rng)["accuracy"] for w, s in zip(worlds, seen, strict=True)]
+    for run in range(runs):
         X, y = world.draw(n, rng)
-        of = rng.permutation(np.arange(n) % FOLDS)
-        folds = [(np.flatnonzero(of != each), np.flatnonzero(of == each)) for each in range(FOLDS)]
-        hits = np.empty(n, bool)
-        for rest, out in folds:
-            hits[out] = right(world.fit(X[rest], y[rest]), (X[out], y[out]))
-        outcomes = Outcomes(
-            np.where(hits, y, len(world.means)).astype(np.uint16), np.zeros(n, np.float32), (~hits).astype(np.uint16)
-        )
-        measure = Measure(folds, y, len(world.means), np.arange(n))
-        note(
-            held,
-            "accuracy of a trial on folds",
-            measure.with_interval(measure.score([outcomes]), [outcomes]).interval,
-            truth,
-        )
+        measure = measured(y, len(world.means), folds, 1, run)
+        outcomes = [on_folds(w, measure, X[:, s]) for w, s in zip(worlds, seen, strict=True)]
+        scores = [measure.score(each) for each in outcomes]
+        order = sorted(range(TRIALS), key=lambda i: scores[i].ranking())
+        best = order[0]
+        of = (measure.labels, measure.n_classes, run, measure.groups, measure.shared)
+        found = corrected("accuracy", [outcomes[i] for i in order], scores[best].accuracy, *of)
+        note(held, "accuracy of the best, corrected", found and found.interval, truth[best])
+        note(held, "the same, not corrected", scores[best].interval, truth[best])
     return held
 
 
@@ -130,12 +205,7 @@ def of_neighbour(world: World, n: int, runs: int, rng: np.random.Generator, size
 
     truth = float(nearest_is_right(world.draw(5 * MANY, rng)).mean())
     for _ in range(runs):
-        one, y = world.draw(n // size, rng)
-        noise = rng.normal(size=(n // size * size, DIMENSIONS))
-        # Images of a group differ a little from one another, and each is as if it was drawn on its own.
-        mean = world.means[y].repeat(size, axis=0)
-        looks = mean + np.sqrt(0.9) * (one.repeat(size, axis=0) - mean) + np.sqrt(0.1) * noise if size > 1 else one
-        hits = nearest_is_right((looks, y.repeat(size)))
+        hits = nearest_is_right(world.draw(n, rng, size))
         words = f"one nearest neighbour{f', groups of {size}' if size > 1 else ''}"
         note(held, words, accuracy_interval(hits, np.arange(n // size).repeat(size)), truth)
     return held

@@ -10,7 +10,7 @@ from audits import CLASSES, classes_of, contents_of, dataset, sha, splits_of, ta
 
 from stages.audit.audit import audit
 from stages.audit.copies import near_copies
-from stages.audit.curve import Curve, Point, order, part, power_law
+from stages.audit.curve import DRAWS, Curve, Point, order, part, power_law
 from stages.audit.folds import folds, kin
 from stages.audit.leak import leaks
 from stages.audit.neighbours import nearest
@@ -186,6 +186,19 @@ def test_a_known_law_is_found_with_an_interval_that_holds_it(a: float, b: float,
     assert law.interval[0] <= law.doubled <= law.interval[1] and abs(law.doubled - truth) < 0.015
     low, high = law.more_interval
     assert low - 0.002 <= b - b * 2**-c <= high + 0.002 and (low < 0.0005) == (b == 0)
+
+
+@pytest.mark.parametrize(("whole", "lawful"), [(1980, False), (2000, True)])
+def test_small_parts_let_the_intervals_reach_up_to_the_gain_that_was_measured(whole: int, lawful: bool) -> None:
+    """From half of the images to all the accuracy rises by 0.2, which no law has that begins so flat."""
+    points = []
+    for (share, draws), accuracy in zip(DRAWS.items(), (0.5, 0.5, 0.52, 0.6, 0.8), strict=True):
+        right = np.arange(400) < round(400 * accuracy)
+        points += [Point(share, draw, round(share * whole), 1.0, right) for draw in range(draws)]
+    law = power_law(Curve(points, np.arange(400)))
+    assert law is not None and law.more < 0.05
+    (low, high), most = law.more_interval, law.interval[1]
+    assert low <= law.more <= high and (high > 0.2) == (not lawful) and (most > law.doubled + 0.15) == (not lawful)
 
 
 def test_more_photos_are_never_said_to_make_it_worse() -> None:

@@ -216,31 +216,6 @@ def test_a_kill_while_it_is_written_leaves_no_half_export(copied: Project, at: s
     assert {path.name for path in folder.parent.iterdir()} == {".lock", "ridge-keras"} | others
 
 
-def test_a_threshold_keeps_unsure_answers_back(copied: Project) -> None:
-    assert copied.headstart("export", "logreg", "--to", "keras", "--min-accuracy", "0.3").code == 0
-    about = json.loads((copied.artifacts / "export" / "logreg-keras" / "model.json").read_text())
-    assert 0 < about["threshold"] < 1 and about["min_accuracy"] == 0.3
-
-
-def test_only_another_threshold_leaves_the_model_as_it_is(copied: Project) -> None:
-    """Whether it is set, another, or taken away: the folder is told anew in a moment, and is as if it had been exported so."""
-    folder, export = copied.artifacts / "export" / "logreg-keras", ("export", "logreg", "--to", "keras")
-    assert copied.headstart(*export, "--min-accuracy", "0.3").code == 0
-    set_at_once = (folder / "model.json").read_text(), (folder / "README.md").read_text()
-    written = (folder / "model.keras").stat()
-    for more in ([], ["--min-accuracy", "0.35"], ["--min-accuracy", "0.3"]):
-        outcome = copied.headstart(*export, *more)
-        assert outcome.code == 0 and "the model is up to date, and its threshold was set anew" in outcome.out
-        assert "up to date: " in copied.headstart(*export, *more).out
-        assert re.search("export logreg-keras +up to date", copied.headstart("status").out)
-    now = (folder / "model.keras").stat()
-    assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
-    assert ((folder / "model.json").read_text(), (folder / "README.md").read_text()) == set_at_once
-    assert copied.headstart("verify").code == 0
-    refused = copied.headstart(*export, "--min-accuracy", "0.9999")
-    assert refused.code == 1 and (folder / "model.json").read_text() == set_at_once[0]
-
-
 def test_without_the_images_it_is_exported_and_not_compared(copied: Project) -> None:
     shutil.rmtree(copied.photos)
     outcome = copied.headstart("export", "ridge", "--to", "keras")

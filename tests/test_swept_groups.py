@@ -1,23 +1,18 @@
 """The numbers that a sweep states with uncertainty count copies of an image once, and the images of a group as fewer."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL, Project, result, write_photos
 
-from cache.files import digest_text, seal, write_text
+from cache.files import digest_text
 from cache.manifest import ImageRecord, Manifest
 from stages.heads import rowwise
 from stages.heads.calibration import log_softmax
 from stages.heads.dataset import Dataset
-from stages.heads.intervals import wilson
 from stages.heads.metrics import scores
 from stages.heads.scored import METRICS
-from stages.sweeps.ledger import Ledger, Record
 from stages.sweeps.measure import IN_FOLDS, Measure
 from stages.sweeps.optimism import Corrected, corrected
 from stages.sweeps.spec import SweepSpec
@@ -167,66 +162,46 @@ def test_one_group_tells_nothing_of_what_is_too_good() -> None:
     assert found is None
 
 
-GROUPED = (
-    SMALL.replace("[data]\n", '[data]\ngroup = "groups.csv"\n')
-    + """
-[sweeps.strength]
-head = "logreg"
-cv = 2
-grid = { params = { C = [1e-4, 1e-2, 1.0] } }
+@pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.parametrize("in_group", [0, 5])
+def test_intervals_over_folds_are_wider_whatever_groups_do(metric: str, in_group: int) -> None:
+    """By the root of the factor, of every score and of that of the winner."""
+    of = measure(images(1200, in_group=in_group), metric, cv=3)
+    # Of images that are their own group, in an order of chance; or right and wrong by groups in part.
+    luck = np.arange(len(of.labels)) if of.groups is None else np.unique(of.groups, return_inverse=True)[1]
+    outcomes, _ = said(of.labels, luck)
+    alone = replace(of, folds=of.folds[:1])
+    assert (of.shared, alone.shared) == (IN_FOLDS, 1.0)
+    found = []
+    for each in (of, alone):
+        score = each.with_interval(each.score(outcomes[0]), outcomes[0])
+        best = score.by(metric)
+        assert best is not None and best.value is not None and best.interval is not None
+        args = (each.labels, each.n_classes, 0, each.groups, each.shared)
+        too_good = corrected(metric, outcomes, best.value, *args)
+        assert too_good is not None and too_good.interval is not None
+        found.append((score.effect or 1.0, np.ptp(score.interval), np.ptp(best.interval), np.ptp(too_good.interval)))
+    ratios = [one / other for one, other in zip(*found, strict=True)]
+    assert ratios[0] == pytest.approx(IN_FOLDS)
+    assert ratios[1:] == pytest.approx([np.sqrt(IN_FOLDS)] * 3, rel=0.03)
 
-[sweeps.halved]
-head = "small"
-strategy = "halving"
-grid = { learning_rate = [1e-4, 1e-3, 1e-2] }
-"""
-)
 
-
-def as_before(record: Record) -> Record:
-    """As a version wrote it in which groups were in no interval of a trial."""
-    return replace(record, scores=tuple(score._replace(effect=None) for score in record.scores))
-
-
-def test_a_sweep_counts_groups_also_where_an_earlier_version_trained_its_trials(tmp_path: Path) -> None:
-    project = Project(tmp_path).create(GROUPED)
-    write_photos(project.photos, {"cat": 60, "dog": 60})
-    lines = [f"{name}/{name}{i}.png,{name}{i // 4}" for name in ("cat", "dog") for i in range(60)]
-    (project.folder / "groups.csv").write_text("\n".join(["filename,group", *lines]) + "\n")
-    assert project.make("sweep").code == 0
-    found = {name: result(project, "sweeps", name) for name in ("strength", "halved")}
-    rows = {}
-    for name, each in found.items():
-        assert each["parts"]["groups_count"] is True
-        folder = project.artifacts / "sweeps" / name
-        ledger = Ledger(folder / "trials.jsonl")
-        last = ledger[each["winner"]["key"]].scores[-1]
-        rows[name] = last.rows
-        assert last.effect is not None and each["winner"]["accuracy_interval"] == list(last.interval)
-        # As an earlier version left it: without groups in its intervals.
-        (folder / "trials.jsonl").unlink()
-        Ledger(folder / "trials.jsonl").add([as_before(record) for record in ledger.values()])
-        parts = {part: value for part, value in each["parts"].items() if part != "groups_count"}
-        before = {key: value for key, value in each.items() if key != "checksum"} | {"parts": parts}
-        write_text(folder / "result.json", seal(json.dumps(before, indent=1)) + "\n")
-    status = project.headstart("status").out
-    assert status.count("intervals of trials count the images of a group as fewer now") == 2, status
-    outcome = project.make("sweep")
-    assert outcome.code == 0 and outcome.out.count("3 trials, 3 of them known before") == 2, outcome.out
-    for name, each in found.items():
-        assert result(project, "sweeps", name) == each
-        # One that kept no outcomes, either: each group counts as one image.
-        folder = project.artifacts / "sweeps" / name
-        for path in (folder / "outcomes").iterdir():
-            path.unlink()
-        (folder / "result.json").unlink()
-    outcome = project.make("sweep")
-    assert outcome.code == 0 and outcome.out.count("3 trials, 3 of them known before") == 2, outcome.out
-    manifest = Manifest.load(project.artifacts / "manifest.json")
-    for name, splits in (("strength", ("train", "validation")), ("halved", ("validation",))):
-        winner = result(project, "sweeps", name)["winner"]
-        pairs = zip(manifest.records, manifest.groups, strict=True)
-        groups = len({group for record, group in pairs if record.split in splits})
-        told = groups / (IN_FOLDS if name == "strength" else 1)
-        assert winner["accuracy_interval"] == pytest.approx(wilson(winner["accuracy"] * told, told))
-        assert groups < rows[name] / 3 and result(project, "sweeps", name)["corrected"] is None
+@pytest.mark.parametrize("classes", [2, 3])
+def test_areas_over_folds_are_known_as_badly_by_groups_of_their_own_effect(classes: int) -> None:
+    """Where groups are more alike in how sure a head is than in whether it is right, as of one that is nearly always right."""
+    rng = np.random.default_rng(0)
+    y, groups = np.repeat(rng.integers(0, classes, 120), 5), np.repeat(np.arange(120), 5)
+    logits = 1.3 * np.repeat(rng.normal(size=(120, classes)), 5, axis=0) + 0.1 * rng.normal(size=(600, classes))
+    logits += 2.0 * np.eye(classes)[y]
+    logs = log_softmax(logits)
+    # Whether it is right is left to chance, which changes no probability.
+    right = Outcomes.of(y, logs, whole=True)
+    outcomes = [right._replace(predicted=np.where(rng.random(600) < 0.9, y, (y + 1) % classes).astype(np.uint16))]
+    folds = [(np.arange(0), each) for each in np.array_split(np.arange(600), 3)]
+    widths = []
+    for held in (folds, [(np.arange(0), np.arange(600))]):
+        of = Measure(held, y, classes, np.arange(600), "auc", groups)
+        score = of.with_interval(of.score(outcomes), outcomes)
+        assert score.chosen is not None and score.chosen.interval is not None and (score.effect or 0.0) < 2
+        widths.append(np.ptp(score.chosen.interval))
+    assert widths[0] / widths[1] == pytest.approx(np.sqrt(IN_FOLDS), rel=0.03)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import HeadError
-from cache.files import atomic_folder, atomic_path, sha256_file
+from cache.files import atomic_folder, remove_temporaries, sha256_file, write_text
 from stages.bases.licences import licence_of
 from stages.export.card import PHOTOS, card_of, use_of
 from stages.export.formats import Sample, check_packages, write_model
@@ -74,20 +74,26 @@ def export_head(wanted: Wanted, seen: Iterator[Seen], count: int, sample: Sample
 
 
 def tell_thresholds(wanted: Wanted, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell of the model that lies in the folder, of which ``about`` was told, the thresholds that are wanted; gives what is told then."""
+    """Tell of the model that lies in the folder, of which ``about`` was told, the thresholds that are wanted; gives what is told then.
+
+    The key is taken away before and set at the end: killed in between, the card and ``model.json`` may tell of different thresholds.
+    """
+    remove_temporaries(wanted.folder)
+    about = {**about, "model_key": wanted.model_key}
     told = {**about, "key": wanted.key, **_thresholds(wanted)}
+    _write_about(wanted.folder, {**about, "key": ""})
     _write_told(wanted.folder, told)
     return told
 
 
 def _write_told(folder: Path, about: Mapping[str, Any]) -> None:
     """The card first: what ``model.json`` has for a key says that both are there."""
-    for name, text in (
-        (CARD, card_of(about)),
-        (ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n"),
-    ):
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_text(folder / CARD, card_of(about))
+    _write_about(folder, about)
+
+
+def _write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    write_text(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
 def _thresholds(wanted: Wanted) -> dict[str, Any]:

@@ -6,7 +6,7 @@ neither are convolutions of each channel by itself: they have few weights, and o
 Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,7 @@ def _quantise_onnx(proto: Any, path: Path, images: Sequence[NDArray[np.uint8]]) 
             return None if found is None else {proto.graph.input[0].name: found}
 
     given = {each.name for each in proto.graph.initializer}
+    wide = {each.name for each in proto.graph.initializer if len(each.dims) > 1 and each.dims[1] > 1}
     made_by = {name: node.op_type for node in proto.graph.node for name in node.output}
     # Of two tensors that are computed, as in resizing; preprocessing, whose numbers are exact; and what cuts values off, unless it is
     # quantised in one with what it stands behind, whose wide range it narrows.
@@ -159,7 +160,7 @@ def _quantise_onnx(proto: Any, path: Path, images: Sequence[NDArray[np.uint8]]) 
         for node in proto.graph.node
         if (node.op_type == "MatMul" and not given & set(node.input))
         or "preprocess_input" in node.name
-        or _in_groups(node)
+        or _of_single_channels(node, wide)
         or (node.op_type in CUTS and made_by.get(node.input[0]) not in PRODUCTS)
     ]
     quantize_static(
@@ -172,9 +173,10 @@ def _quantise_onnx(proto: Any, path: Path, images: Sequence[NDArray[np.uint8]]) 
     )
 
 
-def _in_groups(node: Any) -> bool:
-    """Whether it is a convolution of groups of channels, such as those of each channel by itself."""
-    return node.op_type == "Conv" and any(each.name == "group" and each.i > 1 for each in node.attribute)
+def _of_single_channels(node: Any, wide: Collection[str]) -> bool:
+    """Whether it is a convolution of each channel by itself; of the ``wide`` weights, each takes several channels."""
+    groups = any(each.name == "group" and each.i > 1 for each in node.attribute)
+    return node.op_type == "Conv" and groups and node.input[1] not in wide
 
 
 def _openvino(model: Any, path: Path, precision: Precision, sample: Sample) -> None:
@@ -185,7 +187,13 @@ def _openvino(model: Any, path: Path, precision: Precision, sample: Sample) -> N
         import nncf
 
         images = sample()
-        scope = nncf.IgnoredScope(names=_before_the_base(converted), types=["GroupConvolution"], validate=False)
+        single = [
+            each.get_friendly_name()
+            for each in converted.get_ops()
+            # Weights are (groups, channels out, channels in, height, width).
+            if each.get_type_name() == "GroupConvolution" and each.get_input_shape(1)[2] == 1
+        ]
+        scope = nncf.IgnoredScope(names=[*_before_the_base(converted), *single])
         converted = nncf.quantize(converted, nncf.Dataset(images), subset_size=len(images), ignored_scope=scope)
     openvino.save_model(converted, path, compress_to_fp16=precision == "float16")
 

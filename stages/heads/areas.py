@@ -19,11 +19,16 @@ class AreaUnderCurve(NamedTuple):
 
 
 def area_under_curve(
-    y: NDArray[np.int64], p: NDArray[np.float64], effect: float = 1.0, groups: NDArray[np.int64] | None = None
+    y: NDArray[np.int64],
+    p: NDArray[np.float64],
+    effect: float = 1.0,
+    groups: NDArray[np.int64] | None = None,
+    shared: float = 1.0,
 ) -> AreaUnderCurve | None:
     """Of labels (n,) and probabilities (n, classes); None where ``y`` has one class alone. ``effect`` is the design effect of groups of
     like images on the accuracy. Where their ``groups`` (n,) are known, they may raise the variance by more (N. Obuchowski, Biometrics
-    53 (1997) 567): pairs are in order by how sure a head is, and images of a group are alike in that where all of them are right.
+    53 (1997) 567): pairs are in order by how sure a head is, and images of a group are alike in that where all of them are right. By
+    ``shared`` times as much, whatever groups do, where heads of several folds share training images.
 
     The variance is that of E. DeLong et al., Biometrics 44 (1988) 837, which is nothing where every pair is in order. So it is mixed
     with the one that J. Hanley and B. McNeil, Radiology 143 (1982) 29, expect for such an area, as if that was known from 12 images of
@@ -52,6 +57,7 @@ def area_under_curve(
         effect = max(effect, effect_on_sum(parts, groups))
         # What is seen is seen of as many groups, however unlike their images are.
         known = rarer * min(1 / effect, len(np.unique(groups)) / len(y))
+    known, effect = known / shared, shared * effect
     variance = effect * (known * seen + EXPECTED * expected) / (known + EXPECTED)
     if p.shape[1] == 2:
         return AreaUnderCurve(value, _newcombe(value, m, k, variance / expected))

@@ -54,10 +54,20 @@ def interval(
     n_classes: int,
     effect: float = 1.0,
     groups: NDArray[np.int64] | None = None,
+    shared: float = 1.0,
 ) -> Interval | None:
     """The 95% interval of ``score``, by the methods of ``stages.heads.intervals``; None where too few images tell. ``effect`` is the
-    design effect of ``groups`` (n,) of like images on the accuracy; that on an area is computed from them.
+    design effect of ``groups`` (n,) of like images on the accuracy; that on an area is computed from them. ``shared`` is by how much
+    heads of several folds raise the variance beside that.
     """
+    if metric == "auc":
+        area = (
+            area_under_curve(y, probabilities(y, found), effect, groups, shared)
+            if told(metric, found, n_classes)
+            else None
+        )
+        return area and area.interval
+    effect = shared * effect
     n = len(y) / effect
     if metric == "accuracy":
         return wilson(float((found.predicted == y).sum()) / effect, n)
@@ -65,9 +75,6 @@ def interval(
         return mean_interval(losses(found), _largest_loss(found), effect)
     if metric == "top5_accuracy":
         return wilson(float(classwise.among_top(found.rank).sum()) / effect, n) if n_classes > classwise.TOP else None
-    if metric == "auc":
-        area = area_under_curve(y, probabilities(y, found), effect, groups) if told(metric, found, n_classes) else None
-        return area and area.interval
     value = score(metric, y, found, n_classes)
     by_name = {"balanced_accuracy": balanced_accuracy_interval, "macro_f1": macro_f1_interval}
     assert value is not None

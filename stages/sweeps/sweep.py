@@ -82,8 +82,7 @@ class Sweep:
             if record is None or not record.scored:
                 continue
             measure, last = self.measure(self.data[trial.base]), record.scores[-1]
-            # Of folds always: an effect of groups that an earlier version computed does not hold that of folds.
-            if last.has(self.metric) and (measure.is_alone or (last.effect is not None and measure.shared == 1.0)):
+            if last.has(self.metric) and measure.is_of(last):
                 continue
             found = self.outcomes.read(trial.key, len(record.scores))
             if found and measure.told(found):

@@ -79,6 +79,53 @@ def test_lower_precision_leaves_resizing_as_it_is(resizing: Any, tmp_path: Path,
     assert away.max() <= 1 and away.mean() < 0.05
 
 
+def in_float32(folder: Path, to: str) -> dict[tuple[int, ...], bool]:
+    """Whether each convolution of a model has its weights in float32, by the shape of the weights without ones at the front."""
+    if to == "onnx":
+        import onnx
+
+        proto = onnx.load(folder / "model.onnx")
+        made_by = {name: node for node in proto.graph.node for name in node.output}
+        shapes = {each.name: tuple(each.dims) for each in proto.graph.initializer}
+        found = {}
+        for node in proto.graph.node:
+            if node.op_type == "Conv":
+                stored = made_by.get(node.input[1])
+                found[shapes[stored.input[0] if stored else node.input[1]]] = stored is None
+        return found
+    import openvino
+
+    kept = {}
+    for each in openvino.Core().read_model(folder / "model.xml").get_ops():
+        if each.get_type_name() in ("Convolution", "GroupConvolution"):
+            weights, types, node = tuple(each.get_input_shape(1)), set(), each.input_value(1).get_node()
+            while True:
+                types.add(node.get_element_type().get_type_name())
+                if not node.get_input_size():
+                    break
+                node = node.input_value(0).get_node()
+            grouped = each.get_type_name() == "GroupConvolution"
+            shape = (weights[0] * weights[1], *weights[2:]) if grouped else weights
+            kept[shape] = types == {"f32"}
+    return kept
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8_keeps_convolutions_of_single_channels_in_float32(tmp_path: Path, to: str) -> None:
+    """And none of groups of several channels, which have many weights."""
+    keras = load_keras()
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    x = keras.layers.Conv2D(8, 3, activation="relu")(resized(images, (24, 24), Resize()))
+    x = keras.layers.DepthwiseConv2D(5, activation="relu")(x)
+    x = keras.layers.Conv2D(16, 3, groups=4, activation="relu")(x)
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+    sample = [np.random.default_rng(i).integers(0, 256, (1, 30, 40, 3), np.uint8) for i in range(4)]
+    write_model(model, tmp_path, to, "int8", lambda: sample)
+    assert in_float32(tmp_path, to) == {(8, 3, 3, 3): False, (8, 1, 5, 5): True, (16, 2, 3, 3): False}
+    expected = np.asarray(model(sample[0]))
+    assert np.abs(loaded(tmp_path, to)(sample[0]) - expected).max() < 0.1 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_layers_that_hold_tensors_are_written_with_them(tmp_path: Path, to: str) -> None:
     """EfficientNet normalises by a mean and a variance that are no weights."""

@@ -1,0 +1,88 @@
+"""The threshold of an export: below it, it answers nothing; and another one leaves the model as it is."""
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from export_project import HEADS, export_project
+from forked import Forked
+
+from cache.files import TEMPORARY_PREFIX
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose head is trained."""
+    return export_project(tmp_path_factory.mktemp("export") / "project", {"logreg": HEADS["logreg"]}, 3)
+
+
+@pytest.fixture
+def copied(project: Project, tmp_path: Path) -> Project:
+    shutil.copytree(project.folder, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def test_a_threshold_keeps_unsure_answers_back(copied: Project) -> None:
+    assert copied.headstart("export", "logreg", "--to", "keras", "--min-accuracy", "0.3").code == 0
+    about = json.loads((copied.artifacts / "export" / "logreg-keras" / "model.json").read_text())
+    assert 0 < about["threshold"] < 1 and about["min_accuracy"] == 0.3
+
+
+def test_only_another_threshold_leaves_the_model_as_it_is(copied: Project) -> None:
+    """Whether it is set, another, or taken away: the folder is told anew in a moment, and is as if it had been exported so."""
+    folder, export = copied.artifacts / "export" / "logreg-keras", ("export", "logreg", "--to", "keras")
+    assert copied.headstart(*export, "--min-accuracy", "0.3").code == 0
+    set_at_once = (folder / "model.json").read_text(), (folder / "README.md").read_text()
+    written = (folder / "model.keras").stat()
+    for more in ([], ["--min-accuracy", "0.35"], ["--min-accuracy", "0.3"]):
+        outcome = copied.headstart(*export, *more)
+        assert outcome.code == 0 and "the model is up to date, and its threshold was set anew" in outcome.out
+        assert "up to date: " in copied.headstart(*export, *more).out
+        assert re.search("export logreg-keras +up to date", copied.headstart("status").out)
+    now = (folder / "model.keras").stat()
+    assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    assert ((folder / "model.json").read_text(), (folder / "README.md").read_text()) == set_at_once
+    assert copied.headstart("verify").code == 0
+    refused = copied.headstart(*export, "--min-accuracy", "0.9999")
+    assert refused.code == 1 and (folder / "model.json").read_text() == set_at_once[0]
+
+
+def test_a_threshold_is_set_again_and_again_on_the_model_of_an_earlier_version(copied: Project) -> None:
+    """It noted no key of the model; the first time, this is noted."""
+    folder, export = copied.artifacts / "export" / "logreg-keras", ("export", "logreg", "--to", "keras")
+    assert copied.headstart(*export).code == 0
+    about = json.loads((folder / "model.json").read_text())
+    del about["model_key"]
+    (folder / "model.json").write_text(json.dumps(about))
+    assert "up to date: " in copied.headstart(*export).out
+    for at in ("0.3", "0.35"):
+        assert (
+            "the model is up to date, and its threshold was set anew"
+            in copied.headstart(*export, "--min-accuracy", at).out
+        )
+
+
+def test_a_kill_while_a_threshold_is_set_leaves_no_card_of_another(copied: Project) -> None:
+    """SIGKILL once the card is written anew, and before ``model.json`` is; the threshold from before is asked for again."""
+    folder, export = copied.artifacts / "export" / "logreg-keras", ("export", "logreg", "--to", "keras")
+    assert copied.headstart(*export).code == 0
+    written, told = (folder / "model.keras").stat().st_ino, {path: path.read_text() for path in folder.glob("*.*[nd]")}
+    assert {path.name for path in told} == {"model.json", "README.md"}
+    code = (
+        "import os, signal\nfrom pipeline.cli import main\nreal = os.replace\ncards = []\n"
+        "def hit(a, b):\n    if cards: os.kill(os.getpid(), signal.SIGKILL)\n    real(a, b)\n"
+        "    cards.extend([b] if str(b).endswith('README.md') else [])\n"
+        "os.replace = hit\nmain()"
+    )
+    killed = Forked(copied.folder, *export, "--min-accuracy", "0.3", code=code)
+    out = killed.communicate()[0]
+    assert killed.returncode == -signal.SIGKILL, out
+    assert (folder / "README.md").read_text() != told[folder / "README.md"]
+    assert not re.search("export logreg-keras +up to date", copied.headstart("status").out)
+    assert "the model is up to date, and its threshold was set anew" in copied.headstart(*export).out
+    assert {path: path.read_text() for path in told} == told and (folder / "model.keras").stat().st_ino == written
+    assert not list(folder.glob(f"{TEMPORARY_PREFIX}*"))

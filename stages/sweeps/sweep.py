@@ -215,7 +215,9 @@ class Sweep:
         if found is None or plain is None or plain.value is None or not all(map(measure.told, found)):
             return None
         of = (measure.labels, measure.n_classes, self.spec.seed, measure.groups, measure.shared)
-        return corrected(self.metric, found, plain.value, *of)
+        best = corrected(self.metric, found, plain.value, *of)
+        told = measure.has_interval(scored[0][1].scores[-1])
+        return best if best is None or told else best._replace(interval=None)
 
     def show(self, trials: Sequence[Trial], title: str = "") -> None:
         """Show who leads, in the place of who led before."""

@@ -7,7 +7,10 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -69,3 +72,13 @@ def test_several_runs_become_ranges() -> None:
     second = ["2,000 rows", "8,001 rows", "dense256      3.6x  0.61"]
     assert merged([first, second]) == ["2,000 rows", "8,000 to 8,001 rows", "dense256     3.6 to 10.8x  0.61 to 0.66"]
     assert "cores" in machine()
+
+
+def test_fewer_images_than_a_batch_have_a_ceiling_too() -> None:
+    from bench.extract import Ours
+
+    sizes: list[int] = []
+    base: Any = SimpleNamespace(batch_size=32, _engine=lambda batch: sizes.append(len(batch)))
+    ours = Ours(base, Path(), SimpleNamespace(), None)  # type: ignore[arg-type]
+    assert ours.ceiling(np.zeros((16, 4, 4, 3), np.uint8)) > 0 and sizes == [32]
+    assert ours.ceiling(np.zeros((70, 4, 4, 3), np.uint8)) > 0 and sizes == [32, 32, 32]

@@ -100,7 +100,7 @@ def test_several_bases(tmp_path: Path) -> None:
         (MINIMAL + '[base]\nrescale = "half"', r'rescale: expected a number such as 0.5 or "1/255", found .half'),
         (MINIMAL + "[base]\nscale = 0", r"scale: should be greater than 0, found 0"),
         (MINIMAL + "[base]\nscale = 0.5\nrescale = 0.5", r"expected scale or rescale, which are the same, found both; keep one of them"),
-        (MINIMAL + "[base]\nmean = [0.5]", r"mean: "),
+        (MINIMAL + "[base]\nmean = [0.5]", r"mean: expected three at least, found one"),
         (MINIMAL + "[base]\nstd = [0.5, 0.0, 0.5]", r"std: expected numbers above 0, found \[0.5, 0.0, 0.5\]"),
         (MINIMAL + '[base]\nresize = "crop"\ncrop = 0.9', r'crop: goes with resize = "shortest" or "squash", found .crop'),
         (MINIMAL + '[base]\nresize = "center"', r"resize: should be 'squash', 'shortest', 'crop' or 'stretch', found 'center'"),

@@ -135,11 +135,21 @@ def test_a_layer_that_is_used_twice_is_one_line(tmp_path: Path) -> None:
         found_tail(base, spec, "twice", "end")
 
 
-def test_beside_a_shortcut_the_nearest_layers_are_named() -> None:
-    spec = BaseSpec.model_validate({"name": "ResNet50", "weights": "random", "input_size": 32})
+@pytest.mark.parametrize(
+    ("name", "start", "nearest"),
+    [
+        ("ResNet50", "conv5_block3_2_conv", "layer at which it can be cut is 'conv5_block3_1_conv'"),
+        # What adds a shortcut takes the output of the block before, but not that alone.
+        ("ResNet50", "conv5_block3_add", "layer at which it can be cut is 'conv5_block3_1_conv'"),
+        ("MobileNetV2", "block_15_add", "layers at which it can be cut are 'block_15_expand' and 'block_16_expand'"),
+        ("DenseNet121", "conv5_block15_concat", "layers at which it can be cut are 'conv5_block15_0_bn' and 'conv5_block16_0_bn'"),
+    ],
+)  # fmt: skip
+def test_beside_a_shortcut_the_nearest_layers_are_named(name: str, start: str, nearest: str) -> None:
+    spec = BaseSpec.model_validate({"name": name, "weights": "random", "input_size": 32})
     base = build(spec, Weights(spec, Path("nowhere")), "float32")
-    with pytest.raises(BaseError, match=r"before 'conv5_block3_2_conv', .* can be cut are 'conv5_block3_1_conv'$"):
-        found_tail(base, spec, "conv5_block3_2_conv", "conv5_block3_out")
+    with pytest.raises(BaseError, match=f"before '{start}', .* nearest {nearest}$"):
+        found_tail(base, spec, start, spec.cuts[-1])
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,9 @@ def test_one_head_edited(project: Project) -> None:
     assert 'params {} → {"C": 0.5}' in reasons(project)
     assert table(project) == (0, ["logreg"], True)
     assert up_to_date(project)
+    # Fields that the kind of before did not have are no edits.
+    project.edit('kind = "sklearn"\nestimator = "RidgeClassifierCV"', 'kind = "dense"\nunits = []')
+    assert 'stale: kind "sklearn" → "dense"\n' in project.headstart("status").out
 
 
 def test_one_head_added(project: Project) -> None:

@@ -72,7 +72,8 @@ def head_reasons(
         reasons.append(f"the base changed ({where})")
     was, now = trained_with(spec, result["spec"]), spec.parameters()
     if was != now:
-        names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+        same_kind = was.get("kind", now.get("kind")) == now.get("kind")  # another has other fields
+        names = [name for name in {**was, **now} if was.get(name) != now.get(name)] if same_kind else ["kind"]
         reasons.append(", ".join(f"{name} {json.dumps(was.get(name))} → {json.dumps(now.get(name))}" for name in names))
     if result["rows_digest"] != manifest.rows_digest:
         reasons.append(_data_changes(folder, manifest))

@@ -22,8 +22,8 @@ BLOCK = re.compile(r"(?:^|_)((?:stage_\d+_)?(?:conv\d+_)?(?:block_?\d+[a-z]?|exp
 
 
 class Cut(NamedTuple):
-    """A place where one tensor separates a base: the output of the layer ``before`` it, which all of the layers ``behind`` take; None
-    where it is the image itself.
+    """A place where one tensor separates a base: the output of the layer ``before`` it, which is all that the layers ``behind`` take;
+    None where it is the image itself.
     """
 
     before: str | None
@@ -88,9 +88,10 @@ def found_tail(model: Any, spec: BaseSpec, start: int | str, end: str) -> Tail:
     cut = next((each for each in cuts if first in each.behind), None)
     if cut is None:
         places = _nearest_places(model, order, cuts, first)
+        nearest = "layers at which it can be cut are" if len(places) > 1 else "layer at which it can be cut is"
         raise BaseError(
-            f"from: no one tensor separates {spec.name} before {first!r}, as there are other ways around it; the nearest layers at which "
-            f"it can be cut are {places}"
+            f"from: no one tensor separates {spec.name} before {first!r}, as there are other ways around it; the nearest {nearest} "
+            f"{' and '.join(map(repr, places)) or 'none'}"
         )
     before = model.input if cut.before is None else output_at(model, cut.before)
     found = Tail(spec.name, cut, end, tuple(before.shape[1:]))
@@ -120,16 +121,18 @@ def separated(model: Any, end: str) -> tuple[list[str], list[Cut]]:
             ahead += _inputs(operations[i], makers, i)
     order = [operations[i] for i in sorted(wanted)]
     place = {id(each): k for k, each in enumerate(order)}
+    takes = [{place[id(operations[i])] for i in _inputs(each, makers, -1)} for each in order]
     taken: list[list[int]] = [[] for _ in order]  # by which others
-    for k, each in enumerate(order):
-        for i in dict.fromkeys(_inputs(each, makers, -1)):
-            taken[place[id(operations[i])]].append(k)
+    for k, others in enumerate(takes):
+        for i in others:
+            taken[i].append(k)
     cuts, furthest = [], 0
     for k, each in enumerate(order[:-1]):
         # What comes before takes no part behind it, and it has one output.
         if furthest <= k and isinstance(each, keras.layers.Layer) and len(keras.tree.flatten(each.output)) == 1:
             name = None if isinstance(each, keras.layers.InputLayer) else each.name
-            cuts.append(Cut(name, tuple(order[j].name for j in taken[k])))
+            # Not what adds a shortcut: other layers behind the place come before it.
+            cuts.append(Cut(name, tuple(order[j].name for j in taken[k] if takes[j] == {k})))
         furthest = max(furthest, *taken[k])
     return [each.name for each in order[1:]], cuts
 
@@ -167,11 +170,11 @@ def _first_of_blocks(order: Sequence[str], count: int, name: str) -> str:
     return first[[*first][-count]]
 
 
-def _nearest_places(model: Any, order: Sequence[str], cuts: Sequence[Cut], first: str) -> str:
-    """The nearest layers before and after ``first`` from which a base could be trained, in words."""
+def _nearest_places(model: Any, order: Sequence[str], cuts: Sequence[Cut], first: str) -> list[str]:
+    """The nearest layers before and after ``first`` from which a base could be trained."""
     last = max(order.index(each.name) for each in model.layers if each.name in order and each.weights)
     at = order.index(first)
     there = [(order.index(each.behind[0]), each.behind[0]) for each in cuts if each.before is not None]
     earlier = [name for place, name in there if place < at][-1:]
     later = [name for place, name in there if at < place <= last][:1]
-    return " and ".join(map(repr, earlier + later)) or "none"
+    return earlier + later

@@ -188,17 +188,22 @@ def test_a_known_law_is_found_with_an_interval_that_holds_it(a: float, b: float,
     assert low - 0.002 <= b - b * 2**-c <= high + 0.002 and (low < 0.0005) == (b == 0)
 
 
-@pytest.mark.parametrize(("whole", "lawful"), [(1980, False), (2000, True)])
-def test_small_parts_let_the_intervals_reach_up_to_the_gain_that_was_measured(whole: int, lawful: bool) -> None:
-    """From half of the images to all the accuracy rises by 0.2, which no law has that begins so flat."""
+@pytest.mark.parametrize(
+    ("whole", "last", "lawful"), [(1980, 0.54, False), (2000, 0.54, True), (2000, 0.8, False)], ids=str
+)
+def test_where_no_law_holds_the_intervals_reach_up_to_the_gain_that_was_measured(
+    whole: int, last: float, lawful: bool
+) -> None:
+    """No law rises at the end that begins so flat: that shows where it misses the end, and else may be so where parts are small."""
     points = []
-    for (share, draws), accuracy in zip(DRAWS.items(), (0.5, 0.5, 0.52, 0.6, 0.8), strict=True):
+    for (share, draws), accuracy in zip(DRAWS.items(), (0.5, 0.5, 0.5, 0.5, last), strict=True):
         right = np.arange(400) < round(400 * accuracy)
         points += [Point(share, draw, round(share * whole), 1.0, right) for draw in range(draws)]
     law = power_law(Curve(points, np.arange(400)))
     assert law is not None and law.more < 0.05
     (low, high), most = law.more_interval, law.interval[1]
-    assert low <= law.more <= high and (high > 0.2) == (not lawful) and (most > law.doubled + 0.15) == (not lawful)
+    assert low <= law.more <= high and (high > last - 0.5) == (not lawful) and law.doubled < most
+    assert last < 0.8 or most == 1.0  # twice the images may bring as much again
 
 
 def test_more_photos_are_never_said_to_make_it_worse() -> None:
@@ -212,11 +217,14 @@ def test_more_photos_are_never_said_to_make_it_worse() -> None:
         "more_low": 0.0,
         "more_high": 0.02,
     }
-    told = doubled({"points": [{"images": 150, "accuracy": 0.894}], "doubled": more})
+    now = {"images": 150, "accuracy": 0.894, "low": 0.84, "high": 0.93}
+    told = doubled({"points": [now], "doubled": more})
     assert "from 87.6% to 88.2% (83.0% to 93.0%), which is 0.6 points more (0.0 to 2.0)" in told
     assert told.endswith("; so they are not shown to help") and "89.4" not in told
-    told = doubled({"points": [{"images": 150, "accuracy": 0.894}], "doubled": more | {"more_low": 0.002}})
+    told = doubled({"points": [now], "doubled": more | {"more_low": 0.002}})
     assert told.endswith("(0.2 to 2.0)")
+    told = doubled({"points": [now | {"low": 0.88}], "doubled": more | {"more_low": 0.002}})
+    assert told.endswith("(0.2 to 2.0); this is rough, as the law misses the 89.4% that all images came to")
 
 
 def test_parts_of_train_are_nested_stratified_and_hold_every_class(tmp_path: Path) -> None:

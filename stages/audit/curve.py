@@ -133,9 +133,9 @@ def power_law(curve: Curve) -> Law | None:
 
     The interval holds which validation images there are, and which images of train were drawn: both are drawn again with
     replacement, kin as a whole, and the law fitted again, 200 times (percentile bootstrap; Efron, Tibshirani, 1993). Parts of fewer
-    than ``LAWFUL`` images may lie where no power law holds yet, so that it promises too little, or too much. As gains fall from doubling
-    to doubling, the intervals then reach as far up as that of the gain that was measured from half of the images to all, and the next is
-    taken to be half as large at least.
+    than ``LAWFUL`` images may lie where no power law holds yet, and where it misses what all images came to, none does: it then promises
+    too little, or too much. As gains fall from doubling to doubling, the intervals then reach as far up as that of the gain that was
+    measured from half of the images to all, and the next is taken to be half as large at least.
     """
     points = curve.points
     if len({point.images for point in points}) < 4:
@@ -173,10 +173,12 @@ def power_law(curve: Curve) -> Law | None:
     images = len(curve.kin) / design_effect(points[-1].right, curve.kin)
     least, most = wilson(accuracy * images, images)
     low_more, high_more = np.percentile(more, [2.5, 97.5])
-    if min(point.images for point in points) < LAWFUL:
+    came_to = described(curve)[-1]
+    is_missed = not came_to["low"] <= now <= came_to["high"]
+    if is_missed or min(point.images for point in points) < LAWFUL:
         low_last, high_last = np.percentile(last, [2.5, 97.5])
         low_more, high_more = min(low_more, max(0.0, low_last / 2)), max(high_more, high_last)
-        high = min(1.0, max(high, now + high_more))
+        high = min(1.0, max(high, (max(now, came_to["accuracy"]) if is_missed else now) + high_more))
     interval = float(min(low, least)), float(max(high, most))
     return Law(*found, whole, accuracy, interval, accuracy - now, (float(low_more), float(high_more)))
 

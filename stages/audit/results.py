@@ -13,7 +13,7 @@ from cache.errors import CacheError
 from cache.files import read_sealed, seal, sha256_file, write_csv, write_text
 from cache.manifest import Manifest
 
-AUDIT_SCHEMA = 4
+AUDIT_SCHEMA = 5
 # The columns of each table, by its name.
 COLUMNS = {
     "near_copies.csv": ("group", "path", "split", "label", "similarity", "nearest", "across"),

@@ -48,7 +48,7 @@ def _told(split: str, leak: dict[str, Any], what: str) -> str:
 
 def doubled(curve: dict[str, Any]) -> str:
     """What twice the training images might give, in words; what is known, where no law could be fitted. Both ends are of the law: the
-    point that was measured lies beside it by chance.
+    point that was measured lies beside it by chance, or else it is said that the law misses it.
     """
     now, more = curve["points"][-1], curve["doubled"]
     if not more:
@@ -62,6 +62,8 @@ def doubled(curve: dict[str, Any]) -> str:
         f"{before} to {after} ({low} to {high}), "
         f"which is {100 * more['more']:.1f} points more ({100 * more['more_low']:.1f} to {100 * more['more_high']:.1f})"
     )
+    if not now["low"] <= more["accuracy"] - more["more"] <= now["high"]:
+        words += f"; this is rough, as the law misses the {in_percent(now['accuracy'])} that all images came to"
     # A law never falls, so that an interval that has 0 in it begins there.
     return words if more["more_low"] >= LEAST_GAIN else f"{words}; so they are not shown to help"
 

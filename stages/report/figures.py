@@ -64,12 +64,22 @@ def learning_curve(
     _with_interval(axes, points, images, colour, hollow=False)
     # Two shares of few images may be as many: one class needs one image at least.
     ticks = list(dict.fromkeys([*images, *([doubled["images"]] if doubled else [])]))
-    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.set_xticks(ticks, [f"{n:,}" if n in _apart(ticks) else "" for n in ticks])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     last = f", and {percent(doubled['accuracy'])} expected for {doubled['images']:,}" if doubled else ""
     told = ", ".join(f"{percent(a)} for {n:,}" for a, n in zip(accuracy, images, strict=True))
     return inline_svg(figure, "learning", f"accuracy on validation by the number of training images: {told}{last}")
+
+
+def _apart(ticks: Sequence[int]) -> list[int]:
+    """Those of ascending ticks, on a logarithmic scale, whose numbers do not run into one another; the last has one in any case."""
+    room = 0.08 * math.log(ticks[-1] / ticks[0])
+    kept = [ticks[-1]]
+    for n in reversed(ticks[:-1]):
+        if math.log(kept[-1] / n) >= room:
+            kept.append(n)
+    return kept
 
 
 class Point(NamedTuple):

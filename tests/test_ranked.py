@@ -71,7 +71,7 @@ def test_another_metric_ranks_what_is_known_anew(tmp_path: Path) -> None:
         if head[f"{metric}_interval"]:
             assert halved["score_interval"] == pytest.approx(head[f"{metric}_interval"], rel=1e-2)
         page = (project.artifacts / "report" / "index.html").read_text()
-        words = metric.replace("_", " ").capitalize()
+        words = {"balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1", "log_loss": "Log loss"}[metric]
         assert f"{words}, 95% interval" in page and f"{words} on folds, 95% interval" in page
         assert "between seeds" in page
     # Back again, to the same.

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.targets.graph import Graph
 from stages.data.corrections import DROPPED
 from stages.data.leaks import notes_of
+from stages.heads.scored import in_words
 from stages.progress import counted
 
 
@@ -51,7 +52,7 @@ def _skipped_lines(skipped: Mapping[str, str]) -> list[str]:
 
 def scored_on(cv: int | None, metric: str = "accuracy") -> str:
     """What the score of a sweep's trials is called."""
-    name = metric.replace("_", " ")
+    name = in_words(metric)
     return f"{name} over {cv} folds" if cv else f"validation {name}"
 
 

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from cache.files import write_text
 from stages.heads.results import trials_compared
+from stages.heads.scored import in_words
 from stages.report.audit import describe_audit
 from stages.report.best import describe_best
 from stages.report.board import Row, leaderboard
@@ -56,7 +57,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "notices": notices(data),
         "audit": describe_audit(data.audit, data.manifest, data.root) if data.audit else None,
         "images_here": data.root is not None,
-        "metric": data.metric.replace("_", " "),
+        "metric": in_words(data.metric),
         "looks": data.looks,
     }
 

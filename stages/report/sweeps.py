@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.heads.results import trials_compared
+from stages.heads.scored import in_words
 from stages.progress import counted
 from stages.report.text import NONE, decimal, interval, percent, points
 
@@ -33,7 +34,7 @@ class SweepSection:
     @property
     def metric(self) -> str:
         """What ranks the trials, in words."""
-        return _metric(self.result).replace("_", " ")
+        return in_words(_metric(self.result))
 
     def shown(self, value: float | None) -> str:
         """A value of that score."""

@@ -112,6 +112,8 @@ class Ours:
     def ceiling(self, pixels: np.ndarray) -> float:
         """Images a second of the faster of the two bare passes."""
         size = self.base.batch_size
+        if len(pixels) < size:  # again and again, up to one batch
+            pixels = np.resize(pixels, (size, *pixels.shape[1:]))
         batches = [pixels[i : i + size] for i in range(0, len(pixels) // size * size, size)]
         rates = [rate(lambda: [self.base._engine(batch) for batch in batches], len(batches) * size)]
         if self.plain is not None:

@@ -30,7 +30,7 @@ def test_those_of_the_configuration_come_first(tmp_path: Path) -> None:
     first, mine = project.headstart("bases").out.splitlines()[:2]
     assert first.startswith("base ") and mine.startswith("mine: VGG16 ")
     # At 32 pixels, and not as in the table.
-    assert "32×32" in mine and "1×1×512" in mine and "none: random weights" in mine
+    assert "32×32" in mine and "1×1×512" in mine and " 0.626 " in mine and "none: random weights" in mine
 
 
 def test_the_named_ones_are_timed(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_named_ones_are_timed(tmp_path: Path) -> None:
     write_photos(project.photos, {"cat": 2, "dog": 2})
     lines = project.headstart("bases", "--time").out.splitlines()
     (line,) = (line for line in lines if line.startswith("VGG16"))
-    assert any("images/s" in line for line in lines) and float(line.split("–")[1].split()[0].replace(",", "")) > 0
+    assert any("images/s" in line for line in lines) and float(line.split(" 0.626 ")[1].split()[0].replace(",", "")) > 0
 
 
 def test_what_is_not_here_is_a_dash_with_the_reason(tmp_path: Path) -> None:
@@ -66,9 +66,20 @@ def test_what_is_not_here_is_a_dash_with_the_reason(tmp_path: Path) -> None:
     assert project.headstart("bases", "hub:dinov2_small").code == 0
 
 
+def test_a_named_one_is_told_of_as_in_the_list(tmp_path: Path) -> None:
+    """And not as with random weights, which nobody asked for."""
+    project = Project(tmp_path)
+    lines = {line.split()[0]: line.split() for line in project.headstart("bases").out.splitlines() if line}
+    for name, licence in (("MobileNetV2", "packaged: BSD 3-Clause (torchvision"), ("ResNet50", "MIT (He et al.")):
+        line = project.headstart("bases", name).out.splitlines()[1]
+        assert line.split() == lines[name] and licence in line and "random" not in line
+
+
 def test_a_base_that_there_is_not(tmp_path: Path) -> None:
     outcome = Project(tmp_path).headstart("bases", "ResNet5")
     assert outcome.code == 1 and "no base 'ResNet5' (did you mean 'ResNet50'?)" in outcome.out
+    outcome = Project(tmp_path).headstart("bases", "file:model.pt")
+    assert outcome.out == 'headstart: name: expected "file:….keras" or "file:….onnx", found \'file:model.pt\'\n'
 
 
 @pytest.mark.parametrize(
@@ -100,17 +111,23 @@ def test_weights_that_keras_fetched_are_here(
         ("dinov3_vit_small", "DINOv3 License: gated, to be accepted before the download"),
         ("convnextv2_tiny.fcmae", "CC BY-NC 4.0: non-commercial"),
         ("something", "not known: ask who made the file"),
+        ("dino_vits16", "Apache 2.0"),
+        ("activity", "not known: ask who made the file"),
+        ("eclipse_swing", "not known: ask who made the file"),
     ],
 )
 def test_licences_of_files_are_told_by_their_names_or_by_what_lies_beside(
     tmp_path: Path, name: str, terms: str
 ) -> None:
-    path = tmp_path / f"{name}.onnx"
+    folder = tmp_path / "clip" / "files"  # of folders above, a name says nothing
+    folder.mkdir(parents=True)
+    path = folder / f"{name}.onnx"
     spec = BaseSpec(name=f"file:{path}").model_copy(update={"weights": str(path)})
-    assert licence_of(spec, tmp_path).terms == terms
-    (tmp_path / "README.md").write_text("---\ntags: [a]\nlicense: mit\n---\n# Model\nlicense: other\n")
+    found = licence_of(spec, tmp_path)
+    assert found.terms == terms and found.source.startswith(("going by its name", "a file of your own"))
+    (folder / "README.md").write_text("---\ntags: [a]\nlicense: mit\n---\n# Model\nlicense: other\n")
     assert licence_of(spec, tmp_path).terms == "mit"
-    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"license": "apache-2.0"}}))
+    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": {"license": "apache-2.0"}}))
     assert licence_of(spec, tmp_path).terms == "apache-2.0"
 
 
@@ -118,4 +135,10 @@ def test_the_licence_of_a_preset_is_told_by_the_class_in_its_folder(tmp_path: Pa
     spec = BaseSpec(name=f"hub:{tmp_path}").model_copy(update={"weights": str(tmp_path)})
     assert licence_of(spec, tmp_path).source == "a preset of KerasHub"
     (tmp_path / "config.json").write_text(json.dumps({"class_name": "DINOV3Backbone"}))
-    assert licence_of(spec, tmp_path).terms.startswith("DINOv3 License: gated")
+    found = licence_of(spec, tmp_path)
+    assert found.terms.startswith("DINOv3 License: gated") and found.source.startswith("going by its name or class")
+    for kind, terms in (("ViTBackbone", "Apache 2.0"), ("CLIPBackbone", "MIT"), ("SwinTransformerBackbone", "MIT")):
+        (tmp_path / "config.json").write_text(json.dumps({"class_name": kind}))
+        assert licence_of(spec, tmp_path).terms == terms
+    named = BaseSpec(name="hub:dinov2_small").model_copy(update={"weights": "dinov2_small"})
+    assert licence_of(named, tmp_path).source == "Oquab et al., DINOv2, 2024"

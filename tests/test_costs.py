@@ -113,6 +113,13 @@ def test_bases_stand_beside_each_other_without_money(data: ReportData, tmp_path:
     )  # not said in the other table as well
 
 
+def test_engines_on_one_processor_are_compared(data: ReportData, tmp_path: Path) -> None:
+    both = two(data)
+    engines = (["CPU"], ["CPU (OpenVINO)"])
+    bases = [replace(base, devices=devices) for base, devices in zip(both.bases, engines, strict=True)]
+    assert "cannot be compared" not in table_of(page(replace(both, bases=bases), tmp_path / "i.html"))
+
+
 def test_money_for_a_thousand_images(data: ReportData, tmp_path: Path) -> None:
     found = table_of(page(replace(two(data), cost=CostSpec(per_hour=3.6)), tmp_path / "i.html"))
     assert "Money is for 1,000 images, at $3.60 an hour" in found

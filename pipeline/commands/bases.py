@@ -40,7 +40,7 @@ def base_lines(names: Sequence[str], path: Path, timed: bool, progress: Progress
             raise ConfigError(
                 f'no base {name!r}{did_you_mean(name, BASES)}; `headstart bases` lists them; others begin with "file:" or "hub:"'
             )
-        specs[name] = base_of(name, FIGURES[name].size if name in FIGURES else None)
+        specs[name] = base_of(name, FIGURES[name].size if name in FIGURES else None, random=False)
     if timed and not specs:
         raise ConfigError("--time: expected bases to time, found none; name some, or a configuration with --config")
     reasons: list[str] = []
@@ -112,8 +112,11 @@ def _of_table(name: str, kept: Path) -> tuple[str, ...]:
 
 
 def _licence(spec: BaseSpec, kept: Path) -> str:
-    found = licence_of(spec, kept)
-    return f"{found.terms} ({found.source})"
+    """Of the weights that a base has by default, and of those that are here in a package in their place."""
+    found = "{} ({})".format(*licence_of(spec, kept))
+    if spec.weights == "imagenet" and "packaged" in where(spec, kept):
+        found += "; packaged: {} ({})".format(*licence_of(spec.model_copy(update={"weights": "packaged"}), kept))
+    return found
 
 
 def _cells(figures: Figures) -> tuple[str, ...]:

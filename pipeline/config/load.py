@@ -95,7 +95,11 @@ def _config(path: Path, raw: dict[str, Any]) -> Config:
 def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:
     with place(f"[{where}] "):
         check_name(name)
-        spec = validated(BaseSpec, table)
+        return _spec(table, folder)
+
+
+def _spec(table: Any, folder: Path) -> BaseSpec:
+    spec = validated(BaseSpec, table)
     # Weights and structure of a user's own base are one file, so that the file is what the key holds.
     if spec.hub:
         path = folder / Path(spec.hub).expanduser()
@@ -104,13 +108,12 @@ def _base(where: str, name: str, table: Any, folder: Path) -> BaseSpec:
     return spec.model_copy(update={"weights": str(folder / file.expanduser())}) if file else spec
 
 
-def base_of(name: str, size: tuple[int, int] | None) -> BaseSpec:
-    """A base that no configuration names, with random weights, or those of its own file. Raises ConfigError."""
-    options: dict[str, Any] = {} if name.startswith((FILE, HUB)) else {"weights": "random"}
+def base_of(name: str, size: tuple[int, int] | None, random: bool = True) -> BaseSpec:
+    """A base that no configuration names, with those of its own file, or else ``random`` weights or its usual ones. Raises ConfigError."""
+    options: dict[str, Any] = {"weights": "random"} if random and not name.startswith((FILE, HUB)) else {}
     if size:
         options["input_size"] = list(size)
-    with place("headstart layers: "):
-        return _base("base", "base", {"name": name, **options}, Path.cwd())
+    return _spec({"name": name, **options}, Path.cwd())
 
 
 def _with_paths(table: dict[str, Any], folder: Path, *names: str) -> dict[str, Any]:

@@ -24,14 +24,13 @@ WORDS = {
     "bool_type": "expected true or false",
     "list_type": "expected a list",
     "dict_type": "expected a table",
-    "too_short": "expected {min_length} at least, found {actual_length}",
     "finite_number": "expected a finite number",
     "string_pattern_mismatch": 'expected "file.py:function"',
 }
-# The numbers in them.
+# How long a list may be, and is.
 NUMBERS = ("none", "one", "two", "three")
 # Errors whose words say what was found.
-SAID = ("missing", "value_error", "too_short")
+SAID = ("missing", "value_error", "too_short", "too_long")
 # What Pydantic puts into the place of an error for the member of a union that was meant; it does not stand in the file.
 TAGS = ("list", "range")
 # Names become folders and make targets, so they stay within what both can take.
@@ -58,8 +57,10 @@ def validated(spec: type[AnySpec], table: Any) -> AnySpec:
         first, *others = error.errors()
         names = [str(part) for part in first["loc"] if part not in TAGS]
         message = WORDS.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
-        if first["type"] == "too_short":
-            message = message.format_map({name: NUMBERS[n] for name, n in first["ctx"].items() if isinstance(n, int)})
+        if first["type"] in ("too_short", "too_long"):
+            numbers = {name: dict(enumerate(NUMBERS)).get(n, str(n)) for name, n in first["ctx"].items()}
+            bound = "{max_length} at most" if "max_length" in numbers else "{min_length} at least"
+            message = f"expected {bound}, found {{actual_length}}".format_map(numbers)
         found = "" if first["type"] in SAID else f", found {first['input']!r}"
         if first["type"] == "literal_error" and isinstance(first["input"], str):
             found += did_you_mean(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))

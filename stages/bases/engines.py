@@ -23,7 +23,7 @@ class KerasEngine:
     """A Keras model with a list of outputs, on whichever backend Keras runs."""
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self.model = model
         self.shapes = [tuple(output.shape[1:]) for output in model.outputs]
         if any(None in shape for shape in self.shapes):  # of models whose graph does not say
             one = np.zeros((1, *model.input_shape[1:]), np.uint8)
@@ -31,7 +31,7 @@ class KerasEngine:
         self.versions: dict[str, str] = {}
 
     def __call__(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        found = _as_list(self._model.predict_on_batch(batch))
+        found = _as_list(self.model.predict_on_batch(batch))
         return [np.asarray(values).astype(np.float32, copy=False) for values in found]
 
 

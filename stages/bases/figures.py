@@ -1,7 +1,8 @@
 """What the bases of the catalogue are, without building them: their size, parameters and cost.
 
 Computed once with Keras 3.15 by building each without its top at the input size of its weights; a test of the extras builds some
-again. ``gflops`` counts the multiplications and additions of convolutions and dense layers each.
+again. ``gflops`` counts the multiplications and additions of convolutions and dense layers each;
+``stages.bases.arithmetic`` counts those of other bases.
 """
 
 from typing import NamedTuple

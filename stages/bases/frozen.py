@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.bases import backend, hub
+from stages.bases.arithmetic import gflops_of_keras, gflops_of_onnx
 from stages.bases.engines import KerasEngine, OpenVINOEngine
 from stages.bases.model import build, cut, with_preprocessing
 from stages.bases.onnxfile import OnnxEngine
@@ -56,6 +57,15 @@ class FrozenBase:
 
     def _kept(self, found: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         return {layer: select(values, self.spec, layer) for layer, values in zip(self.layers, found, strict=True)}
+
+    @property
+    def gflops(self) -> float | None:
+        """Multiplications and additions of one image, in 10⁹; None where they cannot be counted."""
+        if self.spec.onnx:
+            return gflops_of_onnx(self.spec)
+        return (
+            gflops_of_keras(self._engine.model, self.spec.input_size) if isinstance(self._engine, KerasEngine) else None
+        )
 
     @property
     def takes_any_batch(self) -> bool:

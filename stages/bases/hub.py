@@ -23,7 +23,7 @@ from stages.fields import did_you_mean
 
 def fetch(spec: BaseSpec, folder: Path) -> None:
     """Fetch a preset by its name, and keep it in ``folder`` as files. Raises BaseError where it cannot be fetched."""
-    hub = load_extra("keras_hub", "hub", f"base {spec.name!r}")
+    hub = _keras_hub(spec)
     kept = fetched_preset(spec, folder)
     if "://" not in spec.weights and spec.weights not in hub.models.Backbone.presets:
         raise BaseError(
@@ -57,6 +57,13 @@ def fetch(spec: BaseSpec, folder: Path) -> None:
     shutil.rmtree(partly, ignore_errors=True)
 
 
+def _keras_hub(spec: BaseSpec) -> Any:
+    """The package, imported as quietly as Keras, which it would import itself."""
+    backend.load_keras()
+    with backend.without_chatter():
+        return load_extra("keras_hub", "hub", f"base {spec.name!r}")
+
+
 def _look_at(preset: str) -> None:
     """Raise BaseError where the configuration of a preset that is not here yet names code from elsewhere."""
     get_file = import_module("keras_hub.src.utils.preset_utils").get_file
@@ -67,7 +74,7 @@ def _look_at(preset: str) -> None:
 
 def _tower(spec: BaseSpec, path: Path, policy: str) -> Any:
     """The part of a preset that takes images and nothing else."""
-    hub = load_extra("keras_hub", "hub", f"base {spec.name!r}")
+    hub = _keras_hub(spec)
     read_config(path)
     try:
         with backend.without_chatter(), backend.fresh_names(policy):

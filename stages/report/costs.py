@@ -66,7 +66,15 @@ def describe_costs(
         for i, row in enumerate(rows, 1)
         if row.best and row.seconds
     ]
-    devices = sorted({device for base in bases if base.summary.seconds for device in base.summary.devices})
+    # Engines on one processor can be compared: "CPU (OpenVINO)" is the CPU.
+    devices = sorted(
+        {
+            "CPU" if device.startswith("CPU") else device
+            for base in bases
+            if base.summary.seconds
+            for device in base.summary.devices
+        }
+    )
     return Costs(
         rows,
         cost_figure(points) if len(points) > 1 else None,

@@ -8,6 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,3 +153,11 @@ def test_photos_of_other_sizes_are_what_its_converter_makes_of_them(
     assert project.headstart("features").code == 0
     ((_, rows),) = stored(project).items()
     check(rows, own(tmp_path / "mine", project))
+
+
+def test_what_tensorflow_writes_when_it_starts_is_kept_away(preset: Callable[[str], Path]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    for command in ("layers", "bases"):
+        words = [sys.executable, "-m", "pipeline", command, f"hub:{preset('vit')}"]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and done.stderr == "" and "17" in done.stdout, done.stderr

@@ -206,6 +206,15 @@ def test_where_no_law_holds_the_intervals_reach_up_to_the_gain_that_was_measured
     assert last < 0.8 or most == 1.0  # twice the images may bring as much again
 
 
+def test_where_the_law_lies_too_high_the_interval_reaches_down_to_what_all_images_came_to() -> None:
+    points = []
+    for (share, draws), accuracy in zip(DRAWS.items(), (0.5, 0.6, 0.7, 0.8, 0.6), strict=True):
+        right = np.arange(400) < round(400 * accuracy)
+        points += [Point(share, draw, round(share * 4000), 1.0, right) for draw in range(draws)]
+    law = power_law(Curve(points, np.arange(400)))
+    assert law is not None and law.doubled > 0.7 and law.interval[0] <= 0.6
+
+
 def test_more_photos_are_never_said_to_make_it_worse() -> None:
     """The point that was measured lay above the law by chance, and twice the images gave `0.894 → 0.882`."""
     more = {

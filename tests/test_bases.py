@@ -112,6 +112,8 @@ def test_weights_that_keras_fetched_are_here(
         ("convnextv2_tiny.fcmae", "CC BY-NC 4.0: non-commercial"),
         ("something", "not known: ask who made the file"),
         ("dino_vits16", "Apache 2.0"),
+        ("vitdet_base_sa1b", "Apache 2.0"),
+        ("vitb", "Apache 2.0"),
         ("activity", "not known: ask who made the file"),
         ("eclipse_swing", "not known: ask who made the file"),
     ],

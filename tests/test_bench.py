@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from bench.extract import Ours
 from bench.runs import machine, merged
 
 BENCHES = sorted(path for path in (ROOT / "bench").glob("*.py"))
@@ -30,14 +29,6 @@ def test_no_bench_hides_a_package() -> None:
 def test_it_starts(form: list[str]) -> None:
     done = subprocess.run([sys.executable, *form, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--images" in done.stdout, done.stderr
-
-
-def test_the_bare_pass_is_measured_with_fewer_images_than_a_batch() -> None:
-    seen: list[Any] = []
-    base = SimpleNamespace(batch_size=8, _engine=seen.append)
-    ours = SimpleNamespace(base=base, plain=None)
-    assert Ours.ceiling(cast(Ours, ours), np.arange(3 * 4).reshape(3, 2, 2, 1)) > 0
-    assert [batch.shape for batch in seen] == [(8, 2, 2, 1)]
 
 
 # The others are imported by these.

@@ -52,11 +52,12 @@ def test_only_another_threshold_leaves_the_model_as_it_is(copied: Project) -> No
 
 
 def test_a_threshold_is_set_again_and_again_on_the_model_of_an_earlier_version(copied: Project) -> None:
-    """It noted no key of the model; the first time, this is noted."""
+    """It noted no key of the model, and had one script; the first time, both become what they are today."""
     folder, export = copied.artifacts / "export" / "logreg-keras", ("export", "logreg", "--to", "keras")
     assert copied.headstart(*export).code == 0
     about = json.loads((folder / "model.json").read_text())
-    del about["model_key"]
+    del about["model_key"], about["files"]["photos.py"], about["bytes"]["photos.py"]
+    (folder / "photos.py").unlink()
     (folder / "model.json").write_text(json.dumps(about))
     assert "up to date: " in copied.headstart(*export).out
     for at in ("0.3", "0.35"):
@@ -64,6 +65,7 @@ def test_a_threshold_is_set_again_and_again_on_the_model_of_an_earlier_version(c
             "the model is up to date, and its threshold was set anew"
             in copied.headstart(*export, "--min-accuracy", at).out
         )
+        assert (folder / "photos.py").exists() and copied.headstart("verify").code == 0
 
 
 def test_a_kill_while_a_threshold_is_set_leaves_no_card_of_another(copied: Project) -> None:

@@ -84,11 +84,17 @@ def test_a_mistake_on_copies_is_one_and_names_how_many(data: ReportData, tmp_pat
     copies = [["a copy.png", *wrong[1:]], ["another copy.png", *wrong[1:]]]
     with open(folder / "predictions.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows([header, *rows, *copies])
-    with_copies = read_outcome(folder, data.manifest, CLASSES, "test")
+    names = ("a copy.png", "another copy.png")
+    more = tuple(ImageRecord(name, wrong[4], wrong[2], "test") for name in names)
+    copied = replace(data.manifest, records=(*data.manifest.records, *more))
+    with_copies = read_outcome(folder, copied, CLASSES, "test")
     assert with_copies.counts == outcome.counts and len(with_copies.mistakes) == len(outcome.mistakes)
     assert [len(mistake.copies) for mistake in with_copies.mistakes if mistake.copies] == [2]
-    shown = page(replace(data, heads=[replace(head, folder=folder)]), tmp_path / "index.html").text
+    shown = page(replace(data, manifest=copied, heads=[replace(head, folder=folder)]), tmp_path / "index.html").text
     assert "and 2 copies" in shown and f"{len(outcome.mistakes)} mistakes on test" in shown
+    # Copies that were deleted are no copies.
+    left = read_outcome(folder, data.manifest, CLASSES, "test")
+    assert not [mistake for mistake in left.mistakes if mistake.copies] and len(left.mistakes) == len(outcome.mistakes)
 
 
 def test_renamed_copies_of_one_image_are_told_apart(data: ReportData, tmp_path: Path) -> None:

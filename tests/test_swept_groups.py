@@ -107,6 +107,27 @@ def test_areas_of_groups_that_are_partly_alike_have_the_intervals_of_heads(class
     assert by_accuracy is not None and effect > 1 and np.ptp(chosen.interval) > 1.03 * np.ptp(by_accuracy)
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_an_area_over_folds_has_an_interval_where_folds_are_large(size: int) -> None:
+    """It compares probabilities of different heads: of small folds, the intervals held the truth in 70 to 94 of 100 cases."""
+    for units in (199, 200):
+        y = np.random.default_rng(0).integers(0, 6, units).repeat(size)
+        n, groups = len(y), None if size == 1 else np.arange(units).repeat(size)
+        folds = [(np.arange(0), np.arange(i, n, 5)) for i in range(5)]
+        of = Measure(folds, y, 6, np.arange(n), "auc", groups)
+        outcomes = said(y, np.arange(n))[0][0]
+        score = of.with_interval(of.score(outcomes), outcomes)
+        assert score.chosen and score.chosen.value and (score.chosen.interval is not None) == (units == 200)
+        # Of an earlier version, which had one of any folds, and kept no outcomes.
+        old = score._replace(effect=None, chosen=score.chosen._replace(interval=(0.8, 0.9)))
+        left = of.by_groups(old).chosen
+        assert left and left.interval == ((0.8, 0.9) if units == 200 else None)
+        assert of.is_of(score._replace(chosen=old.chosen)) == (units == 200 and size == 1)
+        other = replace(of, metric="macro_f1")
+        score = other.with_interval(other.score(outcomes), outcomes)
+        assert score.chosen and score.chosen.interval
+
+
 def draws(metric: str, groups: int, size: int, seed: int, by_group: bool) -> tuple[Corrected | None, list[float]]:
     """The correction of a sweep over images of which ``size`` are right or wrong together."""
     y = np.random.default_rng(seed).integers(0, len(CLASSES), groups).repeat(size)

@@ -1,5 +1,6 @@
 """What was scanned, in words. Apart from what runs, as a command that only looks comes here too."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,10 @@ from stages.data.corrections import DROPPED
 from stages.data.leaks import notes_of
 from stages.heads.scored import in_words
 from stages.progress import counted
+
+# Files that are named for each reason for which they were skipped, and lines for all.
+OF_A_REASON, MOST_SKIPPED = 10, 50
+_OF_A_FILE = re.compile(r"\d+|\(.*\)|b'.*'")
 
 
 def data_lines(graph: Graph) -> list[str]:
@@ -33,21 +38,26 @@ def data_lines(graph: Graph) -> list[str]:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in manifest.ignored.items())
         lines.append(f"data: ignored files that are not images: {kinds}")
     lines += first([f"data: {note}" for note in notes_of(manifest)], 5)
-    return lines + first(_skipped_lines(manifest.skipped), 50)
+    return lines + _skipped_lines(manifest.skipped)
 
 
 def _skipped_lines(skipped: Mapping[str, str]) -> list[str]:
-    """A line for each file, of which long lists for one reason are cut: other reasons must not drown in them."""
+    """A line for each file, but of many for one reason, and of very many, for the first alone: one reason must not hide another."""
     paths = defaultdict[str, list[str]](list)
     # Bad images first, as the list may be cut: what is dropped is known to who dropped it.
     for path, reason in sorted(skipped.items(), key=lambda each: each[1].startswith(DROPPED)):
-        paths[reason].append(path)
-    lines = []
-    for reason, named in paths.items():
-        lines += [f"skipped: {path}: {reason}" for path in named[:10]]
-        if (more := len(named) - 10) > 0:
-            lines.append(f"skipped: … and {counted(more, 'more file')}: {reason}; see the report")
-    return lines
+        # A reason may tell the bytes, pixels or first letters of its file.
+        paths[_OF_A_FILE.sub("", reason)].append(path)
+    lines, left = list[str](), 0
+    for named in paths.values():
+        shown = named if len(named) == OF_A_REASON + 1 else named[:OF_A_REASON]
+        shown = shown[: max(0, MOST_SKIPPED - len(lines))]
+        lines += [f"skipped: {path}: {skipped[path]}" for path in shown]
+        left += (more := len(named) - len(shown))
+        if shown and more:
+            lines.append(f"skipped: … and {more:,} more like this one, see the report")
+            left -= more
+    return [*lines, f"… and {counted(left, 'more file')} skipped, see the report"] if left else lines
 
 
 def scored_on(cv: int | None, metric: str = "accuracy") -> str:

@@ -28,9 +28,9 @@ WORDS = {
     "string_pattern_mismatch": 'expected "file.py:function"',
 }
 # How long a list may be, and is.
-NUMBERS = ("none", "one", "two", "three")
+NUMBERS = ("none", "one", "two")
 # Errors whose words say what was found.
-SAID = ("missing", "value_error", "too_short", "too_long")
+SAID = ("missing", "value_error", "too_short")
 # What Pydantic puts into the place of an error for the member of a union that was meant; it does not stand in the file.
 TAGS = ("list", "range")
 # Names become folders and make targets, so they stay within what both can take.
@@ -57,10 +57,9 @@ def validated(spec: type[AnySpec], table: Any) -> AnySpec:
         first, *others = error.errors()
         names = [str(part) for part in first["loc"] if part not in TAGS]
         message = WORDS.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
-        if first["type"] in ("too_short", "too_long"):
-            numbers = {name: dict(enumerate(NUMBERS)).get(n, str(n)) for name, n in first["ctx"].items()}
-            bound = "{max_length} at most" if "max_length" in numbers else "{min_length} at least"
-            message = f"expected {bound}, found {{actual_length}}".format_map(numbers)
+        if first["type"] == "too_short":
+            least, there = (NUMBERS[first["ctx"][name]] for name in ("min_length", "actual_length"))
+            message = f"expected {least} at least, found {there}"
         found = "" if first["type"] in SAID else f", found {first['input']!r}"
         if first["type"] == "literal_error" and isinstance(first["input"], str):
             found += did_you_mean(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))

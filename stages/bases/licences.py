@@ -60,7 +60,8 @@ _FAMILIES = (
     (r"mobilenet_?v5", Licence("Gemma Terms of Use", "Google, Gemma 3n, 2025")),
     (rf"{_ALONE}deit{_ENDS}", Licence("Apache 2.0", "Touvron et al., DeiT, 2021")),
     (rf"{_ALONE}swin{_ENDS}", Licence("MIT", "Liu et al., Swin Transformer, 2021")),
-    (rf"{_ALONE}vit{_ENDS}", Licence("Apache 2.0", "Dosovitskiy et al., An image is worth 16x16 words, 2021")),
+    (r"vit_?det", Licence("Apache 2.0", "Li et al., Plain vision transformer backbones for object detection, 2022")),
+    (rf"{_ALONE}vit[bhlst]?{_ENDS}", Licence("Apache 2.0", "Dosovitskiy et al., An image is worth 16x16 words, 2021")),
 )
 
 

@@ -7,7 +7,7 @@ weights (``stages.bases.beside``), and whatever is said here goes before both.
 from fractions import Fraction as Ratio
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stages.data.policy import SQUASH, Resize
 from stages.fields import Spec
@@ -24,7 +24,15 @@ def _factor(value: Any) -> Any:
 
 
 Factor = Annotated[float, BeforeValidator(_factor), Field(gt=0)]
-Three = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+def _three(value: list[float]) -> list[float]:
+    if len(value) != 3:
+        raise ValueError(f"expected 3 numbers, one for each channel, found {len(value)}")
+    return value
+
+
+Three = Annotated[list[float], AfterValidator(_three)]
 
 
 class Pixels(Spec):

@@ -7,7 +7,7 @@ test with pinned digests fails on a change that forgot to.
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -27,9 +27,8 @@ OUTPUT = "output"  # the cut of such bases where no layer is named
 SOURCES = ("imagenet", "packaged", "random")  # of weights, beside files
 WEIGHTS_SUFFIXES = (".weights.h5", ".keras", ".h5")
 OWN_SUFFIXES = (".keras", ".onnx")
-OF_HUB = re.compile(
-    "clip|dino|deit|metaclip|siglip|swin|vit", re.IGNORECASE
-)  # what names of presets begin with, and no other base
+# What names of presets begin with, and no other base.
+OF_HUB = re.compile("clip|dino|deit|metaclip|siglip|swin|vit", re.IGNORECASE)
 
 
 def image_size(value: Any) -> Any:
@@ -55,7 +54,7 @@ def _without_its_door(value: str) -> str:
     """A hint where a model file, the folder of a preset or the name of one stands without ``file:`` or ``hub:``."""
     if value.endswith(OWN_SUFFIXES):
         return f' (did you mean "{FILE}{value}"?)'
-    if "/" in value or OF_HUB.match(value):
+    if ("/" in value and not PurePath(value).suffix) or OF_HUB.match(value):
         return f' (did you mean "{HUB}{value}"?)'
     return ""
 

@@ -1,7 +1,6 @@
 """A trained head as a folder that needs no headstart: the model, what is to be known of it, and how it is used."""
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,8 +63,7 @@ def export_head(wanted: Wanted, seen: Iterator[Seen], count: int, sample: Sample
         write_model(model, folder, wanted.to, wanted.precision, sample)
         about = _told(wanted, result)
         about["agreement"] = _compared(folder, wanted.to, seen, count, progress)
-        (folder / USE).write_text(use_of(wanted.to), encoding="utf-8")
-        shutil.copyfile(PHOTOS, folder / PHOTOS.name)
+        _write_scripts(folder, wanted.to)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         about["files"] = {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
         about["bytes"] = {name: (folder / name).stat().st_size for name in about["files"]}
@@ -80,10 +78,21 @@ def tell_thresholds(wanted: Wanted, about: Mapping[str, Any]) -> dict[str, Any]:
     """
     remove_temporaries(wanted.folder)
     about = {**about, "model_key": wanted.model_key}
-    told = {**about, "key": wanted.key, **_thresholds(wanted)}
     _write_about(wanted.folder, {**about, "key": ""})
+    # An earlier version had one script, of which the card says something else.
+    scripts = _write_scripts(wanted.folder, wanted.to)
+    files = {**about["files"], **{path.name: sha256_file(path) for path in scripts}}
+    sizes = {name: (wanted.folder / name).stat().st_size for name in files}
+    told = {**about, "key": wanted.key, "files": files, "bytes": sizes, **_thresholds(wanted)}
     _write_told(wanted.folder, told)
     return told
+
+
+def _write_scripts(folder: Path, to: str) -> list[Path]:
+    texts = {USE: use_of(to), PHOTOS.name: PHOTOS.read_text(encoding="utf-8")}
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
 
 
 def _write_told(folder: Path, about: Mapping[str, Any]) -> None:

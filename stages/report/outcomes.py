@@ -62,8 +62,8 @@ def read_outcome(folder: Path, manifest: Manifest, classes: Sequence[str], split
         if row.true != row.predicted:
             wrong[row.sha256, row.true].append((path, row))
     mistakes = [
-        Mistake(path, row.true, row.predicted, row.probability, tuple(copy for copy, _ in copies))
-        for (path, row), *copies in wrong.values()
+        Mistake(path, row.true, row.predicted, row.probability, tuple(copies))
+        for (path, *copies), row in ((dict.fromkeys(path for path, _ in each), each[0][1]) for each in wrong.values())
     ]
     counts = Counter({(row.sha256, row.true): (row.true, row.predicted) for row in rows}.values())
     return Outcome(split, counts, sorted(mistakes, key=lambda m: (-m.probability, m.path)))

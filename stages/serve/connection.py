@@ -40,11 +40,12 @@ class Connection(H11Protocol):  # type: ignore[misc]
 
     def _look_for_readers(self) -> None:
         if not self._untaken and (size := self.transport.get_write_buffer_size()):
-            self._untaken = self.loop.call_later(self._seconds, self._end_unless_taken, size)
+            self._untaken = self.loop.call_later(self._seconds, self._end_unless_taken, size, self.cycle)
 
-    def _end_unless_taken(self, before: int) -> None:
+    def _end_unless_taken(self, before: int, cycle: Any) -> None:
         self._untaken = None
-        if self.transport.get_write_buffer_size() >= before:
+        # Of another answer by now, the one before was taken as far as it must be for the next to begin.
+        if self.cycle is cycle and self.transport.get_write_buffer_size() >= before:
             self.transport.abort()  # to close would be to wait until the rest is taken
         else:
             self._look_for_readers()

@@ -21,8 +21,9 @@ from stages.training.outcomes import Outcomes
 # no unbiased estimator of it: Y. Bengio and Y. Grandvalet, J. Mach. Learn. Res. 5 (2004) 1089.
 IN_FOLDS = 1.5
 # An area under the curve over all folds compares probabilities of different heads, so that it comes out too low where folds are small:
-# G. Forman and M. Scholz, SIGKDD Explor. 12 (2010) 49. From as many images in each fold on, its interval holds the truth all the same.
-LEAST_OF_AREA = 50
+# G. Forman and M. Scholz, SIGKDD Explor. 12 (2010) 49. From as many images in each fold on, or groups of them, its interval holds the
+# truth all the same, of classes of like size (bench.coverage --only folds).
+LEAST_OF_AREA = 40
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Measure:
             score = score._replace(effect=self.shared * float(np.mean(effects)))
         if self.metric == "accuracy":
             return score
-        if not self.has_interval(score):
+        if not self.has_interval:
             return score._replace(chosen=self.chosen(by_seed))
         found = [
             rowwise.interval(self.metric, self.labels, each, self.n_classes, effect, self.groups, self.shared)
@@ -128,16 +129,17 @@ class Measure:
             chosen = chosen._replace(interval=(low, high))
         return score._replace(chosen=chosen)
 
-    def has_interval(self, score: Score) -> bool:
-        """Whether what ranks trials has an interval, where a score knows what groups and folds change of it: an area needs large folds."""
-        told = self.shared * len(self.counted) / (score.effect or 1.0) / len(self.folds)
-        return self.metric != "auc" or len(self.folds) == 1 or told >= LEAST_OF_AREA
+    @cached_property
+    def has_interval(self) -> bool:
+        """Whether what ranks trials has an interval: an area needs large folds."""
+        units = len(self.counted) if self.groups is None else len(np.unique(self.groups))
+        return self.metric != "auc" or len(self.folds) == 1 or units >= LEAST_OF_AREA * len(self.folds)
 
     def is_of(self, score: Score) -> bool:
         """Whether a score surely has what groups and folds change of its interval. Of both it is not known: the effect that an earlier
         version computed is that of groups alone, which may be any number. Nor may it have an interval that is none.
         """
-        if score.chosen and score.chosen.interval and not self.has_interval(score):
+        if score.chosen and score.chosen.interval and not self.has_interval:
             return False
         if self.groups is None:
             return (score.effect or 1.0) == self.shared
@@ -145,6 +147,8 @@ class Measure:
 
     def by_groups(self, score: Score) -> Score:
         """The score of a trial whose outcomes were not kept: as if each group were one image. An effect that is known stays as it is."""
+        if score.chosen and not self.has_interval:
+            score = score._replace(chosen=score.chosen._replace(interval=None))
         if self.is_alone or score.effect is not None:
             return score
         images = 1.0 if self.groups is None else len(self.groups) / len(np.unique(self.groups))

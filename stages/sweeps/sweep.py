@@ -216,8 +216,7 @@ class Sweep:
             return None
         of = (measure.labels, measure.n_classes, self.spec.seed, measure.groups, measure.shared)
         best = corrected(self.metric, found, plain.value, *of)
-        told = measure.has_interval(scored[0][1].scores[-1])
-        return best if best is None or told else best._replace(interval=None)
+        return best if best is None or measure.has_interval else best._replace(interval=None)
 
     def show(self, trials: Sequence[Trial], title: str = "") -> None:
         """Show who leads, in the place of who led before."""

@@ -1,5 +1,6 @@
 """`headstart serve` over HTTP: what it answers, what it refuses, and how it ends."""
 
+import asyncio
 import errno
 import json
 import os
@@ -25,6 +26,7 @@ from test_images import bomb
 
 from cache.errors import CacheError, HeadError
 from stages.serve.app import App
+from stages.serve.connection import Connection
 from stages.serve.limits import Limits, RefusedError
 from stages.serve.page import rendered
 from stages.serve.worker import Worker
@@ -237,6 +239,35 @@ def test_who_asks_and_never_reads_keeps_no_connection(served: Serving) -> None:
                     deaf.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert ended.poll(20_000)
         assert served.get("")[0] == 200
+
+
+def test_who_reads_slowly_or_again_and_again_is_let_be() -> None:
+    """An answer that began after another was taken counted as that one, of which nothing had been taken."""
+
+    class Transport(asyncio.Transport):
+        size, aborted = 0, False
+
+        def get_write_buffer_size(self) -> int:
+            return self.size
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def serve(sizes: list[int], cycles: list[object]) -> bool:
+        connection = Connection.__new__(Connection)
+        connection._seconds, connection._untaken = 0.05, None
+        connection.loop, connection.transport = asyncio.get_running_loop(), Transport()
+        connection.cycle, connection.transport.size = cycles[0], sizes[0]
+        connection._look_for_readers()
+        for size, cycle in zip(sizes[1:], cycles[1:], strict=True):
+            connection.transport.size, connection.cycle = size, cycle
+            await asyncio.sleep(0.06)
+        return connection.transport.aborted
+
+    first, second = object(), object()
+    assert not asyncio.run(serve([900, 600, 300, 0], [first] * 4))
+    assert not asyncio.run(serve([900, 900, 500], [first, second, second]))
+    assert asyncio.run(serve([900, 900], [first] * 2))
 
 
 def test_the_commands_and_the_python_of_the_page_in_the_documentation(served: Serving, photo: Path) -> None:

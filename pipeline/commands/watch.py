@@ -41,7 +41,7 @@ def watch(path: Path, progress: Progress, port: int) -> None:
                 if not edits.waiting:  # what was edited while it ran
                     progress.say(f"watch: waiting for edits of {', '.join(edits.names)} (Ctrl-C ends)")
                 changed = edits.next()
-                progress.say(f"watch: {_in_words(changed)} changed")
+                progress.say(f"watch: {_in_words({path.name for path in changed})} changed")
                 live.bring_up_to_date()
 
 
@@ -95,7 +95,9 @@ class LiveProject:
         lines = changed_lines(standings(before), standings(now)) if before else leaderboard_lines(now)
         for line in lines:
             self._progress.say(line)
-        if before:
+        if stale := [name for name, head in now.heads.items() if head.stale]:
+            self._progress.say(f"watch: not up to date: {_in_words(stale)}")
+        elif before:
             self._progress.say(f"watch: {f'up to date after {seconds:.1f} s' if lines else 'nothing to train'}")
 
     def warm_up(self) -> None:
@@ -108,7 +110,7 @@ class LiveProject:
                 self._progress.say(f"watch: {error}")
 
 
-def _in_words(changed: Collection[Path]) -> str:
-    names = sorted({path.name for path in changed})
+def _in_words(found: Collection[str]) -> str:
+    names = sorted(found)
     more = f" and {len(names) - TOLD:,} more" if len(names) > TOLD else ""
     return f"{', '.join(names[:TOLD])}{more}"

@@ -1,5 +1,9 @@
 """``headstart watch``: what is edited is trained at once, in a process that has TensorFlow and the features in memory already."""
 
+import os
+import select
+import signal
+import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +34,7 @@ def watch(path: Path, progress: Progress, port: int) -> None:
 
     No lock is held between two edits. Raises HeadstartError where watchfiles is not installed, or the port is taken.
     """
+    _end_with_make()
     with Edits(path) as edits:
         live = LiveProject(path, progress, edits.follow)
         # Opened before anything runs: a port that is taken is not to be found after an hour of extraction.
@@ -108,6 +113,26 @@ class LiveProject:
                 warm_up(self._graph, self._datasets)
             except HeadstartError as error:
                 self._progress.say(f"watch: {error}")
+
+
+def _end_with_make() -> None:
+    """Have this process end as soon as the make that runs it does, which may be killed alone."""
+    number = os.environ.get("HEADSTART_MAKE", "")
+    if not number.isdecimal() or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        make = os.pidfd_open(int(number))
+    except ProcessLookupError:
+        signal.raise_signal(signal.SIGTERM)
+        return
+    except OSError:  # an old kernel
+        return
+
+    def end() -> None:
+        select.select([make], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, name="make", daemon=True).start()
 
 
 def _in_words(found: Collection[str]) -> str:

@@ -90,6 +90,7 @@ ifneq ($(GOALS),)
 ifeq ($(HEADSTART_ERROR)$(ONLY_LOOKS),)
 # Make adds lines of its own below the error of a recipe. So the goals are made by an inner make, which is not heard; headstart leaves its
 # error in a file, which is printed here, last and alone. Of a recipe that ends with 1, make says nothing where it is only asked (-q).
+# What stays ends with the outer make, whose process it is told: a signal to that alone would not come to it.
 ifeq ($(filter-out $(GOALS),$(MAKECMDGOALS)),)
 MAKEFLAGS += -q
 endif
@@ -100,7 +101,7 @@ inner:
 	+@MAKEFLAGS=$$(printf %s "$$MAKEFLAGS" | sed 's/^\([A-Za-z]*\)q/\1/'); export MAKEFLAGS; \
 	$(if $(ENVIRONMENT),$(MAKE) --no-print-directory --silent $(ENVIRONMENT) || exit 1;) \
 	mkdir -p artifacts/make; error=artifacts/make/$$$$.error; trap 'interrupted=1' INT; \
-	HEADSTART_ERROR=$$error MAKELEVEL=0 $(MAKE) --no-print-directory '$(GOALS)' 9>&2 2>$$error.make && code=0 || { \
+	HEADSTART_ERROR=$$error HEADSTART_MAKE=$$PPID MAKELEVEL=0 $(MAKE) --no-print-directory '$(GOALS)' 9>&2 2>$$error.make && code=0 || { \
 	code=1; [ -s $$error ] || [ "$$interrupted" ] || tail -n 1 $$error.make >$$error; [ ! -e $$error ] || cat $$error >&2; }; \
 	rm -f $$error $$error.make; exit $$code
 else

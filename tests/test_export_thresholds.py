@@ -12,6 +12,7 @@ from export_project import HEADS, export_project
 from forked import Forked
 
 from cache.files import TEMPORARY_PREFIX
+from pipeline.commands.export import compared_words
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,11 @@ def test_a_kill_while_a_threshold_is_set_leaves_no_card_of_another(copied: Proje
     assert "the model is up to date, and its threshold was set anew" in copied.headstart(*export).out
     assert {path: path.read_text() for path in told} == told and (folder / "model.keras").stat().st_ino == written
     assert not list(folder.glob(f"{TEMPORARY_PREFIX}*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [(0, "no label is another"), (1, "1 label is another"), (2, "2 labels are others")]
+)
+def test_the_labels_that_are_others_are_counted_in_words(changed: int, said: str) -> None:
+    found = {"images": 9, "largest_difference": 0.1, "labels_changed": changed, "right": 8, "right_before": 7}
+    assert f"; {said}; 8 are right, and 7 before" in compared_words({"precision": "int8", "agreement": found})[0]

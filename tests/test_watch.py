@@ -81,6 +81,7 @@ def test_an_edit_that_cannot_be_trained_is_one_line_and_the_next_one_is_awaited(
     watched.bring_up_to_date()
     said = capfd.readouterr().err
     assert len([line for line in said.splitlines() if says in line]) == 1 and "Traceback" not in said, said
+    assert "watch: up to date" not in said and "nothing to train" not in said, said
     assert page.read_bytes() == before
     project.config.write_text(text)
     watched.bring_up_to_date()

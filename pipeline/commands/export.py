@@ -14,7 +14,7 @@ from pipeline.config.load import Config
 from pipeline.targets.graph import Graph, load_graph
 from pipeline.targets.heads import HeadTarget
 from stages.export.spec import EXPORTS, Precision, check_format, export_key, folder_name, model_key_of, read_export
-from stages.progress import Progress, in_bytes
+from stages.progress import Progress, counted, in_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def export_lines(
             tell_thresholds(wanted, about)
             return [f"export: the model is up to date, and its threshold was set anew: {folder}"]
         about = _exported(graph, chosen, wanted, progress)
-    return [f"export: {folder} ({in_bytes(bytes_in(folder))})", *_compared_words(about)]
+    return [f"export: {folder} ({in_bytes(bytes_in(folder))})", *compared_words(about)]
 
 
 def _is_done(folder: Path, key: str) -> bool:
@@ -70,13 +70,14 @@ def _is_done(folder: Path, key: str) -> bool:
     return about is not None and about["key"] == key
 
 
-def _compared_words(about: dict[str, Any]) -> list[str]:
+def compared_words(about: dict[str, Any]) -> list[str]:
+    """What is to be printed of how an export differs from ``predict``."""
     found = about["agreement"]
     if not found:
         return ["export: not compared with `headstart predict`, as no validation image is here"]
     told = (
         f"export: on {found['images']} validation images, probabilities differ from those of `headstart predict` by "
-        f"{found['largest_difference']:.1e} at most; {found['labels_changed']} labels are others; {found['right']} are right, "
+        f"{found['largest_difference']:.1e} at most; {_others(found['labels_changed'])}; {found['right']} are right, "
         f"and {found['right_before']} before"
     )
     if about["precision"] != "float32" or found["largest_difference"] <= LARGE:
@@ -85,6 +86,10 @@ def _compared_words(about: dict[str, Any]) -> list[str]:
         told,
         f"warning: that is more than {LARGE:g}, which float32 should keep to; docs/export.md says what can differ",
     ]
+
+
+def _others(n: int) -> str:
+    return f"{counted(n, 'label') if n else 'no label'} {'are others' if n > 1 else 'is another'}"
 
 
 def _wanted(

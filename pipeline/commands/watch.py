@@ -1,5 +1,9 @@
 """``headstart watch``: what is edited is trained at once, in a process that has TensorFlow and the features in memory already."""
 
+import os
+import select
+import signal
+import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +34,7 @@ def watch(path: Path, progress: Progress, port: int) -> None:
 
     No lock is held between two edits. Raises HeadstartError where watchfiles is not installed, or the port is taken.
     """
+    _end_with_make()
     with Edits(path) as edits:
         live = LiveProject(path, progress, edits.follow)
         # Opened before anything runs: a port that is taken is not to be found after an hour of extraction.
@@ -41,7 +46,7 @@ def watch(path: Path, progress: Progress, port: int) -> None:
                 if not edits.waiting:  # what was edited while it ran
                     progress.say(f"watch: waiting for edits of {', '.join(edits.names)} (Ctrl-C ends)")
                 changed = edits.next()
-                progress.say(f"watch: {_in_words(changed)} changed")
+                progress.say(f"watch: {_in_words({path.name for path in changed})} changed")
                 live.bring_up_to_date()
 
 
@@ -95,7 +100,9 @@ class LiveProject:
         lines = changed_lines(standings(before), standings(now)) if before else leaderboard_lines(now)
         for line in lines:
             self._progress.say(line)
-        if before:
+        if stale := [name for name, head in now.heads.items() if head.stale]:
+            self._progress.say(f"watch: not up to date: {_in_words(stale)}")
+        elif before:
             self._progress.say(f"watch: {f'up to date after {seconds:.1f} s' if lines else 'nothing to train'}")
 
     def warm_up(self) -> None:
@@ -108,7 +115,27 @@ class LiveProject:
                 self._progress.say(f"watch: {error}")
 
 
-def _in_words(changed: Collection[Path]) -> str:
-    names = sorted({path.name for path in changed})
+def _end_with_make() -> None:
+    """Have this process end as soon as the make that runs it does, which may be killed alone."""
+    number = os.environ.get("HEADSTART_MAKE", "")
+    if not number.isdecimal() or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        make = os.pidfd_open(int(number))
+    except ProcessLookupError:
+        signal.raise_signal(signal.SIGTERM)
+        return
+    except OSError:  # an old kernel
+        return
+
+    def end() -> None:
+        select.select([make], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, name="make", daemon=True).start()
+
+
+def _in_words(found: Collection[str]) -> str:
+    names = sorted(found)
     more = f" and {len(names) - TOLD:,} more" if len(names) > TOLD else ""
     return f"{', '.join(names[:TOLD])}{more}"

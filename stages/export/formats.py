@@ -31,12 +31,12 @@ Sample = Callable[[], Sequence[NDArray[np.uint8]]]
 def check_packages(to: str, precision: Precision) -> None:
     """Raise HeadError in one line where what writes a format is not installed, or Keras runs on another backend."""
     wanted = [*FORMATS[to].writers, *([("nncf", "openvino")] if (to, precision) == ("openvino", "int8") else [])]
+    name = load_keras().backend.backend()  # first: loaded by a converter, TensorFlow would chatter
     for package, extra in wanted:
         try:
             load_extra(package, extra, f"export to {to}")
         except BaseError as error:
             raise HeadError(str(error)) from error
-    name = load_keras().backend.backend()
     if to != "keras" and name != "tensorflow":
         raise HeadError(f"export to {to}: expected Keras on TensorFlow, found KERAS_BACKEND={name}; leave it unset")
 

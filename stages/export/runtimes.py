@@ -42,6 +42,7 @@ def _litert(path: Path) -> Run:
 
         Interpreter = tf.lite.Interpreter
     interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()  # of any size: it says now, where it is not heard, what it computes by
     place, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:

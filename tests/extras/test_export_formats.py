@@ -1,5 +1,6 @@
 """Exports in the formats that need packages of their own, and what float16 and int8 change."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ def test_lower_precision_is_nearly_the_same(
     # Random weights and noise make the largest difference a matter of chance; `bench.export` has it for photographs.
     assert found.shape == p.shape and np.median(np.abs(found - p)) < {"float16": 0.02, "int8": 0.05}[precision]
     assert list(found.argmax(axis=1)) == list(p.argmax(axis=1))
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_process_of_its_own_says_what_was_exported_and_nothing_else(project: Project, to: str) -> None:
+    """The converters import TensorFlow, which has a dozen lines about drivers and processors to say."""
+    shutil.rmtree(project.artifacts / "export" / f"logreg-{to}", ignore_errors=True)
+    outcome = project.headstart("export", "logreg", "--to", to, cold=True)
+    strange = [line for line in outcome.out.splitlines() if not line.startswith(("export: ", "base: ", "warning: "))]
+    assert outcome.code == 0 and not strange, outcome.out
 
 
 @pytest.fixture(scope="module")

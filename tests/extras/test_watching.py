@@ -1,16 +1,20 @@
 """`headstart watch` in a process of its own: real edits, beside other commands, and ended."""
 
 import os
+import select
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import HEADSTART, ROOT, Project, failed
+from serving import until
 
 from cache.files import lock
 from pipeline.common.edits import Edits
@@ -92,6 +96,35 @@ def test_killed_while_it_trains_it_loses_nothing(project: Project, watching: Wat
     assert watching.process.wait(SECONDS) == -signal.SIGKILL
     assert project.headstart("verify").code == 0
     assert project.make("report").code == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_make_that_is_killed_leaves_nobody_who_watches(project: Project, end: signal.Signals) -> None:
+    """Not with all that it started, as a terminal does it, but alone."""
+    (project.folder / "installed").touch()
+    program = project.folder / "watches"
+    program.write_text(f'#!/bin/sh\necho $$ >pid\nexec {shlex.join(HEADSTART)} "$@" --port 0\n')
+    program.chmod(0o755)
+    log = project.folder / "make.log"
+    with open(log, "w") as out:
+        make = subprocess.Popen(
+            ["make", "watch", "SETUP=installed", f"HEADSTART={program}"],
+            cwd=project.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: "waiting for edits" in log.read_text())
+        watching = os.pidfd_open(int((project.folder / "pid").read_text()))
+        make.send_signal(end)
+        assert make.wait(SECONDS) == -end
+        assert select.select([watching], [], [], 10)[0], "it still watches"
+        os.close(watching)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(make.pid, signal.SIGKILL)
 
 
 def test_a_port_that_is_taken_is_found_before_anything_runs(project: Project) -> None:

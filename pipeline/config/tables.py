@@ -27,8 +27,6 @@ WORDS = {
     "finite_number": "expected a finite number",
     "string_pattern_mismatch": 'expected "file.py:function"',
 }
-# How long a list may be, and is.
-NUMBERS = ("none", "one", "two")
 # Errors whose words say what was found.
 SAID = ("missing", "value_error", "too_short")
 # What Pydantic puts into the place of an error for the member of a union that was meant; it does not stand in the file.
@@ -58,7 +56,7 @@ def validated(spec: type[AnySpec], table: Any) -> AnySpec:
         names = [str(part) for part in first["loc"] if part not in TAGS]
         message = WORDS.get(first["type"], first["msg"].removeprefix("Value error, ").replace("Input should", "should"))
         if first["type"] == "too_short":
-            least, there = (NUMBERS[first["ctx"][name]] for name in ("min_length", "actual_length"))
+            least, there = (_number(first["ctx"][name]) for name in ("min_length", "actual_length"))
             message = f"expected {least} at least, found {there}"
         found = "" if first["type"] in SAID else f", found {first['input']!r}"
         if first["type"] == "literal_error" and isinstance(first["input"], str):
@@ -67,6 +65,10 @@ def validated(spec: type[AnySpec], table: Any) -> AnySpec:
         # What does not fit together names its fields itself.
         field = f"{'.'.join(names)}: " if names else ""
         raise ConfigError(f"{field}{message}{found}{more}") from None
+
+
+def _number(n: int) -> str:
+    return ("none", "one", "two")[n] if n <= 2 else str(n)
 
 
 def check_name(name: str) -> None:

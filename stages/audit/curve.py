@@ -178,8 +178,10 @@ def power_law(curve: Curve) -> Law | None:
     if is_missed or min(point.images for point in points) < LAWFUL:
         low_last, high_last = np.percentile(last, [2.5, 97.5])
         low_more, high_more = min(low_more, max(0.0, low_last / 2)), max(high_more, high_last)
-        reached = [now, came_to["accuracy"]] if is_missed else [now]
-        low, high = min(low, *reached), min(1.0, max(high, max(reached) + high_more))
+        reached = max(now, came_to["accuracy"]) if is_missed else now
+        high = min(1.0, max(high, reached + high_more))
+    if is_missed:
+        low = min(low, came_to["accuracy"])
     interval = float(min(low, least)), float(max(high, most))
     return Law(*found, whole, accuracy, interval, accuracy - now, (float(low_more), float(high_more)))
 

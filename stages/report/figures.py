@@ -64,7 +64,8 @@ def learning_curve(
     _with_interval(axes, points, images, colour, hollow=False)
     # Two shares of few images may be as many: one class needs one image at least.
     ticks = list(dict.fromkeys([*images, *([doubled["images"]] if doubled else [])]))
-    axes.set_xticks(ticks, [f"{n:,}" if n in _apart(ticks) else "" for n in ticks])
+    numbered = _apart(ticks)
+    axes.set_xticks(ticks, [f"{n:,}" if n in numbered else "" for n in ticks])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
     last = f", and {percent(doubled['accuracy'])} expected for {doubled['images']:,}" if doubled else ""

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import warm
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from cache import FeatureStore, Manifest
@@ -30,11 +31,14 @@ HEADSTART = [sys.executable, "-m", "pipeline"]
 # A shell that runs the tests in the background starts them with Ctrl-C ignored, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What `make test` tells the makes below it.
-for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+# What `make test` tells the makes below it, and of how many columns a terminal is that nobody looks at.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "COLUMNS"):
     os.environ.pop(name, None)
 # What trains a head here runs for milliseconds, and compiling it takes a second, half of which is for code that runs quicker.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# How long an example takes says how busy the machine is, and nothing about the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 CONFIG = """

@@ -20,6 +20,15 @@ ROOT = Path(__file__).parents[1]
 HEADSTART = "from pipeline.cli import main; main()"
 
 
+def slowed(seconds: float, code: str = HEADSTART) -> str:
+    """``code`` that rests whenever it has put a file in its place: a test that waits for one, and kills, comes before the end, however
+    quick the machine is, and however seldom it lets the test look.
+    """
+    return (
+        f"import os, time\nreal = os.replace\nos.replace = lambda *names: (real(*names), time.sleep({seconds}))\n{code}"
+    )
+
+
 class Forked:
     """A process that runs ``code`` with ``arguments`` in a folder, in a session of its own; ``stdout`` holds both of its streams."""
 

@@ -152,6 +152,8 @@ def test_imagenet_weights_that_cannot_be_fetched_are_one_line_with_the_remedies(
         "KERAS_HOME": str(tmp_path / "k"),
         "https_proxy": "http://127.0.0.1:9",
         "HTTPS_PROXY": "http://127.0.0.1:9",
+        "no_proxy": "",
+        "NO_PROXY": "",
     }
     outcome = project.headstart("features", env=offline)
     assert outcome.code == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CONFIG, Project, write_photos
-from forked import Forked
+from forked import Forked, slowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,7 +198,7 @@ grid = { units = [[8], [16]], learning_rate = [1e-5, 1e-4] }
     write_photos(project.photos, {"cat": 20, "dog": 20})
     assert project.headstart("features").code == 0
     often = "import stages.sweeps.group as g; g.SECONDS_BETWEEN_CHECKPOINTS = 0.0; g.SHARE_FOR_CHECKPOINTS = 1e9; from pipeline.cli import main; main()"
-    running = Forked(project.folder, "sweep", "fast", code=often)
+    running = Forked(project.folder, "sweep", "fast", code=slowed(0.02, often))
     folder = project.artifacts / "sweeps" / "fast" / "under_way"
     end = time.monotonic() + 150
     while time.monotonic() < end:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CONFIG, Project, store_of, write_photos
-from forked import Forked
+from forked import Forked, slowed
 
 from cache import FeatureStore
 
@@ -47,11 +47,18 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path: Path) -> None:
     write_photos(project.photos, {"cat": images // 2, "dog": images // 2})
     log = project.folder / "log"
     rng = random.Random(0)
+
+    def batches() -> int:
+        return log.read_bytes().count(b"\n") if log.exists() else 0
+
     for _ in range(kills):
-        before = log.stat().st_size if log.exists() else 0
+        before, more = batches(), rng.randint(1, 4)
         process = Forked(project.folder, str(project.config), str(log), code=COUNTING)
-        wait_for(lambda at=before: log.exists() and log.stat().st_size > at)  # type: ignore[misc]
-        time.sleep(rng.uniform(0, 0.25))
+        wait_for(lambda at=before: batches() > at)  # type: ignore[misc]
+        begun = time.monotonic()
+        wait_for(lambda at=before + more: batches() > at)  # type: ignore[misc]
+        # Within the batch after these, if it takes as long: on a quick machine, all of them take a quarter of a second.
+        time.sleep(rng.uniform(0, (time.monotonic() - begun) / more))
         process.kill()
         process.wait()
         assert store_of(project).verify() == {}
@@ -75,7 +82,7 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_is_done_and_exits_with_130(tmp_path: Path) -> None:
     project = Project(tmp_path / "p").create(CONFIG.replace("shard_images = 16", "shard_images = 40"))
     write_photos(project.photos, {"cat": 200, "dog": 200})
-    process = Forked(project.folder, "features")
+    process = Forked(project.folder, "features", code=slowed(0.1))
     wait_for(lambda: list(project.artifacts.glob("features/*/shard-00001.h5")))
     os.killpg(process.pid, signal.SIGINT)
     out = process.communicate()[0]

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HEADSTART, ROOT, Project, result, trials, write_image
+from conftest import ROOT, Project, result, trials, write_image
+from forked import Forked, slowed
 from tuned_project import TINY, VGG, made
 
 from cache.files import digest_text, read_sealed, seal
@@ -192,11 +191,10 @@ def test_a_killed_run_goes_on_at_the_next_epoch_and_ends_as_one_that_was_not(tin
     killed.edit(*LONG)
     shutil.copytree(killed.folder, tmp_path / "whole", symlinks=True)
     whole = Project(tmp_path / "whole")
-    process = subprocess.Popen(
-        [*HEADSTART, "heads", "tuned"], cwd=killed.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    checkpoint = killed.artifacts / "heads" / "tuned" / "checkpoint.npz"
-    while process.poll() is None and not (checkpoint.exists() and len(kept(checkpoint)["history"]) > 3):
+    process = Forked(killed.folder, "heads", "tuned", code=slowed(0.2))
+    checkpoint, end = killed.artifacts / "heads" / "tuned" / "checkpoint.npz", time.monotonic() + 100
+    while not (checkpoint.exists() and len(kept(checkpoint)["history"]) > 3):
+        assert time.monotonic() < end
         time.sleep(0.02)
     process.kill()
     process.wait()

@@ -35,7 +35,7 @@ def test_make_help_lists_every_target(empty: Callable[[], Project]) -> None:
 
 def test_make_without_an_environment_says_what_it_would_do_and_does_not_recurse(empty: Callable[[], Project]) -> None:
     project = empty()
-    done = subprocess.run(["make", "-n", "report"], cwd=project.folder, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["make", "-n", "report"], cwd=project.folder, capture_output=True, text=True, timeout=150)
     assert "-m venv" in done.stdout and "pip install" in done.stdout
     assert not (project.folder / ".venv").exists()
 
@@ -138,7 +138,7 @@ def test_what_was_interrupted_is_said_last(empty: Callable[[], Project]) -> None
     with subprocess.Popen(command, cwd=project.folder, start_new_session=True, **pipes) as process:
         assert process.stdout and process.stdout.readline() == "started\n"
         os.killpg(process.pid, signal.SIGINT)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=150)
     assert process.returncode and error == "headstart: interrupted\n"
     assert not list(project.artifacts.glob("make/*.error*"))
 

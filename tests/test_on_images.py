@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CONFIG, Project, result, write_image
-from forked import Forked
+from forked import Forked, slowed
 
 from cache.errors import ConfigError, HeadError
 from headstart import load_head, load_image_model
@@ -168,7 +168,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(copy: Project, tmp_pa
     copy.edit(*edit)
     shutil.copytree(copy.folder, tmp_path / "whole", symlinks=True)
     whole = Project(tmp_path / "whole")
-    process = Forked(copy.folder, "heads", name)
+    process = Forked(copy.folder, "heads", name, code=slowed(0.2))
     checkpoint, end = copy.artifacts / "heads" / name / "checkpoint.npz", time.monotonic() + 100
     while not (checkpoint.exists() and done(checkpoint) > 2):
         assert time.monotonic() < end

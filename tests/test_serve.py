@@ -150,16 +150,16 @@ def test_what_waits_is_one_batch(served: ServedProject, tmp_path: Path) -> None:
         assert some[4].cancel()  # who asked is gone
         broken = worker.ask(Asked(head, {"base": upload.images["base"][:5]}))
         go.set()
-        assert waits.result(20)
+        assert waits.result(150)
         # An image of another size spoils the batch that it is in, and nothing after it.
         for future in [*some[:4], *some[5:], broken]:
-            assert isinstance(future.exception(20), ValueError)
+            assert isinstance(future.exception(150), ValueError)
         assert sizes == [] and some[4].cancelled()
         go.clear()
         waits = worker.call(go.wait)
         some = [worker.ask(Asked(head, upload.images)) for _ in range(8)]
         go.set()
-        rows = [future.result(20).probabilities for future in some]
+        rows = [future.result(150).probabilities for future in some]
         assert sizes == [8]
         # What is called later waits for those that were there before it.
         go.clear()
@@ -167,14 +167,14 @@ def test_what_waits_is_one_batch(served: ServedProject, tmp_path: Path) -> None:
         before = worker.ask(Asked(head, upload.images))
         called = worker.call(before.done)
         go.set()
-        assert called.result(20)
+        assert called.result(150)
         np.testing.assert_allclose(rows, [rows[0]] * 8, atol=1e-5)
-        assert isinstance(worker.call(lambda: 1 / 0).exception(20), ZeroDivisionError)
+        assert isinstance(worker.call(lambda: 1 / 0).exception(150), ZeroDivisionError)
         go.clear()
         waits = worker.call(go.wait)
         late = worker.ask(Asked(head, upload.images))
         threading.Timer(0.05, go.set).start()
-        assert worker.end(20)
+        assert worker.end(150)
         assert late.done()
     finally:
         ladder._built[RUNGS[-1]] = base

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SMALL, Outcome, Project, write_image, write_photos
-from forked import Forked
+from forked import Forked, slowed
 from pages import see
 
 from cache import FeatureStore, Manifest
@@ -196,7 +196,7 @@ def test_views_that_come_out_differently_here_are_drift(project: Project) -> Non
 def test_a_killed_extraction_of_views_goes_on_where_it_was(viewed: Project, tmp_path: Path) -> None:
     project = Project(tmp_path / "killed").create(VIEWED.replace("shard_images = 16", "shard_images = 8"))
     shutil.copytree(viewed.photos, project.photos)
-    process = Forked(project.folder, "features")
+    process = Forked(project.folder, "features", code=slowed(0.1))
     end = time.monotonic() + 100
     while len({path.parent for path in project.artifacts.glob("features/*/shard-*.h5")}) < 2:  # the second is of views
         assert time.monotonic() < end

@@ -4,6 +4,7 @@ import re
 import socket
 import sys
 import threading
+from collections import defaultdict
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_new_images_are_extracted(project: Project, watched: LiveProject, capfd:
 
 
 def get(address: str, path: str, **headers: str) -> tuple[int, str]:
-    connection = HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=10)
+    connection = HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=60)
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     return response.status, response.read().decode()
@@ -114,7 +115,9 @@ def test_the_page_that_is_served_reloads_itself_and_the_file_does_not(tmp_path: 
         assert code == 200 and "one" in served and f'"{stamp}"' in served
         assert nonce and f"script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:" in served
         assert "script" not in file.read_text()
-        file.write_text("<html><head></head>two</html>")
+        # As headstart writes it: in the place of another, whose number is taken. One clock tick may be the time of both.
+        (tmp_path / "new.html").write_text("<html><head></head>two</html>")
+        (tmp_path / "new.html").replace(file)
         assert "two" in get(page.address, "/")[1] and get(page.address, "/stamp")[1] != stamp
         assert get(page.address, "/../headstart.toml")[0] == 404
         assert get(page.address, "/", Host="example.com")[0] == 403  # a site whose name was turned to this address
@@ -123,12 +126,13 @@ def test_the_page_that_is_served_reloads_itself_and_the_file_does_not(tmp_path: 
 def test_a_page_that_is_served_has_the_stamp_of_what_it_shows(tmp_path: Path) -> None:
     """Also where the report is written again at that moment, as else the page would stay as it is."""
     file, ended = tmp_path / "index.html", threading.Event()
-    stamps: dict[str, str] = {}
+    # Where a file system gives numbers of files again, several that were written in one tick of its clock have one stamp.
+    stamps: defaultdict[str, set[str]] = defaultdict(set)
 
     def write(number: int) -> None:
         new = tmp_path / "new.html"
         new.write_text(f"<html><head></head><b>{number}</b>{'x' * 1_000_000}</html>")
-        stamps[f"{new.stat().st_ino}-{new.stat().st_mtime_ns}"] = str(number)
+        stamps[f"{new.stat().st_ino}-{new.stat().st_mtime_ns}"].add(str(number))
         new.replace(file)
 
     def write_on() -> None:
@@ -145,7 +149,7 @@ def test_a_page_that_is_served_has_the_stamp_of_what_it_shows(tmp_path: Path) ->
             for _ in range(60):
                 served = get(page.address, "/")[1]
                 seen = served.partition('const seen = "')[2].partition('"')[0]
-                assert stamps[seen] == served.partition("<b>")[2].partition("</b>")[0]
+                assert served.partition("<b>")[2].partition("</b>")[0] in stamps[seen]
         finally:
             ended.set()
             writer.join()

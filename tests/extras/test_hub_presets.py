@@ -84,7 +84,9 @@ def test_what_cannot_be_fetched_is_one_line(tmp_path: Path) -> None:
     # No proxy listens at this port, so that nothing can be reached, wherever this runs.
     closed = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     line = failed(
-        project.headstart("features", env={**closed, "KAGGLEHUB_CACHE": str(tmp_path / "kaggle"), "no_proxy": ""})
+        project.headstart(
+            "features", env={**closed, "KAGGLEHUB_CACHE": str(tmp_path / "kaggle"), "no_proxy": "", "NO_PROXY": ""}
+        )
     )
     assert "base 'hub:vit_base_patch16_224_imagenet' cannot be fetched (" in line
     assert (

@@ -152,7 +152,8 @@ def test_int8_comes_near_and_a_layer_is_the_same_alone_and_with_others(tmp_path:
     for layer, found in both.items():
         assert 0 < relative(found, exact[layer]) < 0.1
         alone = base(tmp_path, **(options | {"layers": [layer]}))(images(6))
-        np.testing.assert_array_equal(alone[layer], found)
+        # Quantised on other images, they are more than a hundredth apart. What is fused, and rounded less often, differs between processors.
+        assert relative(alone[layer], found) < 1e-3
 
 
 def test_a_misspelt_layer_is_found_before_anything_is_quantised(tmp_path: Path) -> None:

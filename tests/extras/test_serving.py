@@ -1,6 +1,5 @@
 """`headstart serve` over HTTP: what it answers, what it refuses, and how it ends."""
 
-import asyncio
 import errno
 import json
 import os
@@ -10,21 +9,20 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import Project, write_image
 from documentation import blocks, first_cells
-from serving import LIMITS, Serving, copied, sent, serving, until
+from serving import LIMITS, SECONDS, Serving, copied, sent, serving, until
 from test_images import bomb
 
 from cache.errors import CacheError, HeadError
 from stages.serve.app import App
-from stages.serve.connection import Connection
 from stages.serve.limits import Limits, RefusedError
 from stages.serve.page import rendered
 from stages.serve.worker import Worker
@@ -126,9 +124,11 @@ def test_many_at_once_and_too_many(served: Serving, photo: Path) -> None:
     host, port = served.address.removeprefix("http://").rstrip("/").split(":")
     slow = []
     for _ in range(24):
-        slow.append(socket.create_connection((host, int(port))))
-        slow[-1].sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nx")
-    time.sleep(0.5)
+        slow.append(socket.create_connection((host, int(port)), SECONDS))
+        slow[-1].sendall(
+            b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert b" 100 " in slow[-1].recv(100)  # the upload is asked for: the request is counted by now
     code, told = served.post(data)
     assert code == 503 and "24 requests are under way" in told["error"]
     assert served.get("")[0] == 200
@@ -204,20 +204,24 @@ def test_what_takes_too_long_is_told(served: Serving, photo: Path) -> None:
         host, port = served.address.removeprefix("http://").rstrip("/").split(":")
         with socket.create_connection((host, int(port))) as slow:
             slow.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nx")
-            slow.settimeout(10)
+            slow.settimeout(SECONDS)
             assert b"504" in slow.recv(100)
         # Nor may silence keep others out: before a first request, and in the head of another.
-        silent, begun = (socket.create_connection((host, int(port)), 10) for _ in range(2))
+        silent, begun = (socket.create_connection((host, int(port)), SECONDS) for _ in range(2))
         with silent, begun:
             begun.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             answer = b""
             while b"</html>" not in answer:
-                answer += begun.recv(2**16)
-            begun.sendall(b"GET")
-            while begun.recv(2**16):
-                pass
+                more = begun.recv(2**16)
+                assert more, answer
+                answer += more
+            with suppress(ConnectionError):  # where it was closed before this was sent
+                begun.sendall(b"GET")
+                while begun.recv(2**16):
+                    pass
             assert silent.recv(1) == b""
-        assert served.post(photo.read_bytes())[0] == 200
+        # While it compiles for the batches to come, which it does when nobody asks, an answer may take longer than it has.
+        until(lambda: served.post(photo.read_bytes())[0] == 200)
         served.process.send_signal(signal.SIGTERM)
         assert served.ended() == -signal.SIGTERM
 
@@ -229,41 +233,12 @@ def test_who_asks_and_never_reads_keeps_no_connection(served: Serving) -> None:
         with socket.socket() as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
             deaf.connect((host, int(port)))
-            deaf.settimeout(60)
+            deaf.settimeout(SECONDS)
             # How many answers the system keeps for who does not read differs between machines: ask until it keeps no more.
             with pytest.raises(ConnectionError):
                 while True:
                     deaf.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 1000)
         assert served.get("")[0] == 200
-
-
-def test_who_reads_slowly_or_again_and_again_is_let_be() -> None:
-    """An answer that began after another was taken counted as that one, of which nothing had been taken."""
-
-    class Transport(asyncio.Transport):
-        size, aborted = 0, False
-
-        def get_write_buffer_size(self) -> int:
-            return self.size
-
-        def abort(self) -> None:
-            self.aborted = True
-
-    async def serve(sizes: list[int], cycles: list[object]) -> bool:
-        connection = Connection.__new__(Connection)
-        connection._seconds, connection._untaken = 0.05, None
-        connection.loop, connection.transport = asyncio.get_running_loop(), Transport()
-        connection.cycle, connection.transport.size = cycles[0], sizes[0]
-        connection._look_for_readers()
-        for size, cycle in zip(sizes[1:], cycles[1:], strict=True):
-            connection.transport.size, connection.cycle = size, cycle
-            await asyncio.sleep(0.06)
-        return connection.transport.aborted
-
-    first, second = object(), object()
-    assert not asyncio.run(serve([900, 600, 300, 0], [first] * 4))
-    assert not asyncio.run(serve([900, 900, 500], [first, second, second]))
-    assert asyncio.run(serve([900, 900], [first] * 2))
 
 
 def test_the_commands_and_the_python_of_the_page_in_the_documentation(served: Serving, photo: Path) -> None:

@@ -36,7 +36,7 @@ def test_it_ends_and_leaves_nothing(
         start = time.monotonic()
         served.process.send_signal(end)
         assert served.ended() == (130 if end == signal.SIGINT else -signal.SIGKILL)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 25, "it waited for what was under way, which may take 30 seconds"
     new = {path.relative_to(project.folder).as_posix() for path in set(project.folder.rglob("*")) - before}
     kept = f"{store_of(project).folder.relative_to(project.folder).as_posix()}/search.rows"  # by `similar`, too
     assert {name for name in new if not name.startswith("artifacts/heads/")} == {"serve0.log", kept}

@@ -124,6 +124,12 @@ def test_an_index_that_lies_is_not_believed(store: FeatureStore) -> None:
     assert FeatureStore(store.folder).digests() == [sha(3), sha(4)]
 
 
+def test_a_shard_that_goes_away_while_the_store_is_opened_is_not_in_it(store: FeatureStore) -> None:
+    (store.folder / "shard-00009.h5").symlink_to("gone.h5")
+    again = FeatureStore(store.folder)
+    assert again.digests() == store.digests() and not again.damaged
+
+
 def test_shards_of_different_precision_are_read_together(store: FeatureStore) -> None:
     with store.writing():
         store.append(np.full((1, 4, 4, 8), 70000, np.float32), records(5), ["cat", "dog"], INFO)

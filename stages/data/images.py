@@ -27,6 +27,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ONE_HUGE_IMAGE = Lock()
 
+# Once, and not around each image: `warnings.catch_warnings` changes what all threads share, and images are decoded in several.
+warnings.filterwarnings("ignore", module=r"(PIL|pi_heif)\b")
+
 
 class BadImageError(Exception):
     """An image that the policy cannot decode; the message is the reason, for a person."""
@@ -50,7 +53,7 @@ def decode(
     if not data:
         raise BadImageError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
+        with Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
             if image.width * image.height > most:
                 raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {most:,}")
             if scaled and size is not None:

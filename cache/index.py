@@ -37,19 +37,22 @@ def read_entries(folder: Path, key: str | None) -> tuple[dict[str, ShardEntry], 
     damaged: dict[str, str] = {}
     changed = False
     for path in sorted(folder.glob("shard-*.h5")):
-        status = path.stat()
         known = remembered.pop(path.name, None)
-        if known and (known["size"], known["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
-            entry = ShardEntry(**known)
-        else:
-            from cache.shard import read_table_and_key
+        try:
+            status = path.stat()
+            if known and (known["size"], known["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
+                entry = ShardEntry(**known)
+            else:
+                from cache.shard import read_table_and_key
 
-            changed = True
-            try:
+                changed = True
                 entry = entry_of(*read_table_and_key(path), status)
-            except DamageError as error:
-                damaged[path.name] = str(error)
-                continue
+        except DamageError as error:
+            damaged[path.name] = str(error)
+            continue
+        except FileNotFoundError:  # another process dropped it, or moved it aside, just now
+            changed = True
+            continue
         if key and entry.key != key:
             damaged[path.name] = f"{path}: belongs to another base; run `make features` to extract its images again"
         else:

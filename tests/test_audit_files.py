@@ -9,11 +9,13 @@ import pytest
 from audits import CLASSES, classes_of, dataset, splits_of, task, with_copies
 from conftest import write_image
 from PIL import Image
+from test_formats import AVIF
 
 from cache.errors import CacheError, DataError
 from cache.files import sha256_file
 from stages.audit.audit import audit
 from stages.audit.listing import listed_once
+from stages.audit.pixels import looks
 from stages.audit.proposals import write_corrections, write_groups
 from stages.audit.results import COLUMNS, read_audit, read_table
 from stages.heads.dataset import Dataset
@@ -55,6 +57,12 @@ def test_pixels_are_looked_at_once(tmp_path: Path) -> None:
         path.write_bytes(b"")  # a second look would see this
     again = audit(task(tmp_path, root), data)
     assert again["pixels"]["seen"] == 58 and again["outliers"]["counts"]["blank"] == 1
+
+
+def test_photos_of_phones_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "photo.avif").write_bytes(AVIF)
+    seen, problems = looks({"digest": "photo.avif"}, tmp_path, tmp_path / "pixels.json")
+    assert problems == {} and seen["digest"][:2] == (60, 40)
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_verify_names_a_changed_model_a_changed_result_and_a_changed_spec(projec
 
 def test_prune_finds_nothing_in_a_tidy_cache(project: Project) -> None:
     assert "nothing to remove" in project.headstart("prune").out
+    assert "not in use" not in project.headstart("status").out
 
 
 def test_prune_shows_and_removes_what_no_configuration_refers_to(project: Project) -> None:
@@ -71,6 +72,16 @@ def test_prune_spares_what_another_configuration_in_the_folder_uses(project: Pro
     (project.folder / "unrelated.toml").write_text("[tool]\nx = 1\n")
     other.unlink()
     assert "features of no configured base" in project.headstart("prune").out
+
+
+def test_prune_spares_a_configured_store_without_rows(project: Project) -> None:
+    """As it is while its first shard is extracted, or when all of them were set aside as damaged."""
+    store = store_of(project)
+    for shard in store.shards():
+        shard.rename(f"{shard}.damaged")
+    assert "nothing to remove" in project.headstart("prune", "--yes").out
+    assert len(list(store.folder.glob("*.damaged"))) == 3 and store.spec_is_whole
+    assert "not in use" not in project.headstart("status").out
 
 
 def test_rows_are_kept_while_the_images_are_elsewhere(project: Project) -> None:

@@ -149,6 +149,16 @@ def test_rot_found_by_the_report_and_by_prune(project: Project) -> None:
     assert "nothing to remove" in project.headstart("prune").out  # kept until their images are extracted again
 
 
+def test_damaged_predictions_keep_no_head_from_being_trained_anew(project: Project) -> None:
+    """They tell what happened to the images since."""
+    predictions = project.artifacts / "heads" / "ridge" / "predictions.csv"
+    predictions.write_text(predictions.read_text()[:-60] + "\ncut")
+    write_photos(project.photos, {"cat": 1}, first=9000)
+    assert "stale: images, labels or splits changed" in project.headstart("status").out
+    outcome = project.make("heads")
+    assert outcome.code == 0 and "ridge" in outcome.trained, outcome.out
+
+
 def test_a_damaged_spec_is_written_anew(project: Project) -> None:
     spec = store_of(project).folder / "spec.json"
     whole = spec.read_bytes()

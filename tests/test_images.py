@@ -2,7 +2,9 @@
 
 import io
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,18 @@ def test_what_cannot_be_decoded_says_why(data: bytes, reason: str) -> None:
 def test_a_decompression_bomb_is_refused() -> None:
     with pytest.raises(BadImageError, match="more .*than the limit of 178,956,970"):
         decode(bomb(), (8, 8))
+
+
+def test_threads_that_decode_leave_the_filters_of_warnings_alone() -> None:
+    files = []
+    for height in range(100, 1200, 150):
+        Image.new("RGB", (300, height)).save(file := io.BytesIO(), "JPEG")
+        files.append(file.getvalue())
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(10):
+            list(threads.map(lambda data: decode(data, (100, 100)), files * 5))
+            assert list(warnings.filters) == before
 
 
 def test_a_format_is_told_by_content_and_not_by_name(tmp_path: Path) -> None:

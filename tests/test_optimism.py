@@ -122,7 +122,10 @@ def test_outcomes_come_back_as_they_were_kept_and_damaged_ones_do_not(tmp_path: 
     assert again.read("a", 4) is None and again.read("c", 5) is None
     path = tmp_path / "outcomes" / "a.npz"
     whole = path.read_bytes()
-    for damaged in (b"", whole[:100], whole[:-30], bytes([*whole[:200], whole[200] ^ 255, *whole[201:]])):
+    # A member that is said to be encrypted, or compressed by another method.
+    listed = whole.index(b"PK\x01\x02")
+    flipped = (bytes([*whole[:at], whole[at] ^ 1, *whole[at + 1 :]]) for at in (200, listed + 8, listed + 10))
+    for damaged in (b"", whole[:100], whole[:-30], *flipped):
         path.write_bytes(damaged)
         assert again.read_all([("a", 5), ("b", 5)]) is None
 

@@ -42,6 +42,7 @@ command = functools.partial(command_of, app)
 
 
 def opened(config: Path) -> "tuple[Config, Terminal]":
+    """What every command begins with: the configuration, and where it says what it does. Raises ConfigError."""
     from pipeline.cli.console import Terminal
     from pipeline.config.load import load_config
 
@@ -54,6 +55,7 @@ def rehashed() -> bool:
 
 
 def printed(lines: Iterable[str]) -> None:
+    """Print lines to standard output, one by one as they come, with what is not printable made visible."""
     from stages.progress import visible
 
     try:

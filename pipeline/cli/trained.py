@@ -1,11 +1,24 @@
 """The commands that put trained heads to use: parse, one call, print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.application import CONFIG, ConfigOption, command, opened, printed
+
+MinAccuracyOption = Annotated[
+    float | None,
+    typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
+]
+
+
+def _printed_whole(lines: Sequence[str], complete: bool) -> None:
+    """Print lines about image files. The exit status is 1 where one of the files could not be read."""
+    printed(lines)
+    if not complete:
+        raise typer.Exit(1)
 
 
 @command("predict")
@@ -18,20 +31,14 @@ def predict(
     csv: Annotated[
         Path | None, typer.Option(help="Write a CSV file: id and label, or a column for each class.")
     ] = None,
-    min_accuracy: Annotated[
-        float | None,
-        typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
-    ] = None,
+    min_accuracy: MinAccuracyOption = None,
     views: Annotated[int, typer.Option(help="Average over so many augmented views of each image, too.", min=0)] = 0,
     config: ConfigOption = CONFIG,
 ) -> None:
     """Label images, with the probability of each class."""
     from pipeline.commands.predict import predict_lines
 
-    lines, complete = predict_lines(*opened(config), paths or [], head, min_accuracy, csv, views)
-    printed(lines)
-    if not complete:
-        raise typer.Exit(1)
+    _printed_whole(*predict_lines(*opened(config), paths or [], head, min_accuracy, csv, views))
 
 
 @command("explain")
@@ -56,12 +63,9 @@ def explain(
     of_head = {"--head": head, "--class": label, "--occlusion": occlusion}
     check_together({"--features": features, "--filters": filters}, of_head, base)
     if features or filters:
-        lines, complete = layer_lines(*opened(config), paths or [], features, filters, base, out)
+        _printed_whole(*layer_lines(*opened(config), paths or [], features, filters, base, out))
     else:
-        lines, complete = explained_lines(*opened(config), paths or [], head, label, occlusion, out)
-    printed(lines)
-    if not complete:
-        raise typer.Exit(1)
+        _printed_whole(*explained_lines(*opened(config), paths or [], head, label, occlusion, out))
 
 
 @command("search")
@@ -77,10 +81,7 @@ def similar(
     """Find the images of the data that are most like others."""
     from pipeline.commands.similar import similar_lines
 
-    lines, complete = similar_lines(*opened(config), paths, base, layer, count, csv, page)
-    printed(lines)
-    if not complete:
-        raise typer.Exit(1)
+    _printed_whole(*similar_lines(*opened(config), paths, base, layer, count, csv, page))
 
 
 @command("search")
@@ -98,10 +99,7 @@ def label_next(
     """Say which unlabelled images to label next."""
     from pipeline.commands.label_next import label_next_lines
 
-    lines, complete = label_next_lines(*opened(config), paths or [], head, count, csv, page)
-    printed(lines)
-    if not complete:
-        raise typer.Exit(1)
+    _printed_whole(*label_next_lines(*opened(config), paths or [], head, count, csv, page))
 
 
 @command("export")
@@ -111,10 +109,7 @@ def export(
     precision: Annotated[
         str, typer.Option(help="float32; or float16 or int8, of litert, onnx and openvino.")
     ] = "float32",
-    min_accuracy: Annotated[
-        float | None,
-        typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
-    ] = None,
+    min_accuracy: MinAccuracyOption = None,
     config: ConfigOption = CONFIG,
 ) -> None:
     """Write a trained head as one model for other programs. It takes images of any size, and needs no headstart."""
@@ -132,10 +127,7 @@ def serve(
         str, typer.Option(help="The address to listen on; 0.0.0.0 lets everybody in the network reach it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 for any that is free.", min=0, max=65535)] = 8770,
-    min_accuracy: Annotated[
-        float | None,
-        typer.Option(help="Answer only where this accuracy was reached on validation, such as 0.99.", min=0.0, max=1.0),
-    ] = None,
+    min_accuracy: MinAccuracyOption = None,
     max_megabytes: Annotated[float, typer.Option(help="Of an upload.", min=0.001)] = 20.0,
     max_megapixels: Annotated[float, typer.Option(help="Of an image, by its header.", min=0.001, max=178.0)] = 50.0,
     max_requests: Annotated[int, typer.Option(help="Requests under way; more are refused.", min=1)] = 64,

@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import HeadError
 from cache.files import lock, remove_temporaries
 from cache.manifest import ImageRecord
-from pipeline.common.trained import chosen_among, threshold_of, trained_head
+from pipeline.common.trained import chosen_among, threshold_of, thresholds_of, trained_head
 from pipeline.common.words import bytes_in
 from pipeline.config.load import Config
 from pipeline.targets.graph import Graph, load_graph
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 COMPARED = {"float32": 32, "float16": 200, "int8": 200}
 # A difference of probabilities in float32 that is told.
 LARGE = 1e-3
-# For which accuracies the thresholds are told, where validation shows them.
-ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 
 
 def export_lines(
@@ -106,10 +103,7 @@ def _wanted(
     from stages.export.model import Built
 
     threshold = threshold_of(graph, chosen, min_accuracy) if min_accuracy is not None else None
-    thresholds = {}
-    for accuracy in ACCURACIES:
-        with suppress(HeadError):  # more than validation shows, or a head of an earlier version
-            thresholds[f"{accuracy:g}"] = threshold_of(graph, chosen, accuracy)
+    thresholds = {name: found for name, found in thresholds_of(graph, chosen).items() if found is not None}
     key, model_key = keys
     bases = {name: Built(base.spec, base.weights) for name, base in graph.bases.items()}
     return Wanted(chosen.folder, bases, folder, to, precision, key, model_key, threshold, min_accuracy, thresholds)

@@ -187,6 +187,7 @@ def _train_inside(
 
 
 def task_of(graph: Graph, head: HeadTarget) -> "HeadTask":
+    """What stage two needs to know to train a head; the stages know nothing of the graph."""
     from stages.heads.task import HeadTask
 
     entry = head.entry

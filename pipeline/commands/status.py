@@ -100,9 +100,11 @@ def _size_line(graph: Graph) -> str:
         name: bytes_in(folder / name)
         for name in ("features", "heads", "sweeps", "audit", "export", "weights", "report")
     }
-    stores = [layer.store for base in graph.bases.values() for layer in base.every if layer.store]
-    used = sum(bytes_in(store.folder) for store in stores)
-    used += sum(bytes_in(head.folder) for head in graph.heads.values())
-    other = sizes["features"] + sizes["heads"] - used
+    used = {layer.store.folder for base in graph.bases.values() for layer in base.every if layer.store is not None}
+    # The winner of a stale sweep is not among the heads, and stays.
+    used |= {folder / "heads" / name for name in (*graph.heads, *graph.sweeps)}
+    other = sum(
+        bytes_in(path) for kind in ("features", "heads") for path in folder.glob(f"{kind}/*/") if path not in used
+    )
     words = ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items() if size)
     return f"cache: {folder}: {words or 'empty'}" + (f"; {in_bytes(other)} not in use, see prune" if other else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cache.errors import HeadError, HeadstartError
 from cache.memo import Stat, stat_of
 from pipeline.common.sources import source_of, spec_of, takes_of
-from pipeline.common.trained import chosen_among, threshold_of, trained_head
+from pipeline.common.trained import chosen_among, threshold_of, thresholds_of, trained_head
 from pipeline.config.load import load_config
 from pipeline.targets.graph import Graph, extracted_layer, load_graph
 from pipeline.targets.heads import HeadTarget
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from stages.serve.ladder import Ladder
     from stages.serve.served import Served
 
-# The accuracies that a page offers.
-ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 # How often a head is loaded again that is written meanwhile.
 TIMES = 5
 # Of how many accuracies a head keeps the threshold.
@@ -219,7 +217,7 @@ class ServedProject:
         except HeadstartError as error:
             return out | {"warnings": [], "problem": str(error)}
         out["score"] = (target.result or {})["metrics"]["validation"].get(graph.config.report.metric)
-        out["thresholds"] = {f"{accuracy:g}": _threshold(graph, target, accuracy) for accuracy in ACCURACIES}
+        out["thresholds"] = thresholds_of(graph, target)
         return out | {"warnings": list(target.reasons), "problem": None}
 
 
@@ -245,9 +243,3 @@ def _compared(graph: Graph, chosen: HeadTarget, takes: "Sequence[Taken]") -> tup
     if taken and not isinstance(chosen.entry.spec, FinetuneSpec):
         return taken[0]
     return base, graph.bases[base].spec.cuts[-1]
-
-
-def _threshold(graph: Graph, target: HeadTarget, accuracy: float) -> float | None:
-    with suppress(HeadError):
-        return threshold_of(graph, target, accuracy)
-    return None

@@ -1,6 +1,7 @@
 """Trained heads that a command asks: the one named or the best, whether it is of the configuration as it is, and its scores."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from stages.heads.results import best_on_validation, trials_compared
 from stages.heads.scored import SCORING
 from stages.heads.spec import trained_with
 from stages.progress import SILENT, Progress
+
+# For which accuracies an export and the page of `serve` tell a threshold.
+ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 
 
 def known_head(graph: Graph, name: str) -> HeadTarget:
@@ -106,6 +110,15 @@ def threshold_of(graph: Graph, chosen: HeadTarget, accuracy: float) -> float:
     from stages.heads.abstention import threshold_for
 
     return threshold_for(_abstention_of(graph, chosen), accuracy, chosen_among(graph, chosen))
+
+
+def thresholds_of(graph: Graph, chosen: HeadTarget) -> dict[str, float | None]:
+    """The threshold for each of ``ACCURACIES``, by its name ("0.95"): None where `threshold_of` raises, as validation shows none."""
+    found: dict[str, float | None] = {f"{accuracy:g}": None for accuracy in ACCURACIES}
+    for name in found:
+        with suppress(HeadError):
+            found[name] = threshold_of(graph, chosen, float(name))
+    return found
 
 
 def _abstention_of(graph: Graph, chosen: HeadTarget) -> dict[str, Any]:

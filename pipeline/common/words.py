@@ -1,8 +1,10 @@
 """What was scanned, in words. Apart from what runs, as a command that only looks comes here too."""
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +79,15 @@ def score_words(result: dict[str, Any], metric: str, interval: bool = False) -> 
 
 
 def bytes_in(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder and those below it."""
-    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+    """The bytes of a file, or of all files in a folder and those below it, but for what goes away meanwhile: others write there, too."""
+    if path.is_file():
+        return path.stat().st_size
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(folder, name)).st_size
+    return total
 
 
 def first(lines: list[str], most: int) -> list[str]:

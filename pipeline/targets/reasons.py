@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import CacheError
+from cache.files import read_sealed
 from cache.manifest import Manifest
 from cache.store import FeatureStore
 from stages.bases.spec import SCHEMA
@@ -42,8 +43,8 @@ def _older_schemas(store: FeatureStore) -> list[str]:
     found = []
     for path in sorted(store.folder.parent.glob("*/spec.json")):
         try:
-            schema = FeatureStore(path.parent).spec.get("schema")
-        except CacheError:
+            schema = read_sealed(path, "the spec of a feature store").get("schema")
+        except (CacheError, OSError):
             continue
         if schema != SCHEMA:
             found.append(f"{path.parent.name} was written with schema {schema}, this headstart has schema {SCHEMA}")
@@ -162,10 +163,13 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
 
 def _data_changes(folder: Path, manifest: Manifest) -> str:
     """What happened to the images since the head was trained, from the predictions that it left behind."""
-    with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        before = {path: (split, label) for path, split, label, *_ in rows}
+    try:
+        with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = csv.reader(file)
+            next(rows, None)
+            before = {path: (split, label) for path, split, label, *_ in rows}
+    except (OSError, ValueError, csv.Error):  # damaged, which keeps no head from being trained anew
+        return "images, labels or splits changed"
     now = {r.path: (r.split, r.label) for r in manifest.records}
     both = [(before[path], now[path]) for path in now.keys() & before.keys()]
     counts = {

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from cache.files import read_memo, write_sealed
-from stages.data.images import FORMATS, BadImageError, decode
+from stages.data.images import BadImageError, decode, formats_of
 from stages.progress import SILENT, Progress, in_percent
 
 # Raised by hand when something else is seen in the same bytes.
@@ -36,7 +36,7 @@ Look = tuple[int, int, float, float]
 def look(data: bytes) -> Look:
     """What is seen in an image file. Raises BadImageError for one that cannot be decoded."""
     small = decode(data, (EDGE, EDGE), scaled=True).astype(np.float32)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
         width, height = image.size
     apart = np.abs(small - np.median(small, axis=(0, 1))).max(axis=2)
     return width, height, round(float(small.mean(axis=2).std()), 3), round(float((apart <= ALIKE).mean()), 4)

@@ -1,4 +1,4 @@
-"""What computes a frozen base: Keras on one of its backends, or OpenVINO.
+"""What computes a frozen base: Keras on one of its backends, or OpenVINO. (``stages.bases.onnxfile`` has what computes ONNX files.)
 
 An engine takes a full batch of uint8 images (batch, height, width, 3) and gives the features of each layer, float32. Its
 ``shapes`` are those of one image's features, by layer; its ``versions`` those of the libraries that it adds.

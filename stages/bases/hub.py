@@ -5,6 +5,7 @@ recorded while the outer layer is computed, or traced.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import BaseError
+from cache.files import TEMPORARY_PREFIX
 from stages.bases import backend
 from stages.bases.cuts import Layer, check_layers
 from stages.bases.engines import load_extra
@@ -47,8 +49,8 @@ def fetch(spec: BaseSpec, folder: Path) -> None:
             'saved elsewhere with save_to_preset: name = "hub:path/to/folder"'
         ) from error
     kept.parent.mkdir(parents=True, exist_ok=True)
-    partly = kept.with_name(f".tmp-{kept.name}")
-    shutil.rmtree(partly, ignore_errors=True)  # of a run that was killed
+    # Of this process alone: another one may be fetching the same, and `prune` leaves what a living process writes.
+    partly = kept.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{kept.name}")
     model.save_to_preset(str(partly))
     if converter is not None:
         converter.save_to_preset(str(partly))

@@ -177,6 +177,10 @@ def _tables(spec: BaseSpec, dtype: str) -> tuple[tuple[int, int, int], NDArray[A
 
 
 def on_onnxruntime(model: OnnxModel, names: list[str], shape: Sequence[int], precision: str) -> Any:
+    """A function from images of ``shape``, the batch first, to the outputs ``names``; the device in words; the versions of what computes.
+
+    It computes in the precision of the file; ``precision`` is an argument because OpenVINO's function, which stands in its place, has it.
+    """
     runtime, onnx = load_extra("onnxruntime", "onnx", 'engine "onnxruntime"'), load_extra("onnx", "onnx")
     source: Any = str(model.path)
     options = runtime.SessionOptions()

@@ -27,6 +27,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ONE_HUGE_IMAGE = Lock()
 
+# Once, and not around each image: `warnings.catch_warnings` changes what all threads share, and images are decoded in several.
+warnings.filterwarnings("ignore", module=r"(PIL|pi_heif)\b")
+
 
 class BadImageError(Exception):
     """An image that the policy cannot decode; the message is the reason, for a person."""
@@ -50,7 +53,7 @@ def decode(
     if not data:
         raise BadImageError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats(data)) as image:
+        with Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
             if image.width * image.height > most:
                 raise BadImageError(f"{image.width}×{image.height} pixels, more than the limit of {most:,}")
             if scaled and size is not None:
@@ -75,8 +78,8 @@ def decode(
         raise BadImageError(f"damaged: {reason[:200]}") from error
 
 
-def _formats(data: bytes) -> tuple[str, ...]:
-    """The formats that a file may have. Raises BadImageError where what reads it is not installed."""
+def formats_of(data: bytes) -> tuple[str, ...]:
+    """Pillow's names of the formats that a file may have. Raises BadImageError where what reads it is not installed."""
     if is_heic(data):
         if not _heic_can_be_read():
             raise BadImageError(NO_HEIC)

@@ -1,13 +1,12 @@
 """The CSV of labels: of file names (the layout ``csv``), or of ids, which are file names without folder and extension (``ids``)."""
 
-import csv
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cache.errors import DataError
 from cache.manifest import SPLITS
-from stages.data.tables import name_of
+from stages.data.tables import name_of, rows_of
 from stages.fields import did_you_mean
 
 SPLIT_NAMES = {
@@ -27,11 +26,11 @@ class Placed(NamedTuple):
 def has_ids(labels: Path) -> bool:
     """Whether a CSV names images by ids, as Kaggle's often do: it has a column ``id`` and none of file names."""
     try:
-        with open(labels, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            columns = {name.strip().lower() for name in next(csv.reader(file), [])}
-    except OSError:
+        with rows_of(labels) as (_, columns):
+            pass
+    except (OSError, DataError):
         return False  # an error when it is read
-    return "id" in columns and "filename" not in columns and len(columns) > 1
+    return "id" in columns and "filename" not in columns and len(set(columns)) > 1
 
 
 def placed_by_name(labels: Path, paths: Iterable[str], skipped: Iterable[str], root: Path) -> dict[str, Placed]:
@@ -79,9 +78,7 @@ def id_of(path: str) -> str | None:
 def _read(labels: Path, key: str, known: Collection[str]) -> dict[str, Placed]:
     """Label and split by the column ``key``: that of file names, or that of ids, of which some are ``known``."""
     try:
-        with open(labels, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or []]
+        with rows_of(labels) as (reader, columns):
             label = _label_column(columns, key)
             if key not in columns or label is None:
                 raise DataError(

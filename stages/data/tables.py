@@ -2,11 +2,26 @@
 
 import csv
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cache.errors import DataError
 from stages.fields import did_you_mean
+
+
+@contextmanager
+def rows_of(path: Path) -> Iterator["tuple[csv.DictReader[str], list[str]]"]:
+    """The rows of a CSV by its columns, whose names are in lower case, and these. Raises OSError, and DataError where it is no CSV."""
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        try:
+            reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or []]
+            yield reader, columns
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: expected a CSV, found {error} at line {reader.line_num}; look for a quotation mark that is not closed"
+            ) from None
 
 
 def read_table(
@@ -19,13 +34,11 @@ def read_table(
     out, or a file is named twice with different values.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            if not set(columns) <= set(reader.fieldnames):
+        with rows_of(path) as (reader, there):
+            if not set(columns) <= set(there):
                 raise DataError(
                     f"{path}: expected a first line with the columns {' and '.join(columns)}, "
-                    f"found {', '.join(reader.fieldnames) or 'an empty file'}; mend that line"
+                    f"found {', '.join(there) or 'an empty file'}; mend that line"
                 )
             found: dict[str, list[str]] = {}
             for row in reader:
@@ -59,9 +72,7 @@ def read_column(path: Path, column: str, known: Collection[str], key: str = "fil
     """
     found: dict[str, str] = {}
     try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = names = [name.strip().lower() for name in reader.fieldnames or []]
+        with rows_of(path) as (reader, names):
             if not {key, column.lower()} <= set(names):
                 listed = ", ".join(names) or "an empty file"
                 raise DataError(

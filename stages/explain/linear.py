@@ -23,11 +23,7 @@ def linear(head: Head, pooled: NDArray[np.float32]) -> tuple[NDArray[np.float64]
     if not hasattr(last, "coef_") or not hasattr(last, "decision_function"):
         return None
     try:
-        weights = np.atleast_2d(np.asarray(last.coef_, np.float64)).T  # of two classes, some have one row and some none
-        bias = np.broadcast_to(np.asarray(last.intercept_, np.float64), weights.shape[1])
-        for scaler in reversed(steps):
-            bias = bias - (scaler.mean_ / scaler.scale_) @ weights
-            weights = weights / scaler.scale_[:, None]
+        weights, bias = head.weights()
         expected = np.asarray(
             last.decision_function(head._pipeline[:-1].transform(pooled) if steps else pooled), np.float64
         )

@@ -55,8 +55,8 @@ def _hidden(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def agreement(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """The rank correlation (C. Spearman, Am. J. Psychol. 15 (1904) 72) of two maps
-    (height, width); 0 where one of them is the same everywhere.
+    """The rank correlation (C. Spearman, Am. J. Psychol. 15 (1904) 72) of two maps (height, width); 0 where one of them is the same
+    everywhere.
     """
     ranks = []
     for each in (one, other):

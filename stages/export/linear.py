@@ -27,7 +27,7 @@ class Linear(NamedTuple):
 
 def linear(head: SklearnHead) -> Linear:
     """A baseline as one layer, scaling included. Raises HeadError for one that is not linear, which names those that are."""
-    *steps, last = (step for _, step in head._pipeline.steps)
+    last = head._pipeline[-1]
     name = type(last).__name__
     loss = getattr(last, "loss", None) if name == "SGDClassifier" else None
     if name not in CAN_BE or loss in OTHER_LOSSES:
@@ -38,12 +38,7 @@ def linear(head: SklearnHead) -> Linear:
     if len(last.classes_) < len(head.classes_):
         lacking = sorted(set(range(len(head.classes_))) - set(map(int, last.classes_)))
         raise HeadError(f"expected training images of every class, found none of {head.classes_[lacking[0]]!r}")
-    kernel = np.atleast_2d(np.asarray(last.coef_, np.float64)).T  # some have one row as a vector
-    bias = np.asarray(last.intercept_, np.float64).reshape(-1)
-    bias = np.broadcast_to(bias, kernel.shape[1])
-    for step in reversed(steps):  # a StandardScaler, where there is any
-        bias = bias - (step.mean_ / step.scale_) @ kernel
-        kernel = kernel / step.scale_[:, None]
+    kernel, bias = head.weights()
     return Linear(kernel.astype(np.float32), bias.astype(np.float32), _ending(name, last))
 
 

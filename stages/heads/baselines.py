@@ -84,6 +84,18 @@ class SklearnHead(Head):
         out[:, self._pipeline.classes_] = logs
         return log_softmax(out)
 
+    def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The weights (d, outputs) and constants (outputs,) of the decision function on pooled features, standardising included. Raises
+        AttributeError, TypeError or ValueError where the classifier has no such coefficients.
+        """
+        *steps, last = (step for _, step in self._pipeline.steps)
+        weights = np.atleast_2d(np.asarray(last.coef_, np.float64)).T  # of two classes, some have one row as a vector
+        bias = np.broadcast_to(np.asarray(last.intercept_, np.float64).reshape(-1), weights.shape[1])
+        for scaler in reversed(steps):
+            bias = bias - (scaler.mean_ / scaler.scale_) @ weights
+            weights = weights / scaler.scale_[:, None]
+        return weights, bias
+
     def _decision(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         decision = self._finite(np.asarray(self._pipeline.decision_function(X), np.float64))
         return decision[:, None] if decision.ndim == 1 else decision

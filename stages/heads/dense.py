@@ -101,9 +101,13 @@ def build_core(spec: DenseSpec, inputs: int, n_classes: int) -> Any:
             found.append(layers.Dropout(spec.dropout, name=f"dropout_{i}"))
     if not spec.units and spec.dropout:
         found.append(layers.Dropout(spec.dropout, name="dropout"))
+    return load_keras().Sequential([*found, last_layer(n_classes)], name="head")
+
+
+def last_layer(n_classes: int) -> Any:
+    """What a head ends in: one sigmoid, the probability of the second of two classes, or a softmax over more."""
     outputs, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
-    found.append(layers.Dense(outputs, activation=activation, name="probabilities"))
-    return load_keras().Sequential(found, name="head")
+    return load_keras().layers.Dense(outputs, activation=activation, name="probabilities")
 
 
 def scaling_layers(pool: Pool, name: str = "pool_l2") -> list[Any]:

@@ -27,7 +27,6 @@ def note_look(folder: Path, manifest: Manifest, key: str) -> int:
     keys = stored.get(test) or _carried_over(folder, stored, images)
     if key not in keys or test not in stored:
         stored[test] = keys = list(dict.fromkeys([*keys, key]))
-        stored.pop("checksum", None)
         with suppress(OSError):  # a head that is trained is worth more than the count
             write_sealed(folder / NAME, stored)
     return len(keys)

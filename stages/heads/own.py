@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache.errors import DivergedError, HeadError
 from stages.bases.backend import fresh_session, load_keras
 from stages.heads.calibration import log_probabilities, log_softmax
+from stages.heads.dense import last_layer
 from stages.heads.head import PREDICT_BATCH, KerasModelHead, Rows
 from stages.heads.keras_fit import best_kept, drawn, loss, metrics, optimizer, told
 from stages.heads.logits import without_activation
@@ -145,9 +146,7 @@ def build_model(spec: KerasSpec, home: Path, shape: tuple[int, ...], n_classes: 
             raise HeadError(f"{spec.build}: expected a function {function!r} in {name}, found none")
         made = there[function](shape, n_classes)
         if isinstance(made, list | tuple):
-            outputs, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
-            last = keras.layers.Dense(outputs, activation=activation, name="probabilities")
-            made = keras.Sequential([keras.layers.Input(shape), *made, last])
+            made = keras.Sequential([keras.layers.Input(shape), *made, last_layer(n_classes)])
         if not isinstance(made, keras.Model):
             raise HeadError(f"{spec.build}: expected a Keras model or a list of layers, found {type(made).__name__}")
         found = keras.ops.convert_to_numpy(made(np.zeros((1, *shape), np.float32), training=False))

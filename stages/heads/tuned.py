@@ -14,7 +14,7 @@ from stages.bases.model import preprocessing
 from stages.bases.parts import Tail, part_between
 from stages.bases.spec import BaseSpec
 from stages.heads.batches import SCORED
-from stages.heads.dense import DenseHead
+from stages.heads.dense import DenseHead, last_layer
 from stages.heads.head import KerasModelHead, Rows
 from stages.heads.tuned_spec import CnnSpec, EndToEndSpec
 from stages.progress import Progress
@@ -108,8 +108,7 @@ def network(spec: CnnSpec, n_classes: int) -> Any:
     for i, units in enumerate(spec.units):
         found.append(layers.Dense(units, activation="relu", name=f"dense_{i}"))
     found.append(layers.Dropout(spec.dropout, name="dropout"))
-    outputs, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
-    found.append(layers.Dense(outputs, activation=activation, name="probabilities"))
+    found.append(last_layer(n_classes))
     inputs = x = images_of(spec.input_size)
     for layer in found:
         x = layer(x)

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, create_model, model
 
 from stages.bases.spec import BaseSpec, image_size
 from stages.fields import Fraction, PositiveInt, off
-from stages.training.spec import DenseSpec, Pooling, TrainedSpec, Units
+from stages.training.spec import Activation, DenseSpec, Optimizer, Pooling, TrainedSpec, Units
 
 
 def _start(value: Any) -> Any:
@@ -22,7 +22,6 @@ def _start_or_none(value: Any) -> Any:
 
 Start = Annotated[int | str, PlainValidator(_start)]
 _NOT_SWEPT = 'is of kind "{}", which a sweep cannot vary; write a head for each variant, or sweep over a dense one'
-Activation = Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"]
 
 
 class ScheduledSpec(TrainedSpec):
@@ -127,7 +126,7 @@ class CnnSpec(ScheduledSpec):
     filters: Annotated[list[PositiveInt], Field(min_length=1)] = [32, 32, 64]
     units: list[Units] = [64]
     dropout: Fraction = 0.5
-    optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = "sgd"
+    optimizer: Optimizer = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
 
     on_base: ClassVar[bool] = False

@@ -42,8 +42,8 @@ def form_of(layout: str, root: Path, classes: Sequence[str]) -> Form:
             ids = frozenset(row[0] for row in rows if row)
     except FileNotFoundError:
         return Form(("id", *classes), tuple(classes))
-    except OSError as error:
-        raise DataError(f"{sample}: cannot be read ({error.strerror}); mend or remove it") from None
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{sample}: cannot be read ({getattr(error, 'strerror', error)}); mend or remove it") from None
     columns = header[1:]
     if len(columns) == 1 and columns[0] not in classes:
         return Form(header, (), ids)

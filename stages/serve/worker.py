@@ -34,10 +34,12 @@ class Worker:
         self._thread.start()
 
     def ask(self, asked: Asked) -> "Future[Found]":
+        """Have an image answered in the next batch of its head."""
         self._waiting.put(asked)
         return asked.answer
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
+        """Have a function called by the thread that computes, after the batch that is being collected."""
         future: Future[T] = Future()
         self._waiting.put((function, future))
         return future

@@ -53,9 +53,8 @@ def corrected(
     shared: float = 1.0,
 ) -> Corrected | None:
     """The score of the best of ``trials``, whose ``plain`` score is known: of each its outcomes on rows with labels ``y`` (n,), for each
-    of its seeds. With ``groups`` (n,) of like rows the best one is the first. ``shared`` is by how much heads of
-    several folds raise the variance of a score, as they share training rows. None where nothing was chosen, or where the outcomes do
-    not tell.
+    of its seeds. The best one is the first. ``groups`` (n,) are those of like rows. ``shared`` is by how much heads of several folds raise
+    the variance of a score, as they share training rows. None where nothing was chosen, or where the outcomes do not tell.
     """
     drawing = Drawing.of_rows(len(y), groups)
     n = len(y)

@@ -2,14 +2,14 @@
 told from all of them together.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cache.arrays import whole_arrays
+from cache.errors import CacheError
 from cache.files import atomic_path, remove_temporaries
 from stages.training.outcomes import Outcomes
 
@@ -37,12 +37,13 @@ class OutcomeFiles:
     def read(self, key: str, epochs: int) -> list[Outcomes] | None:
         """The outcomes of a trial after so many epochs, for each seed; None where they were not kept, or are damaged."""
         try:
-            with np.load(self._path(key), allow_pickle=False) as file:
+            with whole_arrays(self._path(key)) as file:
                 if int(file["epochs"]) != epochs:
                     return None
                 columns = {name: file[name] for name in Outcomes._fields if name in file.files}
-            return [Outcomes(**{n: each[i] for n, each in columns.items()}) for i in range(len(columns["predicted"]))]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+                seeds = range(len(columns["predicted"]))
+                return [Outcomes(**{name: each[i] for name, each in columns.items()}) for i in seeds]
+        except CacheError:
             return None
 
     def read_all(self, keys_and_epochs: Iterable[tuple[str, int]]) -> list[list[Outcomes]] | None:

@@ -14,6 +14,8 @@ from stages.fields import Fraction, KeyedSpec, Layers, PositiveInt, Seed, off
 
 Pooling = Literal["flatten", "avg", "max", "flatten+l2", "avg+l2", "max+l2"]
 Pool = Pooling | Literal["none"]  # the last for heads that take feature maps as they are
+Optimizer = Literal["rmsprop", "adam", "adamw", "sgd"]
+Activation = Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"]
 Monitor = Literal["loss", "accuracy"]  # on validation: what the epoch that is kept is chosen by
 ADAMW_DECAY = 0.004  # Keras's
 # Fields that only one value of another field takes.
@@ -77,7 +79,7 @@ class TrainedSpec(CommonSpec):
         *("patience", "class_weight", "label_smoothing"),
     }
 
-    optimizer: Literal["rmsprop", "adam", "adamw", "sgd"] = "rmsprop"
+    optimizer: Optimizer = "rmsprop"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -117,7 +119,7 @@ class DenseSpec(TrainedSpec):
     kind: Literal["dense"]
     pool: Pooling = "flatten"
     units: list[Units] = [256]
-    activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh", "leaky_relu"] = "relu"
+    activation: Activation = "relu"
     dropout: Fraction = 0.5
     batch_norm: bool = False
     l2: Annotated[float, Field(ge=0)] = 0.0

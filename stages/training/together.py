@@ -33,9 +33,10 @@ class Training:
     """Heads of one shape in training. ``fitted[i]`` says how far ``members[i]`` has come.
 
     Without ``keep_weights`` scores and outcomes are all that is kept, these with the log-probabilities of all classes where
-    ``whole``, and heads may be ``begun``, all of them at the same epoch. Stacks are
-    made by the order of the members, and made anew without those that have stopped as soon as going on with them would cost
-    more than compiling does; by counts and never by the clock, so that the same members give the same numbers.
+    ``whole``, and heads may be ``begun``, all of them at the same epoch.
+
+    Stacks are made by the order of the members, and made anew without those that have stopped as soon as going on with them
+    would cost more than compiling does; by counts and never by the clock, so that the same members give the same numbers.
     """
 
     def __init__(

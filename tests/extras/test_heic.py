@@ -9,6 +9,7 @@ from conftest import CONFIG, Project, store_of, write_photos
 from test_formats import HEIC, PHONE, of_size
 from test_images import close, smooth
 
+from stages.audit.pixels import looks
 from stages.data.formats import NO_HEIC
 from stages.data.images import BadImageError, decode, thumbnail
 
@@ -42,6 +43,11 @@ def test_a_header_of_another_size_is_refused() -> None:
     for data in (of_size(square, 1), of_size(square, 10_000), of_size(HEIC, 2**31)):
         with pytest.raises(BadImageError, match="damaged: "):
             decode(data, (8, 8))
+
+
+def test_the_audit_looks_at_it(tmp_path: Path) -> None:
+    seen, problems = looks({"digest": "plain.heic"}, PHONE, tmp_path / "pixels.json")
+    assert problems == {} and seen["digest"][:2] == (60, 40)
 
 
 def test_it_is_tried_again_once_the_package_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

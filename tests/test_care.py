@@ -54,6 +54,8 @@ def test_prune_shows_and_removes_what_no_configuration_refers_to(project: Projec
     assert not first.exists() and not (project.artifacts / "heads" / "ridge").exists()
     assert len(store_of(project)) == 35 and store_of(project).verify() == {}
     assert "nothing to remove" in project.headstart("prune").out
+    # So the one does not send the reader to the other for nothing.
+    assert "not in use" not in project.headstart("status").out
     outcome = project.make("report")
     assert outcome.extracted == 0 and outcome.code == 0
 

@@ -102,7 +102,10 @@ def _size_line(graph: Graph) -> str:
     }
     stores = [layer.store for base in graph.bases.values() for layer in base.every if layer.store]
     used = sum(bytes_in(store.folder) for store in stores)
-    used += sum(bytes_in(head.folder) for head in graph.heads.values())
-    other = sizes["features"] + sizes["heads"] - used
+    # As prune has it: the winner of a sweep that is stale is kept, and files beside the folders of heads are of all of them.
+    heads = {folder / "heads" / name for name in (*graph.heads, *graph.sweeps)}
+    used += sum(map(bytes_in, heads))
+    there = sum(bytes_in(path) for kind in ("features", "heads") for path in folder.glob(f"{kind}/*/"))
+    other = there - used
     words = ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items() if size)
     return f"cache: {folder}: {words or 'empty'}" + (f"; {in_bytes(other)} not in use, see prune" if other else "")

@@ -18,15 +18,21 @@ OTHER_LOSSES = ("modified_huber",)
 
 
 class Linear(NamedTuple):
-    """Weights (features, outputs) and biases (outputs,) on pooled features, and how probabilities follow from the sums."""
+    """Weights (features, outputs) and biases (outputs,) on pooled features, and how probabilities follow from the sums. Where there is
+    a ``scaling`` (2, features), its first row is subtracted from features, and they are divided by its second.
+
+    The scaling is not in the weights: those of features that hardly vary would be so large beside the others that in int8 nothing would
+    be left of these.
+    """
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
     ending: Ending
+    scaling: NDArray[np.float32] | None = None
 
 
 def linear(head: SklearnHead) -> Linear:
-    """A baseline as one layer, scaling included. Raises HeadError for one that is not linear, which names those that are."""
+    """A baseline as one layer behind its scaling. Raises HeadError for one that is not linear, which names those that are."""
     *steps, last = (step for _, step in head._pipeline.steps)
     name = type(last).__name__
     loss = getattr(last, "loss", None) if name == "SGDClassifier" else None
@@ -41,10 +47,10 @@ def linear(head: SklearnHead) -> Linear:
     kernel = np.atleast_2d(np.asarray(last.coef_, np.float64)).T  # some have one row as a vector
     bias = np.asarray(last.intercept_, np.float64).reshape(-1)
     bias = np.broadcast_to(bias, kernel.shape[1])
-    for step in reversed(steps):  # a StandardScaler, where there is any
-        bias = bias - (step.mean_ / step.scale_) @ kernel
-        kernel = kernel / step.scale_[:, None]
-    return Linear(kernel.astype(np.float32), bias.astype(np.float32), _ending(name, last))
+    scaling = None
+    for step in steps:  # a StandardScaler, where there is any
+        scaling = np.stack([step.mean_, step.scale_]).astype(np.float32)
+    return Linear(kernel.astype(np.float32), bias.astype(np.float32), _ending(name, last), scaling)
 
 
 def _ending(name: str, last: Any) -> Ending:

@@ -59,7 +59,9 @@ def test_a_row_that_counts_twice_is_there_twice(n: int, classes: int, seeds: int
             values = [rowwise.score(metric, y[rows], part, classes) for part in parts]
             expected = np.nan if None in values else np.mean(values)
             assert found[run, k] == pytest.approx(expected, abs=1e-9, nan_ok=True)
-            assert mean_there(scores.parts(weights.astype(float), k))[run] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+            assert mean_there(scores.parts(weights.astype(float), k))[run] == pytest.approx(
+                expected, abs=1e-9, nan_ok=True
+            )
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))

@@ -34,7 +34,8 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     graphs = [load_graph(each) for each in _configurations(config)]
     folder = config.cache.dir
     layers = [layer for graph in graphs for base in graph.bases.values() for layer in base.every]
-    stores = {layer.store.folder.name for layer in layers if layer.store}
+    # A store without rows is false.
+    stores = {layer.store.folder.name for layer in layers if layer.store is not None}
     sweeps = {name for graph in graphs for name in graph.sweeps}
     heads = {name for graph in graphs for name in graph.heads} | sweeps  # a stale sweep's winner is not among the heads
     bases = {name for graph in graphs for name in graph.bases}
@@ -55,7 +56,7 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
     begun = [path for path in folder.glob("heads/*/checkpoint*.npz") if path.parent in fresh]
     unused |= dict.fromkeys(begun, "a checkpoint of a head that is up to date")
     # What is left of a damaged shard is kept until its images are extracted again.
-    whole = {layer.store.folder for layer in layers if layer.store and not layer.missing}
+    whole = {layer.store.folder for layer in layers if layer.store is not None and not layer.missing}
     damaged = [path for path in folder.glob("features/*/*.damaged") if path.parent in whole]
     unused |= dict.fromkeys(damaged, "a damaged shard that was set aside")
     found = [

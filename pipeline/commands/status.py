@@ -103,7 +103,7 @@ def _size_line(graph: Graph) -> str:
         name: bytes_in(folder / name)
         for name in ("features", "heads", "sweeps", "audit", "export", "weights", "report")
     }
-    stores = [layer.store for base in graph.bases.values() for layer in base.every if layer.store]
+    stores = [layer.store for base in graph.bases.values() for layer in base.every if layer.store is not None]
     used = sum(bytes_in(store.folder) for store in stores)
     # As prune has it: the winner of a sweep that is stale is kept, and files beside the folders of heads are of all of them.
     heads = {folder / "heads" / name for name in (*graph.heads, *graph.sweeps)}

@@ -25,6 +25,18 @@ def test_verify_names_a_changed_model_a_changed_result_and_a_changed_spec(projec
     assert outcome.out.count("belongs to another base") == 3
 
 
+def test_prune_leaves_a_configured_store_whose_shards_are_all_damaged(project: Project) -> None:
+    """What is left of them is kept until their images are extracted again, which removes it."""
+    shards = sorted(store_of(project).folder.glob("shard-*.h5"))
+    for path in shards:
+        path.write_bytes(path.read_bytes()[:-100])
+    assert project.headstart("verify").code == 1 and len(store_of(project)) == 0
+    assert "nothing to remove" in project.headstart("prune").out
+    assert "not in use" not in project.headstart("status").out
+    assert project.make("features").extracted == 40
+    assert "nothing to remove" in project.headstart("prune").out
+
+
 def test_prune_finds_nothing_in_a_tidy_cache(project: Project) -> None:
     assert "nothing to remove" in project.headstart("prune").out
     assert "not in use" not in project.headstart("status").out
@@ -55,6 +67,8 @@ def test_prune_shows_and_removes_what_no_configuration_refers_to(project: Projec
     assert not first.exists() and not (project.artifacts / "heads" / "ridge").exists()
     assert len(store_of(project)) == 35 and store_of(project).verify() == {}
     assert "nothing to remove" in project.headstart("prune").out
+    # So the one does not send the reader to the other for nothing.
+    assert "not in use" not in project.headstart("status").out
     outcome = project.make("report")
     assert outcome.extracted == 0 and outcome.code == 0
 

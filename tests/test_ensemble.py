@@ -18,7 +18,7 @@ from cache.errors import HeadError
 from cache.files import read_sealed
 from headstart import load_features, load_head
 from pipeline.config.load import load_config
-from stages.heads.ensemble import EnsembleHead
+from stages.heads.ensemble import EnsembleHead, chosen_there
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,14 @@ def test_it_is_a_head_like_the_others(mixed: Project) -> None:
 
 def test_weights_that_validation_chose_are_said_to_be_too_good_there(mixed: Project) -> None:
     (warning,) = result(mixed, "heads", "weighted")["warnings"]
-    assert "the 2 weights were chosen on" in warning and "the log loss by about 0." in warning
+    assert "the 2 weights were chosen on" in warning and "too good: the log loss by " in warning
     assert result(mixed, "heads", "mix")["warnings"] == []
+    assert chosen_there(3, 40, 0.0123).endswith("too good: the log loss by about 0.0123")
+    # Where cross-fitting chooses the same weights, no difference is seen, which is not 0.0000.
+    assert chosen_there(3, 16, 0.0).endswith("too good: the log loss by less than 0.0001")
+    assert chosen_there(3, 1, 0.00005).endswith(
+        "on 1 validation image, so the scores there are too good: the log loss by about 0.0001"
+    )
 
 
 def test_from_python_it_takes_the_features_of_each_layer(mixed: Project) -> None:
@@ -252,5 +258,11 @@ def test_the_winner_of_a_sweep_may_be_in_an_ensemble(mine: Project) -> None:
     assert outcome.trained == ["weighted"], outcome.out
     entry = load_config(mine.config).heads["weighted"]
     assert entry.needs == ("width", "ridge")
+    exported = mine.headstart("export", "width", "--to", "keras")
+    assert exported.code == 0, exported.out
     shutil.rmtree(mine.artifacts / "sweeps" / "width")
     assert "stale: sweep width is not up to date (never run)" in status_of(mine, "head weighted")
+    # The winner is none of the heads then, but it was not removed, and an export of it is not forgotten.
+    report = status_of(mine, "report")
+    assert "; sweep width is not up to date" in report and "removed" not in report
+    assert "stale: sweep width is not up to date" in status_of(mine, "export width-keras")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stages.heads import rowwise
 from stages.heads.calibration import log_softmax
+from stages.heads.classwise import mean_there
 from stages.heads.scored import METRICS
 from stages.sweeps.optimism import corrected
 from stages.sweeps.outcomes import OutcomeFiles
@@ -58,7 +59,9 @@ def test_a_row_that_counts_twice_is_there_twice(n: int, classes: int, seeds: int
             values = [rowwise.score(metric, y[rows], part, classes) for part in parts]
             expected = np.nan if None in values else np.mean(values)
             assert found[run, k] == pytest.approx(expected, abs=1e-9, nan_ok=True)
-            assert scores.one(weights.astype(float), k)[run] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+            assert mean_there(scores.parts(weights.astype(float), k))[run] == pytest.approx(
+                expected, abs=1e-9, nan_ok=True
+            )
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
@@ -85,6 +88,25 @@ def test_the_best_of_equal_trials_is_too_good_and_its_correction_is_not(metric: 
 def _many(classes: int) -> tuple[np.ndarray, Outcomes]:
     y, ((outcomes,),) = drawn(50_000, 1, 1, classes, seed=99)
     return y, outcomes
+
+
+@pytest.mark.parametrize("metric", ["auc", "balanced_accuracy", "macro_f1"])
+def test_a_rare_class_that_samples_lack_makes_no_winner_better(metric: str) -> None:
+    # Two classes that each trial tells well, and two of one and two images that none does.
+    y = np.array([0] * 40 + [1] * 40 + [2] + [3] * 2)
+    said = np.where(y < 2, y, 0)
+    rng = np.random.default_rng(0)
+
+    def one() -> list[Outcomes]:
+        logits = rng.normal(size=(len(y), 4)) + 3.0 * (said[:, None] == np.arange(4))
+        logits[:, 2:] -= 4.0 * (y[:, None] == np.arange(2, 4))
+        return [Outcomes.of(y, log_softmax(logits), whole=True)]
+
+    trials = [one() for _ in range(4)]
+    scores = [rowwise.score(metric, y, each, 4) for (each,) in trials]
+    plain = max(score for score in scores if score is not None)
+    found = corrected(metric, trials, plain, y, 4, seed=0)
+    assert found is not None and found.value <= plain and found.optimism < 0.1
 
 
 def test_a_winner_without_rivals_is_not_too_good() -> None:

@@ -40,6 +40,14 @@ def test_shares_are_what_was_asked_in_every_class() -> None:
             assert drawn.count(split) / len(drawn) == pytest.approx(share, abs=0.02)
 
 
+@pytest.mark.parametrize("classes, words", [("b", "1 class has"), ("bc", "2 classes have")])
+def test_classes_that_a_split_lacks_are_counted(classes: str, words: str) -> None:
+    rows = [(f"a{i}", hashlib.sha256(str(i).encode()).hexdigest(), "a", None) for i in range(40)]
+    alone = [(f"{name}0", hashlib.sha256(name.encode()).hexdigest(), name, None) for name in classes]
+    _, notes = assign_splits(DataSpec(root=Path("/")), [*rows, *alone])
+    assert f"{words} no image in validation: {', '.join(classes)}" in notes
+
+
 @given(st.lists(digests, min_size=1, max_size=5, unique=True), st.integers(0, 100))
 def test_a_small_class_has_a_training_image(few: list[str], seed: int) -> None:
     many = [(f"m{i}", hashlib.sha256(f"many {i}".encode()).hexdigest(), "many", None) for i in range(30)]

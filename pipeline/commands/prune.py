@@ -14,7 +14,7 @@ from pipeline.config.load import Config, load_config
 from pipeline.targets.graph import Graph, load_graph
 from stages.data.corrections import DROPPED
 from stages.export.spec import folder_names
-from stages.progress import Progress, in_bytes
+from stages.progress import Progress, counted, in_bytes
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def garbage(config: Config, progress: Progress) -> list[Garbage]:
         wanted = {digest for graph in graphs for digest in graph.manifest.by_digest}
         for store in [FeatureStore(folder / "features" / name) for name in sorted(stores)]:
             if unwanted := [digest for digest in store.digests() if digest not in wanted]:
-                what = f"{store.folder}: {len(unwanted)} rows of images that are gone"
+                what = f"{store.folder}: {counted(len(unwanted), 'row')} of images that are gone or have no label"
                 share = store.size() * len(unwanted) // len(store)
                 found.append(Garbage(what, share, partial(_drop, store, unwanted, progress)))
     return found

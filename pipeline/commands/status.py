@@ -54,12 +54,15 @@ def _views_row(base: BaseTarget, several: bool) -> tuple[str, tuple[str, ...], s
 def _export_rows(graph: Graph) -> list[tuple[str, tuple[str, ...], str]]:
     """The exports that there are, of heads that are configured; those of others are for prune."""
     rows: list[tuple[str, tuple[str, ...], str]] = []
-    known = {folder for name in graph.heads for folder in folder_names(name)}
+    known = {folder for name in (*graph.heads, *graph.sweeps) for folder in folder_names(name)}
     for folder in sorted((graph.config.cache.dir / EXPORTS).glob("*/")):
         about = read_export(folder)
         head = graph.heads.get(about["head"]) if about else None
         if not about and folder.name in known:
             rows.append((f"export {folder.name}", ("a file of it is damaged or gone",), ""))
+        if about and not head and about["head"] in graph.sweeps:
+            # Its winner, which is not among the heads until the sweep is up to date.
+            rows.append((f"export {folder.name}", (f"sweep {about['head']} is not up to date",), ""))
         if not about or not head or not head.result:
             continue
         made_of = about["format"], about["precision"], about.get("min_accuracy"), chosen_among(graph, head)
@@ -101,10 +104,9 @@ def _size_line(graph: Graph) -> str:
         for name in ("features", "heads", "sweeps", "audit", "export", "weights", "report")
     }
     used = {layer.store.folder for base in graph.bases.values() for layer in base.every if layer.store is not None}
-    # The winner of a stale sweep is not among the heads, and stays.
+    # As prune has it: the winner of a sweep that is stale is kept, and files beside the folders of heads are of all of them.
     used |= {folder / "heads" / name for name in (*graph.heads, *graph.sweeps)}
-    other = sum(
-        bytes_in(path) for kind in ("features", "heads") for path in folder.glob(f"{kind}/*/") if path not in used
-    )
+    there = (path for kind in ("features", "heads") for path in folder.glob(f"{kind}/*/"))
+    other = sum(bytes_in(path) for path in there if path not in used)
     words = ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items() if size)
     return f"cache: {folder}: {words or 'empty'}" + (f"; {in_bytes(other)} not in use, see prune" if other else "")

@@ -88,7 +88,7 @@ class Graph:
     @cached_property
     def report_reasons(self) -> tuple[str, ...]:
         """Why the report is stale; empty where it is not."""
-        return report_reasons(read_report_parts(self.report_path), self.report_parts)
+        return report_reasons(read_report_parts(self.report_path), self.report_parts, self.sweeps)
 
 
 def load_graph(config: Config, rehash: bool = False, progress: Progress = SILENT) -> Graph:

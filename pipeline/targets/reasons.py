@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,12 @@ def audit_reasons(result: dict[str, Any], parts: dict[str, Any], images_here: bo
     return tuple(reasons)
 
 
-def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tuple[str, ...]:
-    """Why a page that was ``written`` of other parts, or not at all, is not the one of these ``parts``."""
+def report_reasons(
+    written: dict[str, Any] | None, parts: dict[str, Any], sweeps: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Why a page that was ``written`` of other parts, or not at all, is not the one of these ``parts``. ``sweeps`` are those that are
+    configured: a winner that is not among the heads is not removed.
+    """
     if written is None:
         return ("never written",)
     why = {
@@ -151,7 +156,11 @@ def report_reasons(written: dict[str, Any] | None, parts: dict[str, Any]) -> tup
     if parts["images"] and not written.get("images"):
         reasons.append("the images are here again")  # without them a page is written without thumbnails
     before, now = written.get("heads", {}), parts["heads"]
-    reasons += [f"head {name} was removed" for name in before if name not in now]
+    reasons += [
+        f"sweep {name} is not up to date" if name in sweeps else f"head {name} was removed"
+        for name in before
+        if name not in now
+    ]
     reasons += [f"head {name} was added" for name in now if name not in before]
     reasons += [
         f"head {name} is trained anew"

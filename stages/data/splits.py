@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from cache.errors import DataError
 from cache.manifest import SPLITS, ImageRecord
 from stages.data.spec import DataSpec
+from stages.progress import counted
 
 
 def assign_splits(
@@ -48,7 +49,7 @@ def assign_splits(
         absent = sorted({r.label for r in records} - counts[split].keys())
         if absent and counts[split]:
             names = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
-            notes.append(f"{len(absent)} classes have no image in {split}: {names}")
+            notes.append(f"{counted(len(absent), 'class has', 'classes have')} no image in {split}: {names}")
     return records, notes
 
 

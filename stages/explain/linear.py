@@ -23,7 +23,11 @@ def linear(head: Head, pooled: NDArray[np.float32]) -> tuple[NDArray[np.float64]
     if not hasattr(last, "coef_") or not hasattr(last, "decision_function"):
         return None
     try:
-        weights, bias = head.weights()
+        weights, bias, scaling = head.weights()
+        if scaling is not None:
+            mean, deviation = scaling
+            weights = weights / deviation[:, None]
+            bias = bias - mean @ weights
         expected = np.asarray(
             last.decision_function(head._pipeline[:-1].transform(pooled) if steps else pooled), np.float64
         )

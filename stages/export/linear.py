@@ -16,17 +16,26 @@ CAN_BE = ("LinearDiscriminantAnalysis", "LogisticRegression", "LogisticRegressio
 # Losses of SGDClassifier with probabilities that are no function of a sum as here.
 OTHER_LOSSES = ("modified_huber",)
 
+# Keras divides by 1e-7 where a deviation is less.
+LEAST_DEVIATION = 1e-6
+
 
 class Linear(NamedTuple):
-    """Weights (features, outputs) and biases (outputs,) on pooled features, and how probabilities follow from the sums."""
+    """Weights (features, outputs) and biases (outputs,) on pooled features, and how probabilities follow from the sums. Where there is
+    a ``scaling`` (2, features), its first row is subtracted from features, and they are divided by its second.
+
+    The scaling is not in the weights: those of features that hardly vary would be so large beside the others that in int8 nothing would
+    be left of these.
+    """
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
     ending: Ending
+    scaling: NDArray[np.float32] | None
 
 
 def linear(head: SklearnHead) -> Linear:
-    """A baseline as one layer, scaling included. Raises HeadError for one that is not linear, which names those that are."""
+    """A baseline as one layer behind its scaling. Raises HeadError for one that is not linear, which names those that are."""
     last = head._pipeline[-1]
     name = type(last).__name__
     loss = getattr(last, "loss", None) if name == "SGDClassifier" else None
@@ -38,8 +47,11 @@ def linear(head: SklearnHead) -> Linear:
     if len(last.classes_) < len(head.classes_):
         lacking = sorted(set(range(len(head.classes_))) - set(map(int, last.classes_)))
         raise HeadError(f"expected training images of every class, found none of {head.classes_[lacking[0]]!r}")
-    kernel, bias = head.weights()
-    return Linear(kernel.astype(np.float32), bias.astype(np.float32), _ending(name, last))
+    kernel, bias, scaling = head.weights()
+    if scaling is not None:
+        least = np.maximum(scaling[1], LEAST_DEVIATION)
+        kernel, scaling = kernel * (least / scaling[1])[:, None], np.stack([scaling[0], least]).astype(np.float32)
+    return Linear(kernel.astype(np.float32), bias.astype(np.float32), _ending(name, last), scaling)
 
 
 def _ending(name: str, last: Any) -> Ending:

@@ -174,7 +174,7 @@ def _logits(folder: Path, head: Head, result: Mapping[str, Any], features: Featu
 
 def _of_baseline(head: SklearnHead, features: Sequence[Any], name: str) -> Any:
     keras = load_keras()
-    kernel, bias, ending = linear(head)
+    kernel, bias, ending, scaling = linear(head)
     pooled = []
     for i, each in enumerate(features):
         for layer in pooling_layers(head.spec.pool, f"{name}_pool_{i}", tuple(each.shape[1:])):
@@ -183,6 +183,10 @@ def _of_baseline(head: SklearnHead, features: Sequence[Any], name: str) -> Any:
     x = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name=f"{name}_pool")(pooled)
     for layer in scaling_layers(head.spec.pool, f"{name}_l2"):
         x = layer(x)
+    if scaling is not None:
+        # Of this layer TensorFlow makes a difference and a division, which LiteRT leaves; a product and a sum it puts into the weights.
+        mean, scale = scaling
+        x = keras.layers.Normalization(mean=mean, variance=scale**2, name=f"{name}_scale")(x)
     layer = keras.layers.Dense(len(bias), name=name)
     found = layer(x)
     layer.set_weights([kernel, bias])

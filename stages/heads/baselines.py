@@ -84,17 +84,15 @@ class SklearnHead(Head):
         out[:, self._pipeline.classes_] = logs
         return log_softmax(out)
 
-    def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The weights (d, outputs) and constants (outputs,) of the decision function on pooled features, standardising included. Raises
-        AttributeError, TypeError or ValueError where the classifier has no such coefficients.
+    def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+        """The weights (d, outputs) and constants (outputs,) of the decision function, and the means and deviations (2, d) by which pooled
+        features are standardised before, None where they are not. Raises AttributeError, TypeError or ValueError where the classifier has
+        no such coefficients.
         """
         *steps, last = (step for _, step in self._pipeline.steps)
         weights = np.atleast_2d(np.asarray(last.coef_, np.float64)).T  # of two classes, some have one row as a vector
         bias = np.broadcast_to(np.asarray(last.intercept_, np.float64).reshape(-1), weights.shape[1])
-        for scaler in reversed(steps):
-            bias = bias - (scaler.mean_ / scaler.scale_) @ weights
-            weights = weights / scaler.scale_[:, None]
-        return weights, bias
+        return weights, bias, np.stack([steps[0].mean_, steps[0].scale_]) if steps else None
 
     def _decision(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         decision = self._finite(np.asarray(self._pipeline.decision_function(X), np.float64))

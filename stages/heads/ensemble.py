@@ -32,6 +32,8 @@ from stages.progress import Progress, counted
 
 # Folds that tell by how much weights that were chosen on validation are too good there.
 FOLDS = 5
+# The least that four digits show.
+LEAST_SHOWN = 1e-4
 # What an ensemble keeps of the results of its heads.
 TOLD = ("kind", "base", "layers", "base_key", "spec", "seconds", "images_read", "tuned")
 
@@ -138,10 +140,7 @@ def average(spec: EnsembleSpec, folders: Mapping[str, Path], folder: Path, data:
         of_true = p[:, rows, data.y[rows]]
         weights = best_weights(of_true)
         optimism = too_good(of_true, rows if data.groups is None else data.groups[rows])
-        head.warnings_ = [
-            f"the {len(p)} weights were chosen on {counted(len(rows), 'validation image')}, so the scores there are too good: the "
-            f"log loss by about {optimism:.4f}"
-        ]
+        head.warnings_ = [chosen_there(len(p), len(rows), optimism)]
     logs = log_probabilities(np.tensordot(weights, p, axes=1))
     head.heads_ = [
         {
@@ -203,6 +202,13 @@ def too_good(of_true: NDArray[np.float64], ids: NDArray[np.int64]) -> float:
         ) @ of_true[:, here]
     chosen = best_weights(of_true) @ of_true
     return max(0.0, float((np.log(np.maximum(chosen, EPSILON)) - np.log(np.maximum(held_out, EPSILON))).mean()))
+
+
+def chosen_there(weights: int, images: int, optimism: float) -> str:
+    """The warning of so many weights that were chosen on so many validation images."""
+    by = f"about {optimism:.4f}" if optimism >= LEAST_SHOWN / 2 else f"less than {LEAST_SHOWN:.4f}"
+    where = counted(images, "validation image")
+    return f"the {weights} weights were chosen on {where}, so the scores there are too good: the log loss by {by}"
 
 
 def _probabilities(folder: Path, result: dict[str, Any], data: Dataset) -> NDArray[np.float64]:

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.heads.classwise import mean_there
 from stages.heads.intervals import LEAST_OF_A_CLASS, LEAST_ROWS, Interval, design_effect, wider, wilson
 from stages.heads.rowwise import told
 from stages.heads.scored import METRICS
-from stages.sweeps.resampled import log_loss, scorer
+from stages.sweeps.resampled import Scorer, log_loss, scorer
 from stages.training.outcomes import Outcomes
 
 RUNS, FEWEST_RUNS = 1000, 200
@@ -79,7 +80,7 @@ def corrected(
         chosen = np.where(tied, loss.every(drawn), np.inf).argmin(axis=1)
         for trial in np.unique(chosen):
             left = (drawn[chosen == trial] == 0).astype(np.float64)
-            found.append(scores.one(left, int(trial)))
+            found.append(_left_out(scores, left, int(trial)))
     values = np.concatenate(found)
     values = values[np.isfinite(values)]
     if not len(values):
@@ -89,6 +90,18 @@ def corrected(
     return Corrected(
         sign * (plain - value), value, _interval(metric, value, values, y, shared * alike, shared * drawing.wider)
     )
+
+
+def _left_out(scores: Scorer, left: NDArray[np.float64], trial: int) -> NDArray[np.float64]:
+    """The score of a trial on the rows that are ``left`` (runs, n). Rare classes are often not among them, and a trial may be better or
+    worse at these than at others. For each class that is not, what the trial has there on all rows stands in, so that the mean is over
+    the same classes as that of the plain score.
+    """
+    every = scores.parts(np.ones_like(left[:1]), trial)
+    found = scores.parts(left, trial)
+    there = ~np.isnan(found)
+    values = mean_there(np.where(there, found, every))
+    return np.where(there.any(axis=1), values, np.nan)
 
 
 class Drawing(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.heads.classwise import Floats, among_top, balanced_accuracy, divided, macro_f1, mean_there
+from stages.heads.classwise import Floats, among_top, balanced_accuracy, divided, f1, mean_there, recall
 from stages.heads.rowwise import losses, probabilities
 from stages.training.outcomes import Outcomes
 
@@ -20,8 +20,8 @@ class Scorer(Protocol):
     def every(self, weights: Floats) -> Floats:
         """Of all trials (runs, T), for the ``weights`` (runs, n) of rows."""
 
-    def one(self, weights: Floats, trial: int) -> Floats:
-        """Of one of them (runs,)."""
+    def parts(self, weights: Floats, trial: int) -> Floats:
+        """Of one of them (runs, parts): what its score is the mean of, the classes or all rows as one, NaN where a sample has none."""
 
 
 def scorer(metric: str, trials: Trials, y: NDArray[np.int64], n_classes: int) -> Scorer:
@@ -59,8 +59,8 @@ class _Mean:
         found: Floats = weights @ self._values
         return divided(found, weights.sum(axis=1, keepdims=True))
 
-    def one(self, weights: Floats, trial: int) -> Floats:
-        return divided(weights @ self._values[:, trial], weights.sum(axis=1))
+    def parts(self, weights: Floats, trial: int) -> Floats:
+        return divided(weights @ self._values[:, trial], weights.sum(axis=1))[:, None]
 
 
 class _BalancedAccuracy:
@@ -73,9 +73,9 @@ class _BalancedAccuracy:
         hits = np.stack([weights[:, rows] @ right for rows, right in self._parts], axis=-1)
         return balanced_accuracy(hits, self._support(weights)[:, None])
 
-    def one(self, weights: Floats, trial: int) -> Floats:
+    def parts(self, weights: Floats, trial: int) -> Floats:
         hits = np.stack([weights[:, rows] @ right[:, trial] for rows, right in self._parts], axis=-1)
-        return balanced_accuracy(hits, self._support(weights))
+        return recall(hits, self._support(weights))
 
     def _support(self, weights: Floats) -> Floats:
         return np.stack([weights[:, rows].sum(axis=1) for rows, _ in self._parts], axis=-1)
@@ -88,9 +88,9 @@ class _OneByOne:
         self._trials = trials
 
     def every(self, weights: Floats) -> Floats:
-        return np.stack([self.one(weights, trial) for trial in range(len(self._trials))], axis=1)
+        return np.stack([mean_there(self.parts(weights, trial)) for trial in range(len(self._trials))], axis=1)
 
-    def one(self, weights: Floats, trial: int) -> Floats:
+    def parts(self, weights: Floats, trial: int) -> Floats:
         found: Floats = np.mean([self._of(each, weights) for each in self._trials[trial]], axis=0)
         return found
 
@@ -114,7 +114,7 @@ class _MacroF1(_OneByOne):
     def _of(self, found: Outcomes, weights: Floats) -> Floats:
         support, spoken = self._counts(self._y, weights), self._counts(found.predicted, weights)
         hits = self._counts(self._y, weights * (found.predicted == self._y))
-        return macro_f1(hits, support, spoken)
+        return f1(hits, support, spoken)
 
 
 class _Area(_OneByOne):
@@ -125,7 +125,7 @@ class _Area(_OneByOne):
     def _of(self, found: Outcomes, weights: Floats) -> Floats:
         p = probabilities(self._y, found)
         classes = [1] if p.shape[1] == 2 else list(range(p.shape[1]))
-        return mean_there(np.stack([_area(self._y == c, p[:, c], weights) for c in classes], axis=-1))
+        return np.stack([_area(self._y == c, p[:, c], weights) for c in classes], axis=-1)
 
 
 def _area(mine: NDArray[np.bool_], p: Floats, weights: Floats) -> Floats:

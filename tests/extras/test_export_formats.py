@@ -13,8 +13,11 @@ from stages.bases.backend import load_keras
 from stages.data.images import decode
 from stages.data.policy import Resize
 from stages.export.formats import write_model
+from stages.export.model import _of_baseline
 from stages.export.resizing import resized
 from stages.export.runtimes import loaded
+from stages.heads.baselines import SklearnHead
+from stages.heads.spec import SklearnSpec
 
 # With a fine-tuned head in it.
 BOTH = HEADS["both"].replace('"small@tiny"', '"tuned"')
@@ -149,3 +152,25 @@ def test_layers_that_hold_tensors_are_written_with_them(tmp_path: Path, to: str)
     write_model(model, tmp_path, to, "float32", list)
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(loaded(tmp_path, to)(image), model(image), atol=1e-4)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_int8_keeps_a_baseline_on_features_of_very_different_spread(tmp_path: Path, to: str) -> None:
+    """As behind ReLU, where some are nearly always 0. Divided by their spreads, their weights were all that was left in int8."""
+    keras = load_keras()
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    x = keras.layers.Flatten()(resized(images, (16, 16), Resize()))
+    x = keras.layers.ReLU()(keras.layers.Rescaling((10.0 ** -np.linspace(2, 6, 768)).tolist())(x))
+    features = keras.Model(images, x)
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    means = rng.uniform(90, 160, (3, 16, 16, 3))
+    pixels = np.clip(rng.normal(means[y], 60), 0, 255).astype(np.uint8)
+    X = np.asarray(features(pixels))
+    head = SklearnHead(SklearnSpec(kind="sklearn", estimator="LogisticRegression"), ["a", "b", "c"]).fit(X, y, X, y)
+    model = keras.Model(images, keras.layers.Softmax()(_of_baseline(head, [x], "head")))
+    np.testing.assert_allclose(model(pixels), head.predict_proba(X), atol=1e-4)
+    write_model(model, tmp_path, to, "int8", lambda: list(pixels[:60, None]))
+    run = loaded(tmp_path, to)
+    found = np.concatenate([run(each[None]) for each in pixels])
+    assert np.abs(found - head.predict_proba(X)).max() < 0.1

@@ -13,6 +13,7 @@ from forked import Forked
 
 from cache.files import TEMPORARY_PREFIX
 from pipeline.commands.export import compared_words
+from stages.export.spec import export_key
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,27 @@ def test_a_kill_while_a_threshold_is_set_leaves_no_card_of_another(copied: Proje
 def test_the_labels_that_are_others_are_counted_in_words(changed: int, said: str) -> None:
     found = {"images": 9, "largest_difference": 0.1, "labels_changed": changed, "right": 8, "right_before": 7}
     assert f"; {said}; 8 are right, and 7 before" in compared_words({"precision": "int8", "agreement": found})[0]
+
+
+def test_another_precision_that_changes_many_labels_is_a_warning() -> None:
+    found = {"images": 50, "largest_difference": 0.1, "right": 30, "right_before": 36}
+    words = [compared_words({"precision": "int8", "agreement": {**found, "labels_changed": n}})[1:] for n in (5, 6)]
+    assert words == [
+        [],
+        ["warning: int8 changes more than 10% of the labels; another format or precision may cost less"],
+    ]
+
+
+def test_exports_of_before_are_up_to_date_but_for_baselines_in_int8() -> None:
+    """These had little left of most weights; the digests are those of that version."""
+
+    def key(precision: str, **result: object) -> str:
+        trained = {"key": "k", "files": {"predictions.csv": "p"}, **result}
+        return export_key(trained, "litert", precision, None)
+
+    whole = "3c297c00bbe740dac769918a996b632598e09cd90f179408a050dc0642e08e8c"
+    int8 = "e03183aa558ded6fc1e47996bd85191d03a885a34b3b382737a2dc25864f89d1"
+    assert key("float32", kind="dense") == key("float32", kind="sklearn") == whole
+    assert key("int8", kind="dense") == key("int8", kind="ensemble", heads=[{"kind": "dense"}]) == int8
+    again = {key("int8", kind="sklearn"), key("int8", kind="ensemble", heads=[{"kind": "dense"}, {"kind": "sklearn"}])}
+    assert int8 not in again

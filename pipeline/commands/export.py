@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 COMPARED = {"float32": 32, "float16": 200, "int8": 200}
 # A difference of probabilities in float32 that is told.
 LARGE = 1e-3
+# The share of labels which another precision may change before that is told.
+MANY = 0.1
 
 
 def export_lines(
@@ -77,12 +79,15 @@ def compared_words(about: dict[str, Any]) -> list[str]:
         f"{found['largest_difference']:.1e} at most; {_others(found['labels_changed'])}; {found['right']} are right, "
         f"and {found['right_before']} before"
     )
-    if about["precision"] != "float32" or found["largest_difference"] <= LARGE:
+    if about["precision"] == "float32":
+        if found["largest_difference"] <= LARGE:
+            return [told]
+        warning = f"that is more than {LARGE:g}, which float32 should keep to; docs/export.md says what can differ"
+    elif found["labels_changed"] <= MANY * found["images"]:
         return [told]
-    return [
-        told,
-        f"warning: that is more than {LARGE:g}, which float32 should keep to; docs/export.md says what can differ",
-    ]
+    else:
+        warning = f"{about['precision']} changes more than {MANY:.0%} of the labels; another format or precision may cost less"
+    return [told, f"warning: {warning}"]
 
 
 def _others(n: int) -> str:

@@ -48,10 +48,12 @@ def linear(head: SklearnHead) -> Linear:
         lacking = sorted(set(range(len(head.classes_))) - set(map(int, last.classes_)))
         raise HeadError(f"expected training images of every class, found none of {head.classes_[lacking[0]]!r}")
     kernel, bias, scaling = head.weights()
+    by = None
     if scaling is not None:
-        least = np.maximum(scaling[1], LEAST_DEVIATION)
-        kernel, scaling = kernel * (least / scaling[1])[:, None], np.stack([scaling[0], least]).astype(np.float32)
-    return Linear(kernel.astype(np.float32), bias.astype(np.float32), _ending(name, last), scaling)
+        mean, deviation = scaling
+        least = np.maximum(deviation, LEAST_DEVIATION)
+        kernel, by = kernel * (least / deviation)[:, None], np.stack([mean, least]).astype(np.float32)
+    return Linear(kernel.astype(np.float32), bias.astype(np.float32), _ending(name, last), by)
 
 
 def _ending(name: str, last: Any) -> Ending:

@@ -76,6 +76,9 @@ def export_key(result: Mapping[str, Any], to: str, precision: str, min_accuracy:
     if precision == "int8" and to in QUANTISED_ON_IMAGES:
         # 2: convolutions of each channel by itself stay in float32. MobileNetV2 lost a fifth of its accuracy otherwise.
         parts["quantised"] = 2
+    if precision == "int8" and any(head["kind"] == "sklearn" for head in result.get("heads", [result])):
+        # 2: the scaling of a baseline is a layer by itself. Within the weights, it left nothing of most of them.
+        parts["baselines"] = 2
     if min_accuracy is not None:
         parts |= {"min_accuracy": min_accuracy} | ({"among": among} if among > 1 else {})
     return digest_json(parts)

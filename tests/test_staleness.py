@@ -89,7 +89,8 @@ def test_a_file_renamed_in_its_class(project: Project) -> None:
 def test_an_image_moved_to_another_class(project: Project, name: str | None) -> None:
     image = a_training_image(project, "dog")
     image.rename(project.photos / "cat" / (name or image.name))
-    assert "labels or names changed" in reasons(project)
+    assert "labels or names changed" in reasons(project) and "1 image relabelled" in reasons(project)
+    assert "added" not in reasons(project) and "deleted" not in reasons(project)
     assert table(project) == (0, ALL, True)
     assert up_to_date(project)
 

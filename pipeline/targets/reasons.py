@@ -176,11 +176,15 @@ def _data_changes(folder: Path, manifest: Manifest) -> str:
         with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.reader(file)
             next(rows, None)
-            before = {path: (split, label) for path, split, label, *_ in rows}
+            before = {path: (split, label, sha256) for path, split, label, _, sha256, *_ in rows}
     except (OSError, ValueError, csv.Error):  # damaged, which keeps no head from being trained anew
         return "images, labels or splits changed"
-    now = {r.path: (r.split, r.label) for r in manifest.records}
+    now = {r.path: (r.split, r.label, r.sha256) for r in manifest.records}
     both = [(before[path], now[path]) for path in now.keys() & before.keys()]
+    # Labels are folders in most projects, so that an image which got another one bears another name. Its content is the same.
+    by_content = {before[path][2]: before[path] for path in before.keys() - now.keys()}
+    elsewhere = {now[path][2]: now[path] for path in now.keys() - before.keys()}
+    both += [(by_content[each], elsewhere[each]) for each in by_content.keys() & elsewhere.keys()]
     counts = {
         "added": len(now) - len(both),
         "not drawn or deleted" if manifest.drawn else "deleted": len(before) - len(both),

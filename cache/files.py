@@ -180,7 +180,9 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def is_alive(temporary: Path) -> bool:
-    """Whether the process that made a temporary file still runs here."""
+    """Whether it is a temporary file, and the process that made it still runs here."""
+    if not temporary.name.startswith(TEMPORARY_PREFIX):
+        return False
     try:
         os.kill(int(temporary.name.removeprefix(TEMPORARY_PREFIX).split("-")[0]), 0)
     except PermissionError:

@@ -50,8 +50,10 @@ def read_entries(folder: Path, key: str | None) -> tuple[dict[str, ShardEntry], 
         except DamageError as error:
             damaged[path.name] = str(error)
             continue
-        except FileNotFoundError:  # another process dropped it, or moved it aside, just now
-            changed = True
+        except FileNotFoundError:
+            if path.is_symlink():  # to a disk that is not there: its images are not to be extracted again
+                raise
+            changed = True  # another process dropped it, or moved it aside, just now
             continue
         if key and entry.key != key:
             damaged[path.name] = f"{path}: belongs to another base; run `make features` to extract its images again"

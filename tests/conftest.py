@@ -36,7 +36,7 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "COLUMNS"):
     os.environ.pop(name, None)
 # What trains a head here runs for milliseconds, and compiling it takes a second, half of which is for code that runs quicker.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# How long an example takes says how busy the machine is, and nothing about the code.
+# How long an example takes says how busy the machine is. Where CI is set, Hypothesis draws the same examples each time, here too.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 

@@ -52,7 +52,7 @@ def test_prune_shows_and_removes_what_no_configuration_refers_to(project: Projec
         path.unlink()
     (first / ".tmp-1-ab-shard-00009.h5").write_bytes(b"half")
     (first / "shard-00000.h5.damaged").write_bytes(b"bad")
-    assert "not in use, see prune" in project.headstart("status").out
+    assert "not in use by this configuration, see prune" in project.headstart("status").out
     before = {path: path.stat().st_size for path in project.artifacts.rglob("*") if path.is_file()}
 
     shown = project.headstart("prune")

@@ -1,7 +1,10 @@
 """The decode policy, on real files of every kind."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from stages.data.images import BadImageError, decode, thumbnail
@@ -164,6 +168,26 @@ def test_threads_that_decode_leave_the_filters_of_warnings_alone() -> None:
         for _ in range(10):
             list(threads.map(lambda data: decode(data, (100, 100)), files * 5))
             assert list(warnings.filters) == before
+
+
+def test_what_pillow_says_of_odd_metadata_is_not_heard(tmp_path: Path) -> None:
+    entry = b"II*\0\x08\0\0\0\x01\0\x0e\x01\x02\0\xff\xff\xff\x7f\0\0\0\x10\0\0\0\0"  # a text of 2 GB
+    Image.new("RGB", (32, 32)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0" + entry)
+
+    def heard(before: str) -> str:
+        code = f"import warnings\nfrom stages.data.images import decode\n{before}\ndecode(open('odd.jpg', 'rb').read(), (8, 8))"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stderr
+
+    assert heard("pass") == "" and "Warning: " in heard("warnings.resetwarnings()")
 
 
 def test_a_format_is_told_by_content_and_not_by_name(tmp_path: Path) -> None:

@@ -88,8 +88,12 @@ def test_a_file_renamed_in_its_class(project: Project) -> None:
 @pytest.mark.parametrize("name", [None, "moved.png"], ids=["without a rename", "with a rename"])
 def test_an_image_moved_to_another_class(project: Project, name: str | None) -> None:
     image = a_training_image(project, "dog")
-    image.rename(project.photos / "cat" / (name or image.name))
-    assert "labels or names changed" in reasons(project) and "1 image relabelled" in reasons(project)
+    copy = image.with_name("copy.png")
+    copy.write_bytes(image.read_bytes())
+    assert table(project) == (0, ALL, True)
+    for path in (image, copy):
+        path.rename(project.photos / "cat" / ((name and f"{path.stem}-{name}") or path.name))
+    assert "labels or names changed" in reasons(project) and "2 images relabelled" in reasons(project)
     assert "added" not in reasons(project) and "deleted" not in reasons(project)
     assert table(project) == (0, ALL, True)
     assert up_to_date(project)

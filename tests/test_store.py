@@ -111,20 +111,6 @@ def test_the_same_image_is_not_stored_twice(store: FeatureStore) -> None:
         store.append(rows(2), records(2), ["cat"], INFO)
 
 
-def test_another_process_sees_the_same_with_and_without_the_index(store: FeatureStore) -> None:
-    assert FeatureStore(store.folder).digests() == store.digests()
-    (store.folder / "index.json").unlink()
-    assert FeatureStore(store.folder).digests() == store.digests()
-    (store.folder / "index.json").write_text("{")
-    assert FeatureStore(store.folder).digests() == store.digests()
-
-
-def test_an_index_that_lies_is_not_believed(store: FeatureStore) -> None:
-    os.unlink(store.folder / "shard-00000.h5")
-    (store.folder / "shard-00009.h5").symlink_to("gone.h5")  # as one that goes away while the store is opened
-    assert FeatureStore(store.folder).digests() == [sha(3), sha(4)]
-
-
 def test_shards_of_different_precision_are_read_together(store: FeatureStore) -> None:
     with store.writing():
         store.append(np.full((1, 4, 4, 8), 70000, np.float32), records(5), ["cat", "dog"], INFO)

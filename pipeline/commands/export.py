@@ -79,15 +79,13 @@ def compared_words(about: dict[str, Any]) -> list[str]:
         f"{found['largest_difference']:.1e} at most; {_others(found['labels_changed'])}; {found['right']} are right, "
         f"and {found['right_before']} before"
     )
-    if about["precision"] == "float32":
-        if found["largest_difference"] <= LARGE:
-            return [told]
-        warning = f"that is more than {LARGE:g}, which float32 should keep to; docs/export.md says what can differ"
-    elif found["labels_changed"] <= MANY * found["images"]:
-        return [told]
-    else:
-        warning = f"{about['precision']} changes more than {MANY:.0%} of the labels; another format or precision may cost less"
-    return [told, f"warning: {warning}"]
+    warnings = []
+    if about["precision"] == "float32" and found["largest_difference"] > LARGE:
+        warnings = [f"that is more than {LARGE:g}, which float32 should keep to; docs/export.md says what can differ"]
+    elif about["precision"] != "float32" and found["labels_changed"] > max(1, MANY * found["images"]):
+        share = f"more than {MANY:.0%} of the labels"
+        warnings = [f"{about['precision']} changes {share}; another format or precision may cost less"]
+    return [told, *(f"warning: {each}" for each in warnings)]
 
 
 def _others(n: int) -> str:

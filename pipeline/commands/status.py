@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cache.files import is_alive
 from pipeline.common.trained import chosen_among
 from pipeline.common.words import bytes_in, data_lines, score_words, scored_on
 from pipeline.config.load import Config
@@ -104,9 +105,12 @@ def _size_line(graph: Graph) -> str:
         for name in ("features", "heads", "sweeps", "audit", "export", "weights", "report")
     }
     used = {layer.store.folder for base in graph.bases.values() for layer in base.every if layer.store is not None}
-    # As prune has it: the winner of a sweep that is stale is kept, and files beside the folders of heads are of all of them.
+    # As prune has it: the winner of a sweep that is stale is kept, files beside the folders of heads are of all of them, and what a process
+    # writes just now is its own.
     used |= {folder / "heads" / name for name in (*graph.heads, *graph.sweeps)}
-    there = (path for kind in ("features", "heads") for path in folder.glob(f"{kind}/*/"))
+    there = (path for kind in ("features", "heads") for path in folder.glob(f"{kind}/*/") if not is_alive(path))
     other = sum(bytes_in(path) for path in there if path not in used)
     words = ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items() if size)
-    return f"cache: {folder}: {words or 'empty'}" + (f"; {in_bytes(other)} not in use, see prune" if other else "")
+    return f"cache: {folder}: {words or 'empty'}" + (
+        f"; {in_bytes(other)} not in use by this configuration, see prune" if other else ""
+    )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,7 +175,7 @@ def _data_changes(folder: Path, manifest: Manifest) -> str:
     """What happened to the images since the head was trained, from the predictions that it left behind."""
     try:
         with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = csv.reader(file)
+            rows = csv.reader(file, strict=True)
             next(rows, None)
             before = {path: (split, label, sha256) for path, split, label, _, sha256, *_ in rows}
     except (OSError, ValueError, csv.Error):  # damaged, which keeps no head from being trained anew
@@ -182,9 +183,11 @@ def _data_changes(folder: Path, manifest: Manifest) -> str:
     now = {r.path: (r.split, r.label, r.sha256) for r in manifest.records}
     both = [(before[path], now[path]) for path in now.keys() & before.keys()]
     # Labels are folders in most projects, so that an image which got another one bears another name. Its content is the same.
-    by_content = {before[path][2]: before[path] for path in before.keys() - now.keys()}
-    elsewhere = {now[path][2]: now[path] for path in now.keys() - before.keys()}
-    both += [(by_content[each], elsewhere[each]) for each in by_content.keys() & elsewhere.keys()]
+    gone = defaultdict(list)
+    for path in sorted(before.keys() - now.keys()):
+        gone[before[path][2]].append(before[path])
+    elsewhere = [now[path] for path in sorted(now.keys() - before.keys())]
+    both += [(gone[each[2]].pop(0), each) for each in elsewhere if gone[each[2]]]
     counts = {
         "added": len(now) - len(both),
         "not drawn or deleted" if manifest.drawn else "deleted": len(before) - len(both),

@@ -51,12 +51,14 @@ def fetch(spec: BaseSpec, folder: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     # Of this process alone: another one may be fetching the same, and `prune` leaves what a living process writes.
     partly = kept.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{kept.name}")
-    model.save_to_preset(str(partly))
-    if converter is not None:
-        converter.save_to_preset(str(partly))
-    with suppress(OSError):  # another process was quicker
-        partly.rename(kept)
-    shutil.rmtree(partly, ignore_errors=True)
+    try:
+        model.save_to_preset(str(partly))
+        if converter is not None:
+            converter.save_to_preset(str(partly))
+        with suppress(OSError):  # another process was quicker
+            partly.rename(kept)
+    finally:
+        shutil.rmtree(partly, ignore_errors=True)
 
 
 def _keras_hub(spec: BaseSpec) -> Any:

@@ -27,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ONE_HUGE_IMAGE = Lock()
 
-# Once, and not around each image: `warnings.catch_warnings` changes what all threads share, and images are decoded in several.
+# Once, for the process, and not around each image: `warnings.catch_warnings` changes what all threads share, and several of them decode.
 warnings.filterwarnings("ignore", module=r"(PIL|pi_heif)\b")
 
 

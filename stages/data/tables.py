@@ -14,13 +14,15 @@ from stages.fields import did_you_mean
 def rows_of(path: Path) -> Iterator["tuple[csv.DictReader[str], list[str]]"]:
     """The rows of a CSV by its columns, whose names are in lower case, and these. Raises OSError, and DataError where it is no CSV."""
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
+        # Strict, as else a quotation mark that is not closed makes one field of all that follows it.
+        reader = csv.DictReader(file, strict=True)
         try:
             reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or []]
             yield reader, columns
         except csv.Error as error:
             raise DataError(
-                f"{path}: expected a CSV, found {error} at line {reader.line_num}; look for a quotation mark that is not closed"
+                f"{path}: expected a CSV, found {error} in the row that begins at line {reader.line_num + 1}; "
+                "look for a quotation mark that is not closed"
             ) from None
 
 

@@ -16,7 +16,7 @@ CAN_BE = ("LinearDiscriminantAnalysis", "LogisticRegression", "LogisticRegressio
 # Losses of SGDClassifier with probabilities that are no function of a sum as here.
 OTHER_LOSSES = ("modified_huber",)
 
-# Keras divides by 1e-7 where a deviation is less.
+# Keras divides by 1e-7 at least. Where a deviation is less than this, the rest of the division is in the weights.
 LEAST_DEVIATION = 1e-6
 
 

@@ -85,9 +85,9 @@ class SklearnHead(Head):
         return log_softmax(out)
 
     def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
-        """The weights (d, outputs) and constants (outputs,) of the decision function, and the means and deviations (2, d) by which pooled
-        features are standardised before, None where they are not. Raises AttributeError, TypeError or ValueError where the classifier has
-        no such coefficients.
+        """The weights (d, outputs) and constants (outputs,) of the decision function, and the means and deviations (2, d) of the
+        StandardScaler before it, None where there is none. AttributeError, TypeError or ValueError says that the classifier has no such
+        coefficients.
         """
         *steps, last = (step for _, step in self._pipeline.steps)
         weights = np.atleast_2d(np.asarray(last.coef_, np.float64)).T  # of two classes, some have one row as a vector

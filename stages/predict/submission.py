@@ -37,13 +37,15 @@ def form_of(layout: str, root: Path, classes: Sequence[str]) -> Form:
     sample = root / SAMPLE
     try:
         with open(sample, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            rows = csv.reader(file)
+            rows = csv.reader(file, strict=True)
             header = tuple(next(rows, []))
             ids = frozenset(row[0] for row in rows if row)
     except FileNotFoundError:
         return Form(("id", *classes), tuple(classes))
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{sample}: cannot be read ({getattr(error, 'strerror', error)}); mend or remove it") from None
+    except OSError as error:
+        raise DataError(f"{sample}: cannot be read ({error.strerror}); mend or remove it") from None
+    except csv.Error as error:
+        raise DataError(f"{sample}: cannot be read ({error}); mend or remove it") from None
     columns = header[1:]
     if len(columns) == 1 and columns[0] not in classes:
         return Form(header, (), ids)

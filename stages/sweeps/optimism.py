@@ -2,7 +2,8 @@
 
 I. Tsamardinos, E. Greasidou, G. Borboudakis, "Bootstrapping the out-of-sample predictions for efficient and accurate
 cross-validation", Machine Learning 107 (2018) 1895. Rows are drawn with replacement; the trial that is best on those drawn is scored on
-those that were not. Nothing is trained again. Where rows belong to groups of like images, whole groups are drawn.
+those that were not, over all samples together. Nothing is trained again. Where rows belong to groups of like images, whole groups are
+drawn.
 
 The rows that are not drawn are fewer than there are, so scores on them vary more than one on all rows does, by what J. Shao and C. F. J.
 Wu, "A general theory for jackknife variance estimation", Ann. Stat. 17 (1989) 1176, give for samples without so many of the rows. The
@@ -20,7 +21,7 @@ from stages.heads.classwise import mean_there
 from stages.heads.intervals import LEAST_OF_A_CLASS, LEAST_ROWS, Interval, design_effect, wider, wilson
 from stages.heads.rowwise import told
 from stages.heads.scored import METRICS
-from stages.sweeps.resampled import Scorer, log_loss, scorer
+from stages.sweeps.resampled import Parts, log_loss, scorer
 from stages.training.outcomes import Outcomes
 
 RUNS, FEWEST_RUNS = 1000, 200
@@ -80,28 +81,24 @@ def corrected(
         chosen = np.where(tied, loss.every(drawn), np.inf).argmin(axis=1)
         for trial in np.unique(chosen):
             left = (drawn[chosen == trial] == 0).astype(np.float64)
-            found.append(_left_out(scores, left, int(trial)))
-    values = np.concatenate(found)
-    values = values[np.isfinite(values)]
-    if not len(values):
+            found.append(scores.parts(left, int(trial)))
+    parts = Parts(*(np.concatenate(each) for each in zip(*found, strict=True)))
+    if not parts.there.any():
         return None
-    value = float(values.mean())
+    # Not the mean over samples: many lack rare classes, which trials may be better or worse at than at others.
+    value = float(mean_there(parts.together))
     alike = float(np.mean([design_effect(each.predicted == y, groups) for each in trials[0]]))
     return Corrected(
-        sign * (plain - value), value, _interval(metric, value, values, y, shared * alike, shared * drawing.wider)
+        sign * (plain - value),
+        value,
+        _interval(metric, value, _of_each(parts), y, shared * alike, shared * drawing.wider),
     )
 
 
-def _left_out(scores: Scorer, left: NDArray[np.float64], trial: int) -> NDArray[np.float64]:
-    """The score of a trial on the rows that are ``left`` (runs, n). Rare classes are often not among them, and a trial may be better or
-    worse at these than at others. For each class that is not, what the trial has there on all rows stands in, so that the mean is over
-    the same classes as that of the plain score.
-    """
-    every = scores.parts(np.ones_like(left[:1]), trial)
-    found = scores.parts(left, trial)
-    there = ~np.isnan(found)
-    values = mean_there(np.where(there, found, every))
-    return np.where(there.any(axis=1), values, np.nan)
+def _of_each(parts: Parts) -> NDArray[np.float64]:
+    """The score of each sample that has one. For a class that it lacks, that of all samples together stands in."""
+    values = mean_there(np.where(parts.there, parts.ratios, parts.together))
+    return values[parts.there.any(axis=1)]
 
 
 class Drawing(NamedTuple):
@@ -136,10 +133,10 @@ def _interval(
     for. ``alike`` is the design effect of groups.
     """
     n, counts = len(y) / alike, np.bincount(y)
-    of_classes = metric in ("balanced_accuracy", "macro_f1") and counts[counts > 0].min() < LEAST_OF_A_CLASS
+    of_classes = metric in ("auc", "balanced_accuracy", "macro_f1") and counts[counts > 0].min() < LEAST_OF_A_CLASS
     if of_classes or (metric == "log_loss" and n < LEAST_ROWS):
         return None
-    ends = value + np.sqrt(wide * LEFT / (1 - LEFT)) * (np.quantile(values, [0.025, 0.975]) - value)
+    ends = value + np.sqrt(wide * LEFT / (1 - LEFT)) * (np.quantile(values, [0.025, 0.975]) - values.mean())
     low, high = float(ends[0]), float(ends[1])
     if metric == "log_loss":
         return max(0.0, low), high

@@ -5,19 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_store import INFO, SPEC, records, rows, sha
+from test_store import filled, sha
 
 from cache import FeatureStore, shard
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    store = FeatureStore(tmp_path / "store")
-    store.create(SPEC)
-    with store.writing():
-        store.append(rows(0, 1, 2), records(0, 1, 2), ["cat", "dog"], INFO)
-        store.append(rows(3, 4), records(3, 4, label="dog"), ["cat", "dog"], INFO)
-    return store
+    return filled(tmp_path / "store")
 
 
 def test_another_process_sees_the_same_with_and_without_the_index(store: FeatureStore) -> None:

@@ -35,14 +35,19 @@ def rows(*numbers: int, dtype: str = "float16") -> np.ndarray:
     return np.stack([np.full((4, 4, 8), i, dtype) for i in numbers])
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    store = FeatureStore(tmp_path / "store")
+def filled(folder: Path) -> FeatureStore:
+    """Of five images, in two shards."""
+    store = FeatureStore(folder)
     store.create(SPEC)
     with store.writing():
         store.append(rows(0, 1, 2), records(0, 1, 2), ["cat", "dog"], INFO)
         store.append(rows(3, 4), records(3, 4, label="dog"), ["cat", "dog"], INFO)
     return store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return filled(tmp_path / "store")
 
 
 finite = hnp.arrays(
